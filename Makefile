@@ -1,0 +1,62 @@
+# Each target does its own set-up: system packages once, then .venv, then the job.
+
+PYTHON ?= /usr/bin/python3
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# The child that loads BPF needs Debian's bcc, under the system's Python.
+SYSTEM_PACKAGES := python3 python3-venv python3-bpfcc
+# For tests: bpftool looks for what we left behind; the python3-* are the oldest
+# versions that we run against.
+TEST_PACKAGES := bpftool python3-typer python3-prometheus-client python3-psutil python3-rich
+
+.PHONY: estimate test lint format bench clean
+
+estimate: .venv/.installed
+	@$(SUDO) .venv/bin/dynstack-probe estimate
+
+test: .venv/.installed-dev .venv/.test-packages
+	@$(SUDO) .venv/bin/python -m pytest
+
+lint: .venv/.installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/clang-format --dry-run -Werror $(shell find probes tests -name '*.[ch]')
+
+format: .venv/.installed-dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/clang-format -i $(shell find probes tests -name '*.[ch]')
+
+bench: .venv/.installed-dev
+	@$(SUDO) .venv/bin/python tests/bench/estimate_bench.py docs/performance.md
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/.installed: pyproject.toml
+	@$(call need,$(SYSTEM_PACKAGES))
+	@echo "Setting up .venv ..."
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo "Installing development tools ..."
+	@.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv/.test-packages: .venv/.installed
+	@$(call need,$(TEST_PACKAGES))
+	@touch $@
+
+# Installs what is missing of a list of Debian packages; asks apt for nothing else.
+define need
+	missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+		echo "Installing" $$missing "..."; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+			--no-install-recommends $$missing >/dev/null; \
+	fi
+endef

@@ -1,0 +1,3 @@
+"""How much memory would Linux save on this machine if kernel stacks grew on demand?"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,7 @@
+"""`python -m dynstack_probe`."""
+
+import sys
+
+from dynstack_probe.cli import main
+
+sys.exit(main())

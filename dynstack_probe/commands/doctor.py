@@ -1,0 +1,47 @@
+"""`dynstack-probe doctor`."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+
+import typer
+
+
+class Format(str, enum.Enum):
+    """How to print."""
+
+    table = "table"
+    json = "json"
+
+
+HELP = """Check everything that a measurement needs, and say how to mend what is missing.
+
+\b
+  sudo dynstack-probe doctor
+
+Exit codes: 0 this host can be measured, 3 this kernel or machine can't, 4 it could,
+but not by this user.
+"""
+
+
+def command(
+    form: Format = typer.Option(Format.table, "--format", help="How to print."),
+    btf: Path = typer.Option(
+        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
+    ),
+) -> None:
+    from dynstack_probe.measure import diagnosis
+    from dynstack_probe.report import checklist
+
+    checks = diagnosis.examine(btf)
+    code = diagnosis.exit_code(checks)
+    if form is Format.json:
+        typer.echo(json.dumps(checklist.document(checks, code), indent=2))
+    else:
+        typer.echo(checklist.render(checks))
+    raise typer.Exit(code)
+
+
+command.__doc__ = HELP

@@ -1,0 +1,118 @@
+"""What this kernel was built with and how it runs, asked by looking, not by version."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from dynstack_probe.kernel.btf import KIND_VAR, Btf
+
+# include/linux/proc_ns.h: PROC_PID_INIT_INO
+INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where /proc, /sys and /boot are: another folder in tests."""
+
+    path: Path = Path("/")
+
+    def read(self, name: str) -> str | None:
+        """The text of a small file below it; None if it can't be read."""
+        try:
+            return (self.path / name).read_text(errors="replace")
+        except OSError:
+            return None
+
+
+@dataclass(frozen=True)
+class Features:
+    """Questions to a running kernel. None means: can't be told."""
+
+    root: Root = Root()
+
+    @cached_property
+    def config(self) -> dict[str, str]:
+        """CONFIG_ options as built; {} where the kernel keeps them to itself."""
+        release = os.uname().release
+        for name in ("proc/config.gz", f"boot/config-{release}", f"lib/modules/{release}/config"):
+            path = self.root.path / name
+            try:
+                raw = path.read_bytes()
+                text = (gzip.decompress(raw) if name.endswith(".gz") else raw).decode()
+            except (OSError, EOFError, UnicodeDecodeError):
+                continue
+            pairs = (line.split("=", 1) for line in text.splitlines() if line[:7] == "CONFIG_")
+            return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+        return {}
+
+    def built_with(self, option: str) -> bool | None:
+        """Whether CONFIG_`option` is set to y."""
+        if not self.config:
+            return None
+        return self.config.get(f"CONFIG_{option}") == "y"
+
+    def command_line(self, parameter: str) -> str | None:
+        """The value of a boot parameter; the last one counts."""
+        words = (self.root.read("proc/cmdline") or "").split()
+        values = [word.split("=", 1)[1] for word in words if word.startswith(f"{parameter}=")]
+        return values[-1] if values else None
+
+    def lockdown(self) -> str | None:
+        """none, integrity or confidentiality (Documentation: kernel_lockdown(7))."""
+        text = self.root.read("sys/kernel/security/lockdown")
+        if text is None or "[" not in text:
+            return None
+        return text.split("[", 1)[1].split("]", 1)[0]
+
+    def in_initial_pid_namespace(self) -> bool | None:
+        """Whether every task of the machine can be seen."""
+        try:
+            return (self.root.path / "proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
+        except OSError:
+            return None
+
+    def vmstat(self) -> dict[str, int]:
+        """/proc/vmstat as name to value; {} if it can't be read."""
+        counters: dict[str, int] = {}
+        for line in (self.root.read("proc/vmstat") or "").splitlines():
+            name, _, value = line.partition(" ")
+            if value.isdigit():
+                counters[name] = int(value)
+        return counters
+
+    def dynamic_stacks(self) -> bool:
+        """Whether this kernel already grows stacks on demand (the RFC's counter)."""
+        return "nr_dynamic_stacks_faults" in self.vmstat()
+
+    def debug_stack_usage(self) -> bool | None:
+        """CONFIG_DEBUG_STACK_USAGE: sysrq-t and, since 6.12, kstack_* in vmstat."""
+        if any(name.startswith("kstack_") for name in self.vmstat()):
+            return True
+        return self.built_with("DEBUG_STACK_USAGE")
+
+    def kstack_erase(self, btf: Btf) -> bool:
+        """Whether used stack is overwritten on return to user mode.
+
+        include/linux/kstack_erase.h (stackleak.h before 6.17): a task that has
+        returned to user mode once has poison, not zero, down to the end of its stack.
+        """
+        if btf.find("task_struct.lowest_stack") is None:
+            return False
+        return (self.root.read("proc/sys/kernel/stack_erasing") or "1").strip() != "0"
+
+    def random_offset(self, btf: Btf) -> bool | None:
+        """Whether each system call starts at a random stack offset.
+
+        kstack_offset is a per-CPU variable, or since 2026 a field of task_struct.
+        """
+        present = btf.has("kstack_offset", KIND_VAR) or bool(btf.find("task_struct.kstack_offset"))
+        if not present and self.built_with("RANDOMIZE_KSTACK_OFFSET") is not True:
+            return self.built_with("RANDOMIZE_KSTACK_OFFSET") and None
+        chosen = self.command_line("randomize_kstack_offset")
+        if chosen is not None:
+            return chosen.lower() in ("1", "y", "yes", "on", "t", "true")
+        return self.built_with("RANDOMIZE_KSTACK_OFFSET_DEFAULT")

@@ -1,0 +1,62 @@
+"""The machine: processor, memory, and what its kernel counts."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import psutil
+
+from dynstack_probe.kernel.features import Features, Root
+
+
+def cpu_model(root: Root | None = None) -> str:
+    """The processor's name without its decoration, as people write it in mails."""
+    text = (root or Root()).read("proc/cpuinfo") or ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    name = found.group(1) if found else os.uname().machine
+    name = re.sub(r"\((R|TM|tm|r)\)|\bCPU\b|\bProcessor\b|@.*$|\b\d+-Core\b", " ", name)
+    return " ".join(name.split())
+
+
+def online_cpus() -> int:
+    """CPUs that run tasks now: each would hold a reserve under the RFC."""
+    return psutil.cpu_count() or 1
+
+
+def possible_cpus(root: Root | None = None) -> int:
+    """One more than the highest CPU number: each possible CPU has an idle task."""
+    text = (root or Root()).read("sys/devices/system/cpu/possible") or ""
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    return max(numbers) + 1 if numbers else online_cpus()
+
+
+def memory_total_kib() -> int:
+    """MemTotal."""
+    return int(psutil.virtual_memory().total) // 1024
+
+
+def refresh_vmstat() -> bool:
+    """Fold each CPU's share into /proc/vmstat; False where only root may."""
+    try:
+        Path("/proc/sys/vm/stat_refresh").read_bytes()
+    except OSError:
+        return False
+    return True
+
+
+def kernel_stack_count(features: Features, thread_size_bytes: int) -> tuple[int, int] | None:
+    """What the kernel counts: nr_kernel_stack in KiB, and the stacks which that makes.
+
+    With dynamic stacks nr_kernel_stack holds the pages present, of which
+    nr_dynamic_stacks_faults were grown beyond each stack's first (RFC, 14/14).
+    """
+    counters = features.vmstat()
+    kib = counters.get("nr_kernel_stack")
+    if kib is None:
+        return None
+    grown_kib = counters.get("nr_dynamic_stacks_faults")
+    if grown_kib is not None:
+        return kib, (kib - grown_kib) * 1024 // os.sysconf("SC_PAGE_SIZE")
+    return kib, kib * 1024 // thread_size_bytes

@@ -1,0 +1,300 @@
+"""From probe source to open file descriptors, without bcc in this process.
+
+A child process (child.py, under a Python that has the real bcc) compiles, loads and
+attaches a probe, hands the descriptors back over a Unix socket and exits: bcc's LLVM
+costs 120 MB, and only the child needs capabilities. The kernel frees everything when
+the last descriptor is closed, so nothing outlives this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+from dynstack_probe.errors import NotPermittedError, ProbeError, UnmeasurableError
+from dynstack_probe.kernel import capabilities
+
+CHILD = Path(__file__).with_name("child.py")
+PYTHON_VARIABLE = "DYNSTACK_PROBE_PYTHON"
+TIMEOUT_VARIABLE = "DYNSTACK_PROBE_TIMEOUT"
+DEFAULT_TIMEOUT_SECONDS = 60.0
+INSTALL_BCC = "apt install python3-bpfcc (Fedora: dnf install python3-bcc)"
+_MAX_MESSAGE_BYTES = 1 << 16
+_MAX_FDS = 16
+
+
+def probes_dir() -> Path:
+    """Where the BPF sources lie: in the package when installed, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "probes"
+    return inside if inside.is_dir() else package.parent / "probes"
+
+
+def python_candidates() -> list[str]:
+    """Interpreters that may have bcc, likeliest first.
+
+    The system's comes first, whatever environment this tool is installed in:
+    distributions package bcc for no other.
+    """
+    chosen = os.environ.get(PYTHON_VARIABLE)
+    if chosen:
+        return [chosen]
+    found = ["/usr/bin/python3", sys.executable, shutil.which("python3")]
+    return list(dict.fromkeys(path for path in found if path and Path(path).exists()))
+
+
+def timeout_seconds() -> float:
+    """How long the child may take; DYNSTACK_PROBE_TIMEOUT for slow machines."""
+    try:
+        return float(os.environ[TIMEOUT_VARIABLE])
+    except (KeyError, ValueError):
+        return DEFAULT_TIMEOUT_SECONDS
+
+
+@dataclass(frozen=True)
+class Iterator:
+    """A BPF iterator program of a probe: its C function and, for map elements, the map."""
+
+    name: str
+    function: str
+    map: str | None = None
+
+
+@dataclass(frozen=True)
+class Bcc:
+    """The bcc that a child found."""
+
+    version: str
+    path: str
+    python: str
+
+
+@dataclass
+class LoadedProbe:
+    """Descriptors of a loaded probe: `iterators` are read, `links` keep them attached.
+
+    child_start_seconds, compile_seconds and load_seconds say what the child did;
+    child_peak_rss_kib is its VmHWM.
+    """
+
+    iterators: dict[str, int]
+    links: dict[str, int]
+    bcc: Bcc
+    child_start_seconds: float
+    compile_seconds: float
+    load_seconds: float
+    child_peak_rss_kib: int
+    native_output: str
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all descriptors; the kernel then frees the programs and maps."""
+        for fd in (*self.iterators.values(), *self.links.values()):
+            os.close(fd)
+        self.iterators.clear()
+        self.links.clear()
+
+
+class _NoBccError(ProbeError):
+    """This interpreter has no usable bcc: try the next."""
+
+
+class Child:
+    """One child process. It starts at once; what to load may be told it later."""
+
+    def __init__(self, python: str) -> None:
+        """Start `python` on child.py; ProbeError if that can't be done."""
+        self.python = python
+        self._started = time.monotonic()
+        self._deadline = self._started + timeout_seconds()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._output: IO[bytes] = os.fdopen(os.memfd_create("bcc-output", os.MFD_CLOEXEC), "w+b")
+        command = [python, "-I", str(CHILD), str(theirs.fileno()), str(os.getpid())]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+            )
+        except OSError as error:
+            self._socket.close()
+            self._output.close()
+            raise ProbeError(
+                f"can't start the BPF loader with {python}: {error.strerror}"
+            ) from error
+        finally:
+            theirs.close()
+
+    def close(self) -> None:
+        """End the child if it still runs, and reap it."""
+        self._socket.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+    def native_output(self) -> str:
+        """What bcc and LLVM printed so far, without control characters."""
+        self._output.seek(0)
+        text = self._output.read().decode(errors="replace")
+        return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text).strip()
+
+    def _fail(self, what: str) -> ProbeError:
+        return ProbeError(f"the BPF loader ({self.python}) {what}", self.native_output())
+
+    def send(self, job: Mapping[str, Any]) -> None:
+        """Tell the child what to load. A dead child is noticed in receive()."""
+        try:
+            self._socket.send(json.dumps(job).encode())
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def receive(self) -> tuple[dict[str, Any], list[int]]:
+        """The child's answer and the descriptors that came with it.
+
+        Raises ProbeError if it died, hung or sent what is no answer, _NoBccError,
+        NotPermittedError or UnmeasurableError as it says.
+        """
+        self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
+        try:
+            data, fds, flags, _ = socket.recv_fds(self._socket, _MAX_MESSAGE_BYTES, _MAX_FDS)
+        except TimeoutError:
+            seconds = self._deadline - self._started
+            raise self._fail(
+                f"did not answer within {seconds:g} s; set {TIMEOUT_VARIABLE} to wait longer"
+            ) from None
+        except ConnectionResetError:
+            data, fds, flags = b"", [], 0
+        try:
+            return self._understand(data, flags), fds
+        except ProbeError:
+            for fd in fds:
+                os.close(fd)
+            raise
+
+    def _understand(self, data: bytes, flags: int) -> dict[str, Any]:
+        if not data:
+            status = self._process.wait()
+            how = f"was killed by signal {-status}" if status < 0 else f"ended with code {status}"
+            raise self._fail(f"{how} before it had loaded anything")
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise self._fail("sent something that is no answer")
+        if "error" in answer:
+            raise self._error(str(answer["error"]), str(answer.get("message", "")))
+        return answer
+
+    def _error(self, kind: str, message: str) -> ProbeError:
+        if kind in ("no-bcc", "wrong-bcc"):
+            return _NoBccError(f"{self.python}: {message}")
+        if kind == "permission":
+            return NotPermittedError(
+                f"the kernel refused to load BPF programs: {message};"
+                " in a user namespace capabilities do not count, run on the host"
+                if not capabilities.missing_for_bpf()
+                else capabilities.explain_missing()
+            )
+        output = self.native_output()
+        if kind == "unsupported":
+            return UnmeasurableError(message)
+        return ProbeError(f"the probe could not be loaded: {message}", output)
+
+
+class Loader:
+    """Starts a child at once, so that bcc's start-up overlaps with other work."""
+
+    def __init__(self, *, check_capabilities: bool = True) -> None:
+        """Start the first candidate; NotPermittedError before that if it can't succeed."""
+        if check_capabilities and capabilities.missing_for_bpf():
+            raise NotPermittedError(capabilities.explain_missing())
+        self._candidates = python_candidates()
+        self._child = Child(self._candidates.pop(0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.close()
+
+    def load(
+        self, source: Path, macros: Mapping[str, int], iterators: list[Iterator]
+    ) -> LoadedProbe:
+        """Compile and attach `source`; tries each interpreter until one has bcc.
+
+        Raises UnmeasurableError if none has, else what Child.receive() raises.
+        """
+        job = {
+            "source": str(source),
+            "stubs": str(probes_dir() / "stubs"),
+            "cflags": [
+                f"-I{probes_dir()}",
+                *(f"-D{name}={value}" for name, value in macros.items()),
+            ],
+            "iterators": [[i.name, i.function, i.map] for i in iterators],
+        }
+        answer, fds = self._ask(job)
+        return self._loaded(answer, fds, iterators)
+
+    def find_bcc(self) -> Bcc:
+        """Which bcc would be used; UnmeasurableError if there is none."""
+        answer, _ = self._ask({})
+        return _bcc(answer, self._child.python)
+
+    def _ask(self, job: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        tried: list[str] = []
+        while True:
+            self._child.send(job)
+            try:
+                return self._child.receive()
+            except _NoBccError as error:
+                tried.append(str(error))
+            if not self._candidates:
+                raise UnmeasurableError(f"no bcc found ({'; '.join(tried)}): {INSTALL_BCC}")
+            self._child.close()
+            self._child = Child(self._candidates.pop(0))
+
+    def _loaded(
+        self, answer: dict[str, Any], fds: list[int], iterators: list[Iterator]
+    ) -> LoadedProbe:
+        names = [i.name for i in iterators]
+        seconds = answer.get("seconds")
+        if len(fds) != 2 * len(names) or not isinstance(seconds, dict):
+            for fd in fds:
+                os.close(fd)
+            raise ProbeError(f"the BPF loader ({self._child.python}) sent something unexpected")
+        return LoadedProbe(
+            iterators=dict(zip(names, fds[: len(names)], strict=True)),
+            links=dict(zip(names, fds[len(names) :], strict=True)),
+            bcc=_bcc(answer, self._child.python),
+            child_start_seconds=float(seconds["ready_at"]) - self._child._started,
+            compile_seconds=float(seconds["compile"]),
+            load_seconds=float(seconds["load"]),
+            child_peak_rss_kib=int(answer.get("peak_rss_kib", 0)),
+            native_output=self._child.native_output(),
+        )
+
+
+def _bcc(answer: Mapping[str, Any], python: str) -> Bcc:
+    bcc = answer.get("bcc")
+    if not isinstance(bcc, dict):
+        raise ProbeError(f"the BPF loader ({python}) sent something unexpected")
+    return Bcc(str(bcc.get("version")), str(bcc.get("path")), python)

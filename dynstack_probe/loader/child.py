@@ -1,0 +1,134 @@
+"""The only code that imports bcc. Runs under whichever Python has it, and exits.
+
+Usage: python3 -I child.py SOCKET_FD PARENT_PID. Standard library and bcc only.
+
+Reads one job (JSON, see Loader.load) from the socket, answers with one message:
+either {"error": kind, "message": text}, or what was loaded together with the
+descriptors of all iterators, then of all links. Whatever bcc and LLVM print goes
+to stdout and stderr, which the parent keeps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+BPF_PROG_TYPE_TRACING = 26  # linux/bpf.h
+
+
+class Refusal(Exception):
+    """What the parent is told instead of a result."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Never outlive the parent, not even while LLVM works."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before the call above
+        os._exit(1)
+
+
+def import_bcc() -> Any:
+    """The real bcc; Refusal if there is none, or the lattice library of that name."""
+    try:
+        import bcc
+    except ImportError as error:
+        raise Refusal("no-bcc", "has no bcc (%s)" % error) from error
+    if not hasattr(bcc, "BPF"):
+        where = getattr(bcc, "__file__", None) or "?"
+        raise Refusal("wrong-bcc", "its bcc (%s) is the unrelated package of PyPI" % where)
+    return bcc
+
+
+def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> tuple[int, int]:
+    """Load an iterator program; returns its iterator's and its link's descriptor."""
+    try:
+        program = bpf.load_func(function, BPF_PROG_TYPE_TRACING)
+    except Exception as error:
+        # bcc turns EPERM into "Need super-user privileges to run".
+        if "privileges" in str(error) or ctypes.get_errno() == errno.EPERM:
+            raise Refusal("permission", "%s: Operation not permitted" % function) from error
+        raise Refusal("load", str(error).replace("b'", "'")) from error
+    attach = bcc.lib.bcc_iter_attach
+    attach.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32]
+    if map_name is None:
+        link = attach(program.fd, None, 0)
+    else:  # union bpf_iter_link_info begins with the map's descriptor
+        map_fd = ctypes.c_uint32(bpf[map_name].map_fd)
+        link = attach(program.fd, ctypes.byref(map_fd), ctypes.sizeof(map_fd))
+    if link < 0:
+        raise Refusal("attach", "%s: %s" % (function, os.strerror(-link)))
+    iterator = bcc.lib.bcc_iter_create(link)
+    if iterator < 0:
+        raise Refusal("attach", "%s: %s" % (function, os.strerror(-iterator)))
+    return iterator, link
+
+
+def peak_rss_kib() -> int:
+    """VmHWM of this process, KiB."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return 0
+
+
+def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
+    """Do the job; returns the answer and the descriptors that go with it."""
+    answer: dict[str, Any] = {
+        "bcc": {"version": getattr(bcc, "__version__", "unknown"), "path": bcc.__file__},
+        "seconds": {"ready_at": time.monotonic()},
+    }
+    if not job:
+        return answer, []
+
+    started = time.monotonic()
+    # Our stubs stand for the kernel headers, which bcc would look for otherwise.
+    os.environ["BCC_KERNEL_SOURCE"] = job["stubs"]
+    try:
+        bpf = bcc.BPF(src_file=job["source"], cflags=job["cflags"])
+    except Exception as error:
+        raise Refusal("compile", str(error).replace("b'", "'")) from error
+    compiled = time.monotonic()
+    pairs = [attach_iterator(bcc, bpf, function, m) for _, function, m in job["iterators"]]
+    answer["seconds"]["compile"] = compiled - started
+    answer["seconds"]["load"] = time.monotonic() - compiled
+    answer["peak_rss_kib"] = peak_rss_kib()
+    return answer, [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
+
+
+def main() -> None:
+    """Answer one job."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    die_with_parent(int(sys.argv[2]))
+    fds: list[int] = []
+    try:
+        bcc = import_bcc()
+        job = connection.recv(1 << 16)
+        if not job:
+            return  # the parent has gone
+        answer, fds = run(json.loads(job), bcc)
+    except Refusal as refusal:
+        answer = {"error": refusal.kind, "message": str(refusal)}
+    data = json.dumps(answer).encode()
+    if fds:
+        socket.send_fds(connection, [data], fds)
+    else:
+        connection.send(data)
+    sys.stdout.flush()
+    os._exit(0)  # LLVM's clean-up takes 50 ms, and the kernel does it
+
+
+if __name__ == "__main__":
+    main()

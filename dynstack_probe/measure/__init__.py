@@ -1,0 +1,1 @@
+"""What the probes see, as frozen dataclasses: no I/O after construction."""

@@ -1,0 +1,209 @@
+"""Everything that a measurement needs of this machine, checked one by one."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynstack_probe.errors import NotPermittedError, ProbeError, UnmeasurableError
+from dynstack_probe.kernel import capabilities
+from dynstack_probe.kernel.btf import Btf
+from dynstack_probe.kernel.features import Features
+from dynstack_probe.kernel.offsets import probe_macros
+from dynstack_probe.loader import INSTALL_BCC, Loader
+from dynstack_probe.measure.stack_scan import take_snapshot
+
+
+class Status(enum.Enum):
+    """How a precondition stands. A note stops nothing, but changes what figures mean."""
+
+    OK = "ok"
+    NOTE = "note"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One precondition: what was found and, unless all is well, how to mend it.
+
+    `permission` tells what is missing only for this user from what this machine lacks.
+    """
+
+    name: str
+    status: Status
+    found: str
+    mend: str = ""
+    permission: bool = False
+
+
+def exit_code(checks: list[Check]) -> int:
+    """3 if anything is missing, 4 if only permission is, else 0."""
+    missing = [check for check in checks if check.status is Status.MISSING]
+    if not missing:
+        return 0
+    only_permission = all(check.permission for check in missing)
+    return NotPermittedError.exit_code if only_permission else UnmeasurableError.exit_code
+
+
+def examine(btf_path: Path) -> list[Check]:
+    """All checks, in the order in which a measurement would fail."""
+    features = Features()
+    checks = [_architecture(), *_btf_checks(btf_path, features), _lockdown(features)]
+    checks += [*_capabilities(), _bcc(), _pid_namespace(features)]
+    checks += [_debug_stack_usage(features), _dynamic_stacks(features)]
+    return [*checks, *_trial(btf_path, exit_code(checks))]
+
+
+def _architecture() -> Check:
+    machine = os.uname().machine
+    if machine == "x86_64":
+        return Check("architecture", Status.OK, machine)
+    return Check(
+        "architecture",
+        Status.MISSING,
+        f"{machine}: only x86-64 stacks are understood",
+        "measure on an x86-64 machine",
+    )
+
+
+def _btf_checks(path: Path, features: Features) -> Iterator[Check]:
+    release = os.uname().release
+    try:
+        with Btf(path) as btf:
+            yield _kernel(btf, release)
+            vmap = btf.find("task_struct.stack_vm_area") is not None
+            yield Check(
+                "VMAP_STACK",
+                Status.OK if vmap else Status.MISSING,
+                "each stack is its own vmalloc area" if vmap else "stacks are not vmalloc'ed",
+                "" if vmap else "run a kernel built with CONFIG_VMAP_STACK=y",
+            )
+            yield _kstack_erase(features.kstack_erase(btf))
+            yield _random_offset(features.random_offset(btf))
+    except UnmeasurableError as error:
+        yield Check(
+            "kernel and BTF",
+            Status.MISSING,
+            str(error),
+            "run a kernel with CONFIG_DEBUG_INFO_BTF=y and give its own file to --btf",
+        )
+
+
+def _kernel(btf: Btf, release: str) -> Check:
+    try:
+        macros = probe_macros(btf)
+    except UnmeasurableError as error:
+        return Check("kernel and BTF", Status.MISSING, str(error), "run Linux 5.8 or later")
+    if "RQ_IDLE" not in macros or not btf.has_iterator("bpf_iter__bpf_map_elem"):
+        return Check(
+            "kernel and BTF",
+            Status.NOTE,
+            f"Linux {release}; its idle tasks can't be found: their stacks count as missed",
+        )
+    return Check("kernel and BTF", Status.OK, f"Linux {release}, types in {btf.path}")
+
+
+def _kstack_erase(active: bool) -> Check:
+    if not active:
+        return Check("KSTACK_ERASE", Status.OK, "off: marks are kept")
+    return Check(
+        "KSTACK_ERASE",
+        Status.NOTE,
+        "on: a user task's stack is overwritten at each return to user mode, so its"
+        " mark is a lower bound and the saving too high",
+        "sysctl kernel.stack_erasing=0 before the tasks start, or a kernel without it",
+    )
+
+
+def _random_offset(active: bool | None) -> Check:
+    name = "RANDOMIZE_KSTACK_OFFSET"
+    if active is None:
+        return Check(name, Status.NOTE, "can't be told: this kernel's configuration is not shown")
+    if active:
+        found = "on: system calls begin up to 1 KiB deeper, which marks include"
+        return Check(name, Status.NOTE, found)
+    return Check(name, Status.OK, "off")
+
+
+def _lockdown(features: Features) -> Check:
+    mode = features.lockdown()
+    if mode == "confidentiality":
+        return Check(
+            "lockdown",
+            Status.MISSING,
+            "confidentiality: BPF may not read kernel memory",
+            "boot with lockdown=integrity or less",
+        )
+    return Check("lockdown", Status.OK, mode or "not in use")
+
+
+def _capabilities() -> Iterator[Check]:
+    mask = capabilities.effective()
+    missing = capabilities.missing_for_bpf(mask)
+    for name, bit in capabilities.CAPABILITIES.items():
+        if name in missing:
+            mend = f"run with sudo, or with AmbientCapabilities={name} under systemd"
+            yield Check(name, Status.MISSING, "not held", mend, permission=True)
+        else:
+            held = mask >> bit & 1
+            yield Check(name, Status.OK, "held" if held else "implied by CAP_SYS_ADMIN")
+
+
+def _bcc() -> Check:
+    try:
+        with Loader(check_capabilities=False) as loader:
+            bcc = loader.find_bcc()
+    except ProbeError as error:
+        return Check("bcc", Status.MISSING, str(error), INSTALL_BCC)
+    return Check("bcc", Status.OK, f"{bcc.version} under {bcc.python} ({bcc.path})")
+
+
+def _pid_namespace(features: Features) -> Check:
+    if features.in_initial_pid_namespace() is False:
+        return Check(
+            "PID namespace",
+            Status.NOTE,
+            "a container's: only its own tasks are seen, the kernel counts the machine's",
+            "run on the host, or with the host's PID namespace (docker run --pid=host)",
+        )
+    return Check("PID namespace", Status.OK, "the machine's: every task is seen")
+
+
+def _debug_stack_usage(features: Features) -> Check:
+    state = {True: "on: sysrq-t can confirm the marks", False: "off", None: "can't be told"}
+    return Check("DEBUG_STACK_USAGE", Status.OK, state[features.debug_stack_usage()])
+
+
+def _dynamic_stacks(features: Features) -> Check:
+    if features.dynamic_stacks():
+        found = "this kernel has them: its own counters are shown beside the estimate"
+        return Check("dynamic stacks", Status.NOTE, found)
+    return Check("dynamic stacks", Status.OK, "not in this kernel: the estimate is a model's")
+
+
+def _trial(btf_path: Path, code: int) -> Iterator[Check]:
+    """Features are asked for by trying: only a scan shows that it all works."""
+    name = "trial scan"
+    if code:
+        yield Check("THREAD_SIZE", Status.NOTE, "not measured: see above")
+        yield Check(name, Status.NOTE, "not tried: see above")
+        return
+    try:
+        snapshot = take_snapshot(btf_path)
+    except NotPermittedError as error:
+        yield Check(name, Status.MISSING, str(error), "run as root on the host", permission=True)
+    except ProbeError as error:
+        yield Check(name, Status.MISSING, str(error), "report this with estimate -v")
+    else:
+        coverage = snapshot.coverage
+        size = f"{snapshot.host.thread_size_bytes} bytes, measured on {coverage.read} stacks"
+        yield Check("THREAD_SIZE", Status.OK, size)
+        yield Check(
+            name,
+            Status.OK if not coverage.missed else Status.NOTE,
+            f"read {coverage.read} stacks, missed {coverage.missed}"
+            f" in {snapshot.cost.scan_seconds * 1000:.1f} ms",
+        )

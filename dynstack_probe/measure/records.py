@@ -1,0 +1,64 @@
+"""The wire records of probes/records.h, read from that file: their only definition."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_FIELD = re.compile(r"^\s*(u64|u32|char) (\w+)(?:\[(\d+)\])?;", re.MULTILINE)
+_CODES = {"u64": ("Q", 8), "u32": ("I", 4), "char": ("s", 1)}
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """A record's size and each field's (code of the struct module, offset), in bytes."""
+
+    size_bytes: int
+    fields: dict[str, tuple[str, int]]
+
+    def column(self, raw: bytes, field: str) -> memoryview:
+        """One number field of all records, as a view that copies nothing."""
+        code, offset = self.fields[field]
+        width = struct.calcsize(code)
+        return memoryview(raw).cast(code)[offset // width :: self.size_bytes // width]
+
+    def texts(self, raw: bytes, field: str) -> list[bytes]:
+        """One char field of all records, up to the first NUL; equal ones are one object."""
+        code, offset = self.fields[field]
+        width = struct.calcsize(code)
+        seen: dict[bytes, bytes] = {}
+        return [
+            seen.setdefault(text, text)
+            for at in range(offset, len(raw), self.size_bytes)
+            for text in [raw[at : at + width].split(b"\0", 1)[0]]
+        ]
+
+
+def read_layout(header: Path, name: str) -> RecordLayout:
+    """The layout of `struct name` in a header of u64, u32 and char fields.
+
+    Raises ValueError if it is not there or has padding, which records must not have.
+    """
+    text = header.read_text()
+    body = re.search(rf"struct {name} \{{(.*?)\n\}};", text, re.DOTALL)
+    if body is None:
+        raise ValueError(f"{header} has no struct {name}")
+    fields: dict[str, tuple[str, int]] = {}
+    offset = 0
+    for ctype, field, count in _FIELD.findall(body.group(1)):
+        code, width = _CODES[ctype]
+        if offset % width:
+            raise ValueError(f"{header}: padding before {name}.{field}")
+        fields[field] = (f"{count}s" if count else code, offset)
+        offset += width * int(count or 1)
+    if offset % 8:
+        raise ValueError(f"{header}: struct {name} ends in padding")
+    return RecordLayout(offset, fields)
+
+
+def read_constants(header: Path, prefix: str) -> dict[str, int]:
+    """The `#define PREFIX_NAME number` lines of a header, without the prefix."""
+    found = re.findall(rf"^#define {prefix}_(\w+) (\d+)\b", header.read_text(), re.MULTILINE)
+    return {name: int(value) for name, value in found}

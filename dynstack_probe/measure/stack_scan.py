@@ -1,0 +1,189 @@
+"""Take a Snapshot of the running kernel with probes/stack_scan.c."""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from itertools import compress
+from pathlib import Path
+
+from dynstack_probe.errors import ProbeError, UnmeasurableError
+from dynstack_probe.kernel import cgroups, host
+from dynstack_probe.kernel.btf import VMLINUX, Btf
+from dynstack_probe.kernel.features import Features
+from dynstack_probe.kernel.offsets import probe_macros
+from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
+from dynstack_probe.measure.records import RecordLayout, read_constants, read_layout
+from dynstack_probe.measure.snapshot import PAGE_BYTES, Cost, Coverage, Host, Snapshot, Stacks
+
+ITERATORS = [
+    Iterator("tasks", "bpf_iter__task"),
+    Iterator("idle", "bpf_iter__bpf_map_elem", map="cpus"),
+]
+_READ_BYTES = 1 << 16  # the kernel gives at most 32 KiB at a time
+
+
+def read_iterator(fd: int) -> bytes:
+    """All records of one pass. EAGAIN means only that the kernel took a breath."""
+    parts: list[bytes] = []
+    while True:
+        try:
+            part = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            continue
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def load(loader: Loader, btf_path: Path = VMLINUX) -> LoadedProbe:
+    """Load the probe for this kernel. Errors as Loader.load() and probe_macros()."""
+    with Btf(btf_path) as btf:
+        macros = probe_macros(btf)
+        iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
+    macros["POSSIBLE_CPUS"] = host.possible_cpus()
+    return loader.load(probes_dir() / "stack_scan.c", macros, iterators)
+
+
+def take_snapshot(btf_path: Path = VMLINUX, *, with_cgroup_paths: bool = False) -> Snapshot:
+    """Scan every stack of this host once.
+
+    Raises UnmeasurableError, NotPermittedError or ProbeError, each saying why.
+    """
+    features = Features()
+    if features.lockdown() == "confidentiality":
+        raise UnmeasurableError(
+            "the kernel is in lockdown mode confidentiality, in which BPF may not read"
+            " kernel memory: boot with lockdown=integrity or less"
+        )
+    with Loader() as loader, load(loader, btf_path) as probe:
+        return scan(probe, features, with_cgroup_paths=with_cgroup_paths)
+
+
+def scan(probe: LoadedProbe, features: Features, *, with_cgroup_paths: bool = False) -> Snapshot:
+    """Read a freshly loaded probe: each of its iterators gives one pass."""
+    started = time.perf_counter()
+    raw = b"".join(read_iterator(fd) for fd in probe.iterators.values())
+    scan_seconds = time.perf_counter() - started
+
+    refreshed = host.refresh_vmstat()
+    records = _Records(raw)
+    thread_size = records.thread_size_bytes()
+    counted = host.kernel_stack_count(features, thread_size)
+    stacks = records.stacks()
+    coverage = Coverage(
+        read=len(stacks),
+        unreadable=records.count("UNREADABLE"),
+        kernel_stacks=counted[1] if counted else None,
+        kernel_stack_kib=counted[0] if counted else None,
+        refreshed=refreshed,
+        erased=records.count("ERASED"),
+        boot_idle_mark_bytes=records.boot_idle_mark_bytes(),
+    )
+    return Snapshot(
+        host=Host(
+            cpu_model=host.cpu_model(),
+            cpus=host.online_cpus(),
+            kernel_release=os.uname().release,
+            thread_size_bytes=thread_size,
+            mem_total_kib=host.memory_total_kib(),
+        ),
+        stacks=stacks,
+        coverage=coverage,
+        cost=Cost(
+            probe.child_start_seconds,
+            probe.compile_seconds,
+            probe.load_seconds,
+            scan_seconds,
+            probe.child_peak_rss_kib,
+            probe.native_output,
+        ),
+        caveats=tuple(_caveats(features, coverage)),
+        cgroup_paths=cgroups.paths_by_id(stacks.cgroup_ids) if with_cgroup_paths else {},
+        grown_kib=features.vmstat().get("nr_dynamic_stacks_faults"),
+    )
+
+
+def _caveats(features: Features, coverage: Coverage) -> list[str]:
+    caveats = []
+    if coverage.erased:
+        caveats.append(
+            f"KSTACK_ERASE overwrote {coverage.erased} stacks: their marks are lower bounds,"
+            " so the true saving is smaller."
+        )
+    if features.in_initial_pid_namespace() is False:
+        caveats.append("In a PID namespace: only its own tasks are seen. Run on the host.")
+    elif coverage.refreshed and coverage.missed - coverage.unreadable > max(3, coverage.read / 50):
+        caveats.append(
+            f"{coverage.missed - coverage.unreadable} stacks that the kernel counts belong to"
+            " tasks which its BPF task iterator did not show."
+        )
+    if not coverage.refreshed:
+        caveats.append("The kernel's count is approximate: only root may refresh /proc/vmstat.")
+    return caveats
+
+
+class _Records:
+    """The raw records of one pass over all stacks."""
+
+    def __init__(self, raw: bytes) -> None:
+        header = probes_dir() / "records.h"
+        self._layout: RecordLayout = read_layout(header, "stack_record")
+        self._flags = read_constants(header, "FLAG")
+        self._raw = raw
+        if not raw or len(raw) % self._layout.size_bytes:
+            raise ProbeError(f"the task iterator gave {len(raw)} bytes, no whole records")
+
+    def _column(self, name: str) -> memoryview:
+        return self._layout.column(self._raw, name)
+
+    def count(self, flag: str) -> int:
+        """Records with a flag."""
+        bit = self._flags[flag]
+        return sum(1 for flags in self._column("flags") if flags & bit)
+
+    def thread_size_bytes(self) -> int:
+        """THREAD_SIZE: the one size that all stacks' vmalloc areas have.
+
+        stack_vm_area->nr_pages must agree; with dynamic stacks it says how many of a
+        stack's pages are mapped, and so may only be less.
+        """
+        sizes = set(self._column("stack_bytes"))
+        most_pages = max(self._column("vm_pages"))
+        if len(sizes) != 1 or most_pages * PAGE_BYTES > max(sizes):
+            raise ProbeError(
+                f"can't tell THREAD_SIZE: stacks span {sorted(sizes)} bytes, hold up to"
+                f" {most_pages} pages; please report this kernel to us"
+            )
+        size: int = sizes.pop()
+        return size
+
+    def boot_idle_mark_bytes(self) -> int | None:
+        """The mark of the boot CPU's static stack."""
+        static = self._flags["STATIC"]
+        marks = zip(self._column("flags"), self._column("mark_bytes"), strict=True)
+        return next((mark for flags, mark in marks if flags & static), None)
+
+    def stacks(self) -> Stacks:
+        """Those which the kernel counts and we could read."""
+        left_out = self._flags["STATIC"] | self._flags["UNREADABLE"]
+        keep = [not flags & left_out for flags in self._column("flags")]
+
+        def column(name: str) -> array[int]:
+            return array(self._layout.fields[name][0], compress(self._column(name), keep))
+
+        return Stacks(
+            mark_bytes=column("mark_bytes"),
+            touched_pages=column("touched_pages"),
+            resident_pages=column("resident_pages"),
+            depth_bytes=column("depth_bytes"),
+            kinds=column("kind"),
+            comms=list(compress(self._layout.texts(self._raw, "comm"), keep)),
+            tids=column("tid"),
+            tgids=column("tgid"),
+            cgroup_ids=column("cgroup_id"),
+            addresses=column("stack"),
+            switches=column("switches"),
+            start_boot_ns=column("start_boot_ns"),
+        )

@@ -1,0 +1,1 @@
+"""Estimates for people and for other programs: table, JSON, CSV."""

@@ -1,0 +1,99 @@
+"""`estimate --format json`: schema_version 1. Fields are added, never renamed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dynstack_probe.measure.snapshot import Kind
+from dynstack_probe.policy import Estimate
+from dynstack_probe.report.model import EstimateReport
+from dynstack_probe.report.text import printable
+
+SCHEMA_VERSION = 1
+
+
+def _policy(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "name": estimate.policy,
+        "dynamic_kib": estimate.dynamic_kib,
+        "reserve_kib": estimate.reserve_kib,
+        "saving_ratio": estimate.saving_ratio,
+        "saving_with_reserve_ratio": estimate.saving_with_reserve_ratio,
+        "saving_of_ram_ratio": estimate.saving_of_ram_ratio,
+        "saving_with_reserve_of_ram_ratio": estimate.saving_with_reserve_of_ram_ratio,
+        "faults": estimate.faults._asdict(),
+        "over_limit_tasks": estimate.over_limit_tasks,
+    }
+
+
+def document(report: EstimateReport) -> dict[str, Any]:
+    """The whole report as plain dictionaries."""
+    snapshot = report.snapshot
+    host, coverage, cost = snapshot.host, snapshot.coverage, snapshot.cost
+    kinds = report.kinds()
+    kthreads = kinds[Kind.KTHREAD] + kinds[Kind.IDLE]
+    result: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "host": {
+            "cpu_model": printable(host.cpu_model),
+            "cpus": host.cpus,
+            "kernel_release": printable(host.kernel_release),
+            "thread_size_bytes": host.thread_size_bytes,
+            "page_size_bytes": host.page_size_bytes,
+            "mem_total_kib": host.mem_total_kib,
+        },
+        "measured": {
+            "stacks": len(snapshot.stacks),
+            "kthreads": kthreads,
+            "idle_tasks": kinds[Kind.IDLE],
+            "user_threads": kinds[Kind.USER] + kinds[Kind.USER_WORKER],
+            "user_workers": kinds[Kind.USER_WORKER],
+            "base_kib": snapshot.base_kib,
+            "resident_kib": snapshot.stacks.resident_kib(),
+            "tasks_by_pages": {str(n): count for n, count in report.tasks_by_pages().items()},
+            "unreadable": coverage.unreadable,
+            "kernel_stack_kib": coverage.kernel_stack_kib,
+        },
+        "coverage": {
+            "kernel_stacks": coverage.kernel_stacks,
+            "kernel_count_exact": coverage.refreshed,
+            "read": coverage.read,
+            "missed": coverage.missed,
+            "erased": coverage.erased,
+            "boot_idle_mark_bytes": coverage.boot_idle_mark_bytes,
+        },
+        "caveats": list(snapshot.caveats),
+        "policies": [_policy(estimate) for estimate in report.estimates],
+        "deepest": [
+            {"name": printable(comm), "tid": tid, "mark_bytes": mark, "kind": kind.label}
+            for comm, tid, mark, kind in report.deepest(5)
+        ],
+        "cost": {
+            "child_start_seconds": cost.child_start_seconds,
+            "compile_seconds": cost.compile_seconds,
+            "load_seconds": cost.load_seconds,
+            "scan_seconds": cost.scan_seconds,
+            "child_peak_rss_kib": cost.child_peak_rss_kib,
+        },
+    }
+    if snapshot.grown_kib is not None:
+        result["measured"]["nr_dynamic_stacks_faults_kib"] = snapshot.grown_kib
+    if report.groups is not None:
+        result["groups_by"] = report.by
+        result["groups_policy"] = report.estimates[0].policy
+        result["groups"] = [
+            {
+                "name": printable(group.name),
+                "stacks": group.stacks,
+                "base_kib": group.base_kib,
+                "dynamic_kib": group.dynamic_kib,
+            }
+            for group in report.groups
+        ]
+    return result
+
+
+def render(report: EstimateReport) -> str:
+    """JSON text, one trailing newline. Task names are escaped as in every output."""
+    return json.dumps(document(report), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,201 @@
+"""`estimate` for people: the RFC's table with this host on top, and what it leaves out."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dynstack_probe.measure.snapshot import Kind
+from dynstack_probe.policy import Estimate
+from dynstack_probe.report.model import EstimateReport
+from dynstack_probe.report.rfc_table import QUOTED
+from dynstack_probe.report.text import percent, printable, small_percent
+
+WIDTH = 80
+GROUPS_SHOWN = 15
+DEEPEST_SHOWN = 5
+
+
+def _console(colour: bool) -> Console:
+    width = min(WIDTH, shutil.get_terminal_size().columns) if colour else WIDTH
+    return Console(
+        file=io.StringIO(),
+        width=max(width, 40),
+        force_terminal=colour,
+        no_color=not colour,
+        color_system="auto" if colour else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+
+
+def _grid(first: str, numbers: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False)
+    table.add_column(first, overflow="ellipsis", no_wrap=True, ratio=1)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _headline(report: EstimateReport) -> Table:
+    host = report.snapshot.host
+    table = _grid("CPU", ("#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"))
+    for estimate in report.estimates:
+        label = f"{printable(host.cpu_model)}, this host"
+        if len(report.estimates) > 1 or estimate.policy != "rfc-v1":
+            label = f"this host, {estimate.policy}"
+        table.add_row(
+            Text(label, style="bold"),
+            str(host.cpus),
+            str(estimate.stacks),
+            str(estimate.base_kib),
+            str(estimate.dynamic_kib),
+            Text(percent(estimate.saving_ratio), style="bold green"),
+        )
+    for row in QUOTED:
+        table.add_row(
+            Text(f"{row.cpu} (quoted)", style="dim"),
+            *(str(n) for n in (row.cores, row.stacks, row.base_kib, row.dynamic_kib)),
+            row.saving,
+        )
+    return table
+
+
+def _reserve(estimate: Estimate, cpus: int) -> str:
+    if not estimate.reserve_kib:
+        return f"none ({estimate.policy})"
+    return (
+        f"{estimate.reserve_kib} KiB for {cpus} CPUs ({estimate.policy});"
+        f" saving with it {percent(estimate.saving_with_reserve_ratio)}"
+    )
+
+
+def _of_memory(estimate: Estimate) -> str:
+    saved = estimate.base_kib - estimate.dynamic_kib
+    return (
+        f"{saved} KiB saved is {small_percent(estimate.saving_of_ram_ratio)} of all"
+        f" {estimate.mem_total_kib // 1024} MiB,"
+        f" {small_percent(estimate.saving_with_reserve_of_ram_ratio)} with the reserve"
+    )
+
+
+def _faults(estimate: Estimate) -> str:
+    low, best, high = estimate.faults
+    if not high:
+        return f"none so far ({estimate.policy})"
+    return f"{low} to {high}, most likely {best}, over the lives of these tasks"
+
+
+def _threads(report: EstimateReport) -> str:
+    kinds = report.kinds()
+    kernel = kinds[Kind.KTHREAD] + kinds[Kind.IDLE]
+    user = kinds[Kind.USER] + kinds[Kind.USER_WORKER]
+    return (
+        f"{kernel} kernel threads ({kinds[Kind.IDLE]} idle tasks),"
+        f" {user} user threads ({kinds[Kind.USER_WORKER]} workers)"
+    )
+
+
+def _pages(report: EstimateReport) -> str:
+    counts = report.tasks_by_pages()
+    return "  ".join(f"{n}: {count}" for n, count in counts.items()) + "  (tasks by pages used)"
+
+
+def _coverage(report: EstimateReport) -> str:
+    coverage = report.snapshot.coverage
+    counted = "?" if coverage.kernel_stacks is None else str(coverage.kernel_stacks)
+    return f"the kernel counts {counted} stacks; read {coverage.read}, missed {coverage.missed}"
+
+
+def _scan(report: EstimateReport) -> str:
+    seconds = report.snapshot.cost.scan_seconds
+    stacks = max(1, report.snapshot.coverage.read)
+    return f"{seconds * 1000:.1f} ms, {seconds / stacks * 1e6:.1f} us a stack"
+
+
+def _lines(report: EstimateReport) -> Iterable[tuple[str, str]]:
+    cpus = report.snapshot.host.cpus
+    yield "Threads", _threads(report)
+    yield "Pages", _pages(report)
+    for estimate in report.estimates:
+        suffix = f" {estimate.policy}" if len(report.estimates) > 1 else ""
+        yield f"Reserve{suffix}", _reserve(estimate, cpus)
+        yield f"Memory{suffix}", _of_memory(estimate)
+        yield f"Faults{suffix}", _faults(estimate)
+        if estimate.over_limit_tasks:
+            yield f"Overflow{suffix}", f"{estimate.over_limit_tasks} tasks were deeper than that"
+    snapshot = report.snapshot
+    if snapshot.is_dynamic:
+        grown = snapshot.grown_kib
+        says = "" if grown is None else f"; the kernel counts {grown} KiB grown"
+        yield (
+            "Resident",
+            f"{snapshot.stacks.resident_kib()} KiB, measured: this kernel's stacks already"
+            f" are dynamic{says}",
+        )
+    yield "Coverage", _coverage(report)
+    yield "Scan", _scan(report)
+    for caveat in report.snapshot.caveats:
+        yield "Note", caveat
+
+
+def _deepest(report: EstimateReport) -> Table:
+    table = _grid("Deepest tasks", ("tid", "kind", "mark, bytes"))
+    for comm, tid, mark, kind in report.deepest(DEEPEST_SHOWN):
+        table.add_row(Text(printable(comm)), str(tid), kind.label, str(mark))
+    return table
+
+
+def _groups(report: EstimateReport) -> Table:
+    groups = report.groups or ()
+    table = _grid(f"By {report.by}", ("#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"))
+    for group in groups[:GROUPS_SHOWN]:
+        table.add_row(
+            Text(printable(group.name)),
+            str(group.stacks),
+            str(group.base_kib),
+            str(group.dynamic_kib),
+            percent(1 - group.dynamic_kib / group.base_kib),
+        )
+    rest = groups[GROUPS_SHOWN:]
+    if rest:
+        base, dynamic = sum(g.base_kib for g in rest), sum(g.dynamic_kib for g in rest)
+        table.add_row(
+            Text(f"... {len(rest)} more (--format csv has all)", style="dim"),
+            str(sum(g.stacks for g in rest)),
+            str(base),
+            str(dynamic),
+            percent(1 - dynamic / base),
+        )
+    return table
+
+
+def render(report: EstimateReport, *, colour: bool | None = None) -> str:
+    """At most 80 columns; colour only on a terminal unless said."""
+    console = _console(sys.stdout.isatty() if colour is None else colour)
+    console.print(_headline(report))
+    console.print()
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column()
+    for name, value in _lines(report):
+        facts.add_row(Text(name, style="bold"), Text(value))
+    console.print(facts)
+    if report.groups is not None:
+        console.print()
+        console.print(_groups(report))
+    console.print()
+    console.print(_deepest(report))
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    text = output.getvalue().replace("─", "-")  # plain text, for mails
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"

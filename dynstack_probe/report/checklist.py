@@ -1,0 +1,45 @@
+"""The doctor's findings, for people and as JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from dynstack_probe.measure.diagnosis import Check
+from dynstack_probe.report.text import printable
+
+WIDTH = 80
+
+
+def document(checks: Sequence[Check], exit_code: int) -> dict[str, Any]:
+    """The same as plain dictionaries."""
+    return {
+        "schema_version": 1,
+        "measurable": exit_code == 0,
+        "exit_code": exit_code,
+        "checks": [
+            {
+                "name": check.name,
+                "status": check.status.value,
+                "found": printable(check.found),
+                "mend": check.mend,
+            }
+            for check in checks
+        ],
+    }
+
+
+def render(checks: Sequence[Check]) -> str:
+    """One check a line, wrapped at 80 columns, each mend below its finding."""
+    name_width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        lead = f"{check.status.value:<8}{check.name:<{name_width}}  "
+        indent = " " * len(lead)
+        lines += textwrap.wrap(lead + printable(check.found), WIDTH, subsequent_indent=indent)
+        if check.mend:
+            lines += textwrap.wrap(
+                f"mend: {check.mend}", WIDTH, initial_indent=indent, subsequent_indent=indent
+            )
+    return "\n".join(lines)

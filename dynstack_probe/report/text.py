@@ -1,0 +1,31 @@
+"""Text that is safe to show, whatever a task or cgroup calls itself."""
+
+from __future__ import annotations
+
+
+def printable(name: str | bytes) -> str:
+    """The name with all that is not printable escaped: \\x1b, \\u202e, \\xff.
+
+    Task names are up to 15 arbitrary bytes (prctl(2), PR_SET_NAME): they may hold
+    terminal control sequences, line feeds, broken UTF-8.
+    """
+    text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii", "backslashreplace")
+        for c in text
+    )
+
+
+def spreadsheet_safe(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: such names get a leading quote."""
+    return f"'{cell}" if cell[:1] in tuple("=+-@") else cell
+
+
+def percent(ratio: float) -> str:
+    """A ratio as the RFC prints it: 0.74742 as 74.74%."""
+    return f"{ratio * 100:.2f}%"
+
+
+def small_percent(ratio: float) -> str:
+    """A ratio of all memory, which is often far below a hundredth of a percent."""
+    return f"{ratio * 100:.2g}%" if abs(ratio) < 0.01 else percent(ratio)

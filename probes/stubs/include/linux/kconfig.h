@@ -1,0 +1,3 @@
+/* Stands for the kernel configuration that bcc includes before everything. */
+#define CONFIG_BPF_SYSCALL 1
+#define CONFIG_64BIT 1
