@@ -1,3 +1,3 @@
-"""How much memory would Linux save on this machine if kernel stacks grew on demand?"""
+"""Says how much memory Linux would save on this machine if kernel stacks grew on demand."""
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ from dynstack_probe.errors import ProbeError
 app = typer.Typer(
     name="dynstack-probe",
     help="How much memory would Linux save on this machine if kernel stacks grew on demand?",
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -49,7 +49,7 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal can't show
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        result = app(standalone_mode=False)
+        result = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except ProbeError as error:
         _complain(str(error), error.details)
         return error.exit_code

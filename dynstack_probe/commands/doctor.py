@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 
-class Format(str, enum.Enum):
+class Format(enum.StrEnum):
     """How to print."""
 
     table = "table"
@@ -32,6 +32,7 @@ def command(
         Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
     ),
 ) -> None:
+    """Run HELP's command."""
     from dynstack_probe.measure import diagnosis
     from dynstack_probe.report import checklist
 
@@ -42,6 +43,3 @@ def command(
     else:
         typer.echo(checklist.render(checks))
     raise typer.Exit(code)
-
-
-command.__doc__ = HELP

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dynstack_probe.report.model import EstimateReport
 
 
-class Format(str, enum.Enum):
+class Format(enum.StrEnum):
     """How to print."""
 
     table = "table"
@@ -27,7 +27,7 @@ class Format(str, enum.Enum):
     csv = "csv"
 
 
-class By(str, enum.Enum):
+class By(enum.StrEnum):
     """What to group stacks by."""
 
     comm = "comm"
@@ -102,6 +102,7 @@ def command(
     policy: list[str] = typer.Option(
         ["rfc-v1"],
         "--policy",
+        metavar="NAME",
         help="Allocator model: rfc-v1, static-8k, static-12k. Repeat to compare.",
     ),
     form: Format = typer.Option(Format.table, "--format", help="How to print."),
@@ -117,6 +118,7 @@ def command(
         False, "--verbose", "-v", help="Show what bcc printed and what each step took."
     ),
 ) -> None:
+    """Run HELP's command."""
     from dynstack_probe.report.output import check_writable, write
 
     policies = choose_policies(policy)
@@ -139,6 +141,3 @@ def explain_cost(snapshot: Snapshot) -> str:
         f" load {cost.load_seconds:.3f} s, scan {cost.scan_seconds:.3f} s;"
         f" child peak {cost.child_peak_rss_kib} KiB\n{cost.native_output}"
     ).rstrip()
-
-
-command.__doc__ = HELP

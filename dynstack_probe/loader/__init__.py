@@ -8,6 +8,7 @@ the last descriptor is closed, so nothing outlives this process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -160,10 +161,8 @@ class Child:
 
     def send(self, job: Mapping[str, Any]) -> None:
         """Tell the child what to load. A dead child is noticed in receive()."""
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.send(json.dumps(job).encode())
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def receive(self) -> tuple[dict[str, Any], list[int]]:
         """The child's answer and the descriptors that came with it.

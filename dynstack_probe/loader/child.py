@@ -18,13 +18,14 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BPF_PROG_TYPE_TRACING = 26  # linux/bpf.h
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """What the parent is told instead of a result."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -40,14 +41,14 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def import_bcc() -> Any:
-    """The real bcc; Refusal if there is none, or the lattice library of that name."""
+    """The real bcc; RefusalError if there is none, or the lattice library of that name."""
     try:
         import bcc
     except ImportError as error:
-        raise Refusal("no-bcc", "has no bcc (%s)" % error) from error
+        raise RefusalError("no-bcc", f"has no bcc ({error})") from error
     if not hasattr(bcc, "BPF"):
         where = getattr(bcc, "__file__", None) or "?"
-        raise Refusal("wrong-bcc", "its bcc (%s) is the unrelated package of PyPI" % where)
+        raise RefusalError("wrong-bcc", f"its bcc ({where}) is the unrelated package of PyPI")
     return bcc
 
 
@@ -58,8 +59,8 @@ def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> 
     except Exception as error:
         # bcc turns EPERM into "Need super-user privileges to run".
         if "privileges" in str(error) or ctypes.get_errno() == errno.EPERM:
-            raise Refusal("permission", "%s: Operation not permitted" % function) from error
-        raise Refusal("load", str(error).replace("b'", "'")) from error
+            raise RefusalError("permission", f"{function}: Operation not permitted") from error
+        raise RefusalError("load", str(error).replace("b'", "'")) from error
     attach = bcc.lib.bcc_iter_attach
     attach.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32]
     if map_name is None:
@@ -68,16 +69,16 @@ def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> 
         map_fd = ctypes.c_uint32(bpf[map_name].map_fd)
         link = attach(program.fd, ctypes.byref(map_fd), ctypes.sizeof(map_fd))
     if link < 0:
-        raise Refusal("attach", "%s: %s" % (function, os.strerror(-link)))
+        raise RefusalError("attach", f"{function}: {os.strerror(-link)}")
     iterator = bcc.lib.bcc_iter_create(link)
     if iterator < 0:
-        raise Refusal("attach", "%s: %s" % (function, os.strerror(-iterator)))
+        raise RefusalError("attach", f"{function}: {os.strerror(-iterator)}")
     return iterator, link
 
 
 def peak_rss_kib() -> int:
     """VmHWM of this process, KiB."""
-    with open("/proc/self/status") as status:
+    with Path("/proc/self/status").open() as status:
         for line in status:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1])
@@ -99,7 +100,7 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
     try:
         bpf = bcc.BPF(src_file=job["source"], cflags=job["cflags"])
     except Exception as error:
-        raise Refusal("compile", str(error).replace("b'", "'")) from error
+        raise RefusalError("compile", str(error).replace("b'", "'")) from error
     compiled = time.monotonic()
     pairs = [attach_iterator(bcc, bpf, function, m) for _, function, m in job["iterators"]]
     answer["seconds"]["compile"] = compiled - started
@@ -119,7 +120,7 @@ def main() -> None:
         if not job:
             return  # the parent has gone
         answer, fds = run(json.loads(job), bcc)
-    except Refusal as refusal:
+    except RefusalError as refusal:
         answer = {"error": refusal.kind, "message": str(refusal)}
     data = json.dumps(answer).encode()
     if fds:

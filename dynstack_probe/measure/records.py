@@ -18,11 +18,13 @@ class RecordLayout:
     size_bytes: int
     fields: dict[str, tuple[str, int]]
 
-    def column(self, raw: bytes, field: str) -> memoryview:
+    def column(self, raw: bytes, field: str) -> memoryview[int]:
         """One number field of all records, as a view that copies nothing."""
         code, offset = self.fields[field]
-        width = struct.calcsize(code)
-        return memoryview(raw).cast(code)[offset // width :: self.size_bytes // width]
+        view = memoryview(raw)
+        if code == "Q":
+            return view.cast("Q")[offset // 8 :: self.size_bytes // 8]
+        return view.cast("I")[offset // 4 :: self.size_bytes // 4]
 
     def texts(self, raw: bytes, field: str) -> list[bytes]:
         """One char field of all records, up to the first NUL; equal ones are one object."""

@@ -100,8 +100,8 @@ def _threads(report: EstimateReport) -> str:
     kernel = kinds[Kind.KTHREAD] + kinds[Kind.IDLE]
     user = kinds[Kind.USER] + kinds[Kind.USER_WORKER]
     return (
-        f"{kernel} kernel threads ({kinds[Kind.IDLE]} idle tasks),"
-        f" {user} user threads ({kinds[Kind.USER_WORKER]} workers)"
+        f"{kernel} kernel threads (idle tasks: {kinds[Kind.IDLE]}),"
+        f" {user} user threads (workers: {kinds[Kind.USER_WORKER]})"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def printable(name: str | bytes) -> str:
-    """The name with all that is not printable escaped: \\x1b, \\u202e, \\xff.
+    r"""The name with all that is not printable escaped: \x1b, \u202e, \xff.
 
     Task names are up to 15 arbitrary bytes (prctl(2), PR_SET_NAME): they may hold
     terminal control sequences, line feeds, broken UTF-8.

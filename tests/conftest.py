@@ -1,0 +1,68 @@
+"""Live tests run wherever BPF does, and a machine with BPF on which none ran has failed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dynstack_probe.kernel import capabilities
+from dynstack_probe.kernel.btf import VMLINUX
+
+LIVE = Path(__file__).parent / "live"
+
+
+def why_no_bpf() -> str | None:
+    """What keeps this machine from running live tests; None if nothing does."""
+    if os.uname().machine != "x86_64":
+        return f"{os.uname().machine} is not x86-64"
+    if not VMLINUX.exists():
+        return f"no {VMLINUX}"
+    missing = capabilities.missing_for_bpf()
+    return f"{' and '.join(missing)} missing" if missing else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = why_no_bpf()
+    for item in items:
+        if LIVE in item.path.parents:
+            item.add_marker(pytest.mark.live)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=f"needs BPF: {reason}"))
+
+
+class LiveTally:
+    """Counts live tests, so that a run which skipped them all can't pass for a good one."""
+
+    collected = 0
+    passed = 0
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.collected = sum(1 for item in session.items if item.get_closest_marker("live"))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed and "live" in report.keywords:
+            self.passed += 1
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.collected and not self.passed and why_no_bpf() is None:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        reason = why_no_bpf()
+        told = f"did not run: {reason}" if reason else f"passed: {self.passed}"
+        terminalreporter.write_line(f"live tests: {self.collected}, {told}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(LiveTally(), "live-tally")
+
+
+@pytest.fixture
+def kernel_root(tmp_path: Path) -> Iterator[Path]:
+    """A folder that stands for / of another machine."""
+    for folder in ("proc/self/ns", "proc/sys/kernel", "sys/kernel/security", "boot"):
+        (tmp_path / folder).mkdir(parents=True)
+    yield tmp_path
