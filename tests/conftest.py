@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,8 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def kernel_root(tmp_path: Path) -> Iterator[Path]:
+def kernel_root(tmp_path: Path) -> Path:
     """A folder that stands for / of another machine."""
     for folder in ("proc/self/ns", "proc/sys/kernel", "sys/kernel/security", "boot"):
         (tmp_path / folder).mkdir(parents=True)
-    yield tmp_path
+    return tmp_path

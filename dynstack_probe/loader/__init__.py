@@ -120,8 +120,8 @@ class Child:
     def __init__(self, python: str) -> None:
         """Start `python` on child.py; ProbeError if that can't be done."""
         self.python = python
-        self._started = time.monotonic()
-        self._deadline = self._started + timeout_seconds()
+        self.started = time.monotonic()
+        self._deadline = self.started + timeout_seconds()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._output: IO[bytes] = os.fdopen(os.memfd_create("bcc-output", os.MFD_CLOEXEC), "w+b")
         command = [python, "-I", str(CHILD), str(theirs.fileno()), str(os.getpid())]
@@ -156,7 +156,8 @@ class Child:
         text = self._output.read().decode(errors="replace")
         return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text).strip()
 
-    def _fail(self, what: str) -> ProbeError:
+    def failed(self, what: str) -> ProbeError:
+        """An error that says what this child did, with what it printed."""
         return ProbeError(f"the BPF loader ({self.python}) {what}", self.native_output())
 
     def send(self, job: Mapping[str, Any]) -> None:
@@ -172,14 +173,15 @@ class Child:
         """
         self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
         try:
-            data, fds, flags, _ = socket.recv_fds(self._socket, _MAX_MESSAGE_BYTES, _MAX_FDS)
+            try:
+                data, fds, flags, _ = self._receive_once()
+            except ConnectionResetError:  # it ended without reading its job: an answer
+                data, fds, flags, _ = self._receive_once()  # may wait behind that
         except TimeoutError:
-            seconds = self._deadline - self._started
-            raise self._fail(
+            seconds = self._deadline - self.started
+            raise self.failed(
                 f"did not answer within {seconds:g} s; set {TIMEOUT_VARIABLE} to wait longer"
             ) from None
-        except ConnectionResetError:
-            data, fds, flags = b"", [], 0
         try:
             return self._understand(data, flags), fds
         except ProbeError:
@@ -187,17 +189,20 @@ class Child:
                 os.close(fd)
             raise
 
+    def _receive_once(self) -> tuple[bytes, list[int], int, Any]:
+        return socket.recv_fds(self._socket, _MAX_MESSAGE_BYTES, _MAX_FDS)
+
     def _understand(self, data: bytes, flags: int) -> dict[str, Any]:
         if not data:
             status = self._process.wait()
             how = f"was killed by signal {-status}" if status < 0 else f"ended with code {status}"
-            raise self._fail(f"{how} before it had loaded anything")
+            raise self.failed(f"{how} before it had loaded anything")
         try:
             answer = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict) or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise self._fail("sent something that is no answer")
+            raise self.failed("sent something that is no answer")
         if "error" in answer:
             raise self._error(str(answer["error"]), str(answer.get("message", "")))
         return answer
@@ -256,7 +261,10 @@ class Loader:
     def find_bcc(self) -> Bcc:
         """Which bcc would be used; UnmeasurableError if there is none."""
         answer, _ = self._ask({})
-        return _bcc(answer, self._child.python)
+        try:
+            return _bcc(answer, self._child.python)
+        except (KeyError, TypeError) as error:
+            raise self._child.failed("sent something unexpected") from error
 
     def _ask(self, job: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
         tried: list[str] = []
@@ -275,25 +283,23 @@ class Loader:
         self, answer: dict[str, Any], fds: list[int], iterators: list[Iterator]
     ) -> LoadedProbe:
         names = [i.name for i in iterators]
-        seconds = answer.get("seconds")
-        if len(fds) != 2 * len(names) or not isinstance(seconds, dict):
+        try:
+            seconds = answer["seconds"]
+            return LoadedProbe(
+                iterators=dict(zip(names, fds[: len(names)], strict=True)),
+                links=dict(zip(names, fds[len(names) :], strict=True)),
+                bcc=_bcc(answer, self._child.python),
+                child_start_seconds=float(seconds["ready_at"]) - self._child.started,
+                compile_seconds=float(seconds["compile"]),
+                load_seconds=float(seconds["load"]),
+                child_peak_rss_kib=int(answer["peak_rss_kib"]),
+                native_output=self._child.native_output(),
+            )
+        except (KeyError, TypeError, ValueError) as error:
             for fd in fds:
                 os.close(fd)
-            raise ProbeError(f"the BPF loader ({self._child.python}) sent something unexpected")
-        return LoadedProbe(
-            iterators=dict(zip(names, fds[: len(names)], strict=True)),
-            links=dict(zip(names, fds[len(names) :], strict=True)),
-            bcc=_bcc(answer, self._child.python),
-            child_start_seconds=float(seconds["ready_at"]) - self._child._started,
-            compile_seconds=float(seconds["compile"]),
-            load_seconds=float(seconds["load"]),
-            child_peak_rss_kib=int(answer.get("peak_rss_kib", 0)),
-            native_output=self._child.native_output(),
-        )
+            raise self._child.failed("sent something unexpected") from error
 
 
 def _bcc(answer: Mapping[str, Any], python: str) -> Bcc:
-    bcc = answer.get("bcc")
-    if not isinstance(bcc, dict):
-        raise ProbeError(f"the BPF loader ({python}) sent something unexpected")
-    return Bcc(str(bcc.get("version")), str(bcc.get("path")), python)
+    return Bcc(str(answer["bcc"]["version"]), str(answer["bcc"]["path"]), python)
