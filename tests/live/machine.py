@@ -1,0 +1,103 @@
+"""What live tests do to this machine: run the tool, start tasks, ask the kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+PR_SET_NAME = 15  # linux/prctl.h
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run dynstack-probe as a user would, from this checkout."""
+    return subprocess.run(
+        [sys.executable, "-m", "dynstack_probe", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def estimate_json(*arguments: str) -> dict[str, Any]:
+    """The JSON document of `estimate`, which must succeed."""
+    result = run("estimate", "--format", "json", *arguments)
+    assert result.returncode == 0, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+_SLEEPERS = """
+import _thread, ctypes, sys, time
+count, name = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
+prctl = ctypes.CDLL(None).prctl
+lock = _thread.allocate_lock()
+lock.acquire()
+named = [0]
+def sleeper():
+    prctl(15, name, 0, 0, 0)
+    named.append(1)
+    lock.acquire()
+_thread.stack_size(65536)
+for _ in range(count):
+    _thread.start_new_thread(sleeper, ())
+while len(named) <= count:
+    time.sleep(0.01)
+time.sleep(0.1)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def sleepers(count: int, name: bytes) -> Iterator[int]:
+    """A process with `count` threads of that name, all asleep in futex; gives its pid."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLEEPERS, str(count), name.hex()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def visible_threads() -> set[int]:
+    """The tids of all threads in /proc which still have a stack."""
+    tids = set()
+    for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state = stat.read_text().rpartition(")")[2].split()[0]
+            if state not in "ZX":
+                tids.add(int(stat.parent.name))
+    return tids
+
+
+def bpf_objects() -> set[tuple[str, int]]:
+    """All BPF programs, maps and links in the kernel, as bpftool lists them."""
+    found = set()
+    for kind in ("prog", "map", "link"):
+        text = subprocess.run(
+            ["bpftool", "-j", kind, "list"], capture_output=True, check=True
+        ).stdout
+        found |= {(kind, entry["id"]) for entry in json.loads(text or b"[]")}
+    return found
+
+
+def rename_this_thread(name: bytes) -> None:
+    """Set the comm of the calling thread."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name, 0, 0, 0)

@@ -1,0 +1,215 @@
+"""The scan against what is known of this machine by other means."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dynstack_probe.kernel import host
+from dynstack_probe.loader import Iterator as BpfIterator
+from dynstack_probe.loader import Loader, probes_dir
+from dynstack_probe.measure.snapshot import Kind, Snapshot
+from dynstack_probe.measure.stack_scan import read_iterator, take_snapshot
+from tests.live.machine import sleepers, visible_threads
+
+BARE_ITERATOR = Path(__file__).with_name("bare_iterator.c")
+
+
+def with_comm(snapshot: Snapshot, name: bytes) -> list[int]:
+    """Which stacks have that comm."""
+    return [i for i, comm in enumerate(snapshot.stacks.comms) if comm == name]
+
+
+def test_997_sleeping_threads_are_997_more_tasks() -> None:
+    assert with_comm(take_snapshot(), b"prime-sleeper") == []
+    with sleepers(997, b"prime-sleeper") as pid:
+        snapshot = take_snapshot()
+        found = with_comm(snapshot, b"prime-sleeper")
+        assert len(found) == 997
+        stacks = snapshot.stacks
+        assert {stacks.tgids[i] for i in found} == {pid}
+        assert len({stacks.tids[i] for i in found}) == 997
+        assert len({stacks.addresses[i] for i in found}) == 997
+        assert {stacks.kinds[i] for i in found} == {Kind.USER}
+        # asleep in futex: some depth, less than they have ever had
+        assert all(0 < stacks.depth_bytes[i] <= stacks.mark_bytes[i] for i in found)
+        assert all(stacks.switches[i] > 0 for i in found)
+    assert with_comm(take_snapshot(), b"prime-sleeper") == []
+
+
+def iterated_tids() -> set[int]:
+    """All tids that the kernel's task iterator shows to a program which asks no more."""
+    with Loader() as loader:
+        from dynstack_probe.kernel.btf import Btf
+        from dynstack_probe.kernel.offsets import probe_macros
+
+        with Btf() as btf:
+            macros = probe_macros(btf)
+        with loader.load(BARE_ITERATOR, macros, [BpfIterator("tasks", "bpf_iter__task")]) as probe:
+            raw = read_iterator(probe.iterators["tasks"])
+    return set(memoryview(raw).cast("I"))
+
+
+def test_coverage_agrees_with_proc_and_with_the_kernels_count() -> None:
+    """Read and missed make up the kernel's count, within the tasks that came and went."""
+    before = visible_threads()
+    iterated = iterated_tids()
+    snapshot = take_snapshot()
+    after = visible_threads()
+    steady = before & after
+    read = set(snapshot.stacks.tids)
+
+    # Whatever the iterator shows is read. Some kernels hide tasks from it: those are missed.
+    hidden = steady - iterated - {os.getpid()}
+    assert steady - hidden <= read
+    coverage = snapshot.coverage
+    assert coverage.refreshed
+    assert coverage.unreadable == 0
+    assert coverage.kernel_stacks is not None
+    churn = len(before ^ after) + 8
+    idle = host.possible_cpus() - 1
+    assert abs(coverage.kernel_stacks - len(steady) - idle) <= churn
+    assert abs(coverage.read + coverage.missed - coverage.kernel_stacks) <= churn
+    assert abs(coverage.missed - len(hidden)) <= churn
+
+
+def test_idle_tasks() -> None:
+    """Each CPU but the boot CPU has a counted pid-0 stack; the boot CPU's is static."""
+    snapshot = take_snapshot()
+    stacks = snapshot.stacks
+    idle = [i for i, kind in enumerate(stacks.kinds) if kind == Kind.IDLE]
+    assert len(idle) == host.possible_cpus() - 1
+    assert all(stacks.comms[i].startswith(b"swapper/") for i in idle)
+    assert all(stacks.mark_bytes[i] > 0 for i in idle)
+    assert snapshot.coverage.boot_idle_mark_bytes is not None
+    assert 0 < snapshot.coverage.boot_idle_mark_bytes <= snapshot.host.thread_size_bytes
+
+
+def test_records_make_sense() -> None:
+    snapshot = take_snapshot()
+    stacks, size = snapshot.stacks, snapshot.host.thread_size_bytes
+    assert size in (16384, 32768)
+    columns = zip(
+        stacks.mark_bytes,
+        stacks.touched_pages,
+        stacks.resident_pages,
+        stacks.depth_bytes,
+        strict=True,
+    )
+    for mark, touched, resident, depth in columns:
+        assert 0 < mark < size
+        assert mark % 8 == 0
+        assert touched.bit_length() == -(-mark // 4096)
+        assert touched & ~resident == 0
+        assert depth <= size
+    assert not snapshot.is_dynamic or snapshot.grown_kib is not None
+    own = stacks.tids.index(os.getpid())
+    assert stacks.depth_bytes[own] == 0  # on a CPU: the saved stack pointer is stale
+    assert stacks.kinds[own] == Kind.USER
+    assert stacks.comms[stacks.tids.index(2)] == b"kthreadd"
+    assert stacks.kinds[stacks.tids.index(2)] == Kind.KTHREAD
+
+
+@pytest.fixture
+def sqpoll_ring() -> Iterator[None]:
+    """An io_uring with a kernel-side polling thread (io_uring_setup(2), IORING_SETUP_SQPOLL)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    params = (ctypes.c_uint32 * 30)()
+    params[2] = 1 << 1  # struct io_uring_params: flags
+    fd = libc.syscall(425, 4, ctypes.byref(params))
+    if fd < 0:
+        pytest.skip(f"io_uring is not to be had: {os.strerror(ctypes.get_errno())}")
+    yield
+    os.close(fd)
+
+
+@pytest.mark.usefixtures("sqpoll_ring")
+def test_io_uring_threads_are_user_workers() -> None:
+    snapshot = take_snapshot()
+    name = b"iou-sqp-%d" % os.getpid()
+    found = with_comm(snapshot, name[:15])
+    assert [snapshot.stacks.kinds[i] for i in found] == [Kind.USER_WORKER]
+
+
+# A thread that goes deeper step by step: each line on stdin is one kind of system call,
+# the last one the execve of a real program.
+_DIVER = """
+import os, select, socket, sys, tempfile
+def files():
+    with tempfile.TemporaryDirectory() as top:
+        deep = os.path.join(top, *["d"] * 200)
+        os.makedirs(deep)
+        for folder, _, _ in os.walk(top):
+            os.stat(folder)
+        with open(os.path.join(deep, "f"), "wb") as f:
+            f.write(b"x" * 1000000)
+            os.fsync(f.fileno())
+def network():
+    server = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(server.getsockname())
+    peer, _ = server.accept()
+    client.sendall(b"x" * 100000)
+    peer.recv(100000)
+def poll():
+    poller = select.poll()
+    for _ in range(300):
+        for fd in os.pipe(): poller.register(fd, select.POLLIN)
+    poller.poll(1)
+def execute():
+    os.execv("/bin/cat", ["cat"])
+steps = {"files": files, "network": network, "poll": poll, "execute": execute}
+print("ready", flush=True)
+while True:
+    name = sys.stdin.buffer.raw.readline().decode().strip()
+    steps[name]()
+    print("done", flush=True)
+"""
+
+
+def test_the_mark_of_a_diving_thread_only_grows() -> None:
+    diver = subprocess.Popen(
+        [sys.executable, "-c", _DIVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+    assert diver.stdin is not None
+    assert diver.stdout is not None
+    watchdog = threading.Timer(60, diver.kill)
+    watchdog.start()
+
+    def mark() -> int:
+        stacks = take_snapshot().stacks
+        return stacks.mark_bytes[list(stacks.tids).index(diver.pid)]
+
+    try:
+        assert diver.stdout.readline() == "ready\n"
+        marks = [mark()]
+        for step in ("files", "network", "poll", "files"):
+            diver.stdin.write(step + "\n")
+            assert diver.stdout.readline() == "done\n"
+            marks.append(mark())
+        diver.stdin.write("execute\n")
+        diver.stdin.write("echo\n")  # answered by cat, in the same task
+        assert diver.stdout.readline() == "echo\n"
+        marks.append(mark())
+    finally:
+        watchdog.cancel()
+        diver.kill()
+        diver.wait()
+    assert marks == sorted(marks)
+    assert marks[-1] > 1000
+
+
+def test_without_headers_kprobes_or_bcc_in_this_process() -> None:
+    take_snapshot()
+    assert "bcc" not in sys.modules
+    assert probes_dir().is_dir()

@@ -1,0 +1,206 @@
+"""What people and programs are shown, from snapshots made by hand."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from dynstack_probe.commands.estimate import build_report
+from dynstack_probe.measure.snapshot import Kind, Snapshot
+from dynstack_probe.policy import BUILT_IN
+from dynstack_probe.report import as_csv, as_json, as_table
+from dynstack_probe.report.model import EstimateReport
+from dynstack_probe.report.rfc_table import QUOTED
+from dynstack_probe.report.text import printable, small_percent, spreadsheet_safe
+from tests.factory import a_host, a_snapshot, some_stacks
+
+HOSTILE = b"\x1b[31m\n\t\"'<&"
+
+
+def the_snapshot() -> Snapshot:
+    stacks = some_stacks(
+        [1000, 5000, 9000, 2000],
+        comms=[b"bash", HOSTILE, b"=1+1", b"swapper/1"],
+        kinds=[Kind.USER, Kind.USER_WORKER, Kind.KTHREAD, Kind.IDLE],
+    )
+    return a_snapshot(stacks, caveats=("Mind this.",))
+
+
+def the_report(*policies: str, by: str | None = None) -> EstimateReport:
+    chosen = [BUILT_IN[name] for name in policies or ("rfc-v1",)]
+    return build_report(the_snapshot(), chosen, by)
+
+
+def test_json_contract() -> None:
+    document = json.loads(as_json.render(the_report("rfc-v1", "static-8k", by="kind")))
+    assert document["schema_version"] == 1
+    assert document["host"] == {
+        "cpu_model": "AMD EPYC",
+        "cpus": 2,
+        "kernel_release": "6.18.0",
+        "thread_size_bytes": 16384,
+        "page_size_bytes": 4096,
+        "mem_total_kib": 8 << 20,
+    }
+    measured = document["measured"]
+    assert measured["stacks"] == 4
+    assert measured["kthreads"] == 2
+    assert (measured["user_threads"], measured["user_workers"]) == (2, 1)
+    assert measured["base_kib"] == 64
+    assert measured["tasks_by_pages"] == {"1": 2, "2": 1, "3": 1, "4": 0}
+    assert (measured["unreadable"], measured["kernel_stack_kib"]) == (0, 64)
+    rfc, static = document["policies"]
+    assert rfc["name"] == "rfc-v1"
+    assert (rfc["dynamic_kib"], rfc["reserve_kib"]) == (28, 24)
+    assert rfc["saving_ratio"] == 1 - 28 / 64
+    assert rfc["saving_of_ram_ratio"] == 36 / (8 << 20)
+    assert rfc["faults"] == {"min": 2, "best": 3, "max": 3}
+    assert (static["dynamic_kib"], static["over_limit_tasks"]) == (32, 1)
+    groups = {group["name"]: group for group in document["groups"]}
+    assert set(groups) == {"user", "user_worker", "kthread", "idle"}
+    assert groups["kthread"] == {
+        "name": "kthread",
+        "stacks": 1,
+        "base_kib": 16,
+        "dynamic_kib": 12,
+    }
+
+
+def test_json_has_no_groups_unless_asked() -> None:
+    assert "groups" not in json.loads(as_json.render(the_report()))
+
+
+def test_csv_of_policies() -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv.render(the_report("rfc-v1", "static-12k")))))
+    assert [row["policy"] for row in rows] == ["rfc-v1", "static-12k"]
+    assert (rows[0]["stacks"], rows[0]["dynamic_kib"], rows[1]["dynamic_kib"]) == ("4", "28", "48")
+
+
+def test_csv_of_groups_escapes_names() -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv.render(the_report(by="comm")))))
+    assert {row["name"] for row in rows} == {
+        "bash",
+        "\\x1b[31m\\n\\t\"'<&",
+        "'=1+1",
+        "swapper/1",
+    }
+    assert sum(int(row["dynamic_kib"]) for row in rows) == 28
+
+
+def test_table_of_one_policy() -> None:
+    lines = as_table.render(the_report(), colour=False).splitlines()
+    assert lines[0].split() == ["CPU", "#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"]
+    assert lines[2].startswith("AMD EPYC, this host")
+    assert lines[2].split()[-5:] == ["2", "4", "64", "28", "56.25%"]
+    for line, row in zip(lines[3:8], QUOTED, strict=True):
+        assert line.startswith(f"{row.cpu} (quoted)")
+        assert line.split()[-5:] == [
+            *(str(n) for n in (row.cores, row.stacks, row.base_kib, row.dynamic_kib)),
+            row.saving,
+        ]
+    text = "\n".join(lines)
+    assert "2 kernel threads (idle tasks: 1), 2 user threads (workers: 1)" in text
+    assert "1: 2  2: 1  3: 1  4: 0" in text
+    assert "saving with it 18.75%" in text
+    assert "the kernel counts 4 stacks; read 4, missed 0" in text
+    assert "Mind this." in text
+
+
+def test_table_has_a_row_for_each_policy() -> None:
+    text = as_table.render(the_report("rfc-v1", "static-8k"), colour=False)
+    assert "this host, rfc-v1" in text
+    assert "this host, static-8k" in text
+    assert "1 tasks were deeper" in text
+
+
+def test_deepest_tasks_are_escaped_and_sorted() -> None:
+    text = as_table.render(the_report(), colour=False)
+    tail = text[text.index("Deepest tasks") :].splitlines()[2:]
+    assert [int(line.split()[-1]) for line in tail] == [9000, 5000, 2000, 1000]
+    assert tail[1].startswith("\\x1b[31m\\n")
+
+
+def test_many_groups_are_cut_with_their_rest_summed() -> None:
+    stacks = some_stacks([1000] * 40, comms=[b"task%d" % n for n in range(40)])
+    report = build_report(a_snapshot(stacks), [BUILT_IN["rfc-v1"]], "comm")
+    text = as_table.render(report, colour=False)
+    assert "... 25 more" in text
+    (rest,) = [line for line in text.splitlines() if line.startswith("... 25 more")]
+    assert rest.split()[-4:] == ["25", "400", "100", "75.00%"]
+
+
+def test_a_kernel_with_dynamic_stacks_shows_what_is_resident() -> None:
+    snapshot = the_snapshot()
+    stacks = dataclasses.replace(snapshot.stacks, resident_pages=[1, 3, 7, 1])
+    snapshot = dataclasses.replace(snapshot, stacks=stacks, grown_kib=12)
+    report = build_report(snapshot, [BUILT_IN["rfc-v1"]], None)
+    text = " ".join(as_table.render(report, colour=False).split())
+    assert "28 KiB, measured: this kernel's stacks already are dynamic" in text
+    assert "counts 12 KiB grown" in text
+    measured = json.loads(as_json.render(report))["measured"]
+    assert (measured["resident_kib"], measured["nr_dynamic_stacks_faults_kib"]) == (28, 12)
+
+
+@pytest.mark.parametrize("by", [None, "comm", "kind", "cgroup"])
+@settings(max_examples=25, deadline=None)
+@given(
+    comms=st.lists(st.binary(max_size=15), min_size=1, max_size=20),
+    cpu=st.text(max_size=99),
+    cpus=st.integers(1, 8192),
+)
+def test_table_always_fits_80_columns(
+    by: str | None, comms: list[bytes], cpu: str, cpus: int
+) -> None:
+    host = dataclasses.replace(a_host(cpus), cpu_model=cpu)
+    stacks = some_stacks([16384] * len(comms), comms=comms)
+    paths = {1: "/very" * 30 + "/long\x1b\u202e"}
+    report = build_report(a_snapshot(stacks, host, cgroup_paths=paths), list(BUILT_IN.values()), by)
+    text = as_table.render(report, colour=False)
+    assert max(cell_len(line) for line in text.splitlines()) <= 80
+    assert all(c.isprintable() or c == "\n" for c in text)
+    json.loads(as_json.render(report))
+    assert as_csv.render(report)
+
+
+def test_colour_only_when_wanted() -> None:
+    assert "\x1b[" not in as_table.render(the_report(), colour=False)
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"kworker/0:1", "kworker/0:1"),
+        (b"\x1b]0;x\x07", "\\x1b]0;x\\x07"),
+        (b"\xff\xfe", "\\xff\\xfe"),
+        ("a\u202eb".encode(), "a\\u202eb"),
+        ("naïve".encode(), "naïve"),
+        (b"a\nb", "a\\nb"),
+    ],
+)
+def test_printable(raw: bytes, shown: str) -> None:
+    assert printable(raw) == shown
+
+
+@given(st.binary(max_size=15))
+def test_printable_always_is(raw: bytes) -> None:
+    assert printable(raw).isprintable()
+
+
+@pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@x"])
+def test_formulas_are_quoted(cell: str) -> None:
+    assert spreadsheet_safe(cell) == "'" + cell
+    assert spreadsheet_safe("x" + cell) == "x" + cell
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shown"), [(0.0000312, "0.0031%"), (0.5, "50.00%"), (-0.000001, "-0.0001%")]
+)
+def test_small_percent(ratio: float, shown: str) -> None:
+    assert small_percent(ratio) == shown

@@ -1,0 +1,85 @@
+"""The command as a user runs it, as far as no BPF is needed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dynstack_probe", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def complains(result: subprocess.CompletedProcess[str], code: int, about: str) -> None:
+    """One line on stderr, nothing on stdout, the right code."""
+    assert result.stdout == ""
+    assert re.fullmatch(r"dynstack-probe: [^\n]+\n", result.stderr), result.stderr
+    assert re.search(about, result.stderr)
+    assert result.returncode == code
+
+
+def test_unknown_policy() -> None:
+    complains(run("estimate", "--policy", "x"), 2, "unknown policy 'x': choose from rfc-v1")
+
+
+def test_unknown_option() -> None:
+    complains(run("estimate", "--nope"), 2, "No such option: --nope")
+
+
+def test_unknown_command() -> None:
+    complains(run("nope"), 2, "No such command")
+
+
+def test_unknown_format() -> None:
+    complains(run("estimate", "--format", "xml"), 2, "xml")
+
+
+def test_existing_output(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("precious")
+    complains(run("estimate", "--output", str(tmp_path / "out")), 2, "exists.*--force")
+    assert (tmp_path / "out").read_text() == "precious"
+
+
+def test_unwritable_output(tmp_path: Path) -> None:
+    complains(run("estimate", "--output", str(tmp_path / "no" / "out")), 2, "there is no folder")
+
+
+def test_no_arguments_show_help() -> None:
+    result = run()
+    assert result.returncode == 0
+    assert "estimate" in result.stdout
+    assert "doctor" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["estimate", "doctor"])
+def test_help_teaches(command: str) -> None:
+    result = run(command, "--help")
+    assert f"sudo dynstack-probe {command}" in result.stdout
+    assert "Exit codes: 0" in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines()) <= 80
+
+
+def test_version() -> None:
+    assert run("--version").stdout == "dynstack-probe 0.1.0\n"
+
+
+def test_only_the_loader_names_bcc() -> None:
+    """The room's rule: bcc is imported in one place."""
+    for source in (ROOT / "dynstack_probe").rglob("*.py"):
+        imports = re.search(r"^\s*(import|from) bcc\b", source.read_text(), re.MULTILINE)
+        assert bool(imports) == (source.name == "child.py"), source
