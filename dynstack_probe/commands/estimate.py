@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -127,17 +128,21 @@ def command(
     from dynstack_probe.measure.stack_scan import take_snapshot
 
     snapshot = take_snapshot(btf, with_cgroup_paths=by is By.cgroup)
+    scanned = time.perf_counter()
     report = build_report(snapshot, policies, by.value if by else None)
     write(render(report, form), output, force)
     if verbose:
-        print(explain_cost(snapshot), file=sys.stderr)
+        print(explain_cost(snapshot, time.perf_counter() - scanned), file=sys.stderr)
 
 
-def explain_cost(snapshot: Snapshot) -> str:
+def explain_cost(snapshot: Snapshot, render_seconds: float) -> str:
     """What each step took, and what bcc printed."""
+    from dynstack_probe.kernel.host import peak_rss_kib
+
     cost = snapshot.cost
     return (
         f"child start {cost.child_start_seconds:.3f} s, compile {cost.compile_seconds:.3f} s,"
-        f" load {cost.load_seconds:.3f} s, scan {cost.scan_seconds:.3f} s;"
+        f" load {cost.load_seconds:.3f} s, scan {cost.scan_seconds:.4f} s,"
+        f" render {render_seconds:.3f} s; peak {peak_rss_kib()} KiB,"
         f" child peak {cost.child_peak_rss_kib} KiB\n{cost.native_output}"
     ).rstrip()

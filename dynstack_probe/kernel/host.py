@@ -37,6 +37,12 @@ def memory_total_kib() -> int:
     return int(psutil.virtual_memory().total) // 1024
 
 
+def peak_rss_kib() -> int:
+    """The most memory that this process has held (VmHWM)."""
+    found = re.search(r"^VmHWM:\s*(\d+) kB", Root().read("proc/self/status") or "", re.MULTILINE)
+    return int(found.group(1)) if found else 0
+
+
 def refresh_vmstat() -> bool:
     """Fold each CPU's share into /proc/vmstat; False where only root may."""
     try:
