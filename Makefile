@@ -7,7 +7,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SYSTEM_PACKAGES := python3 python3-venv python3-bpfcc
 # For tests: bpftool looks for what we left behind; the python3-* are the oldest
 # versions that we run against.
-TEST_PACKAGES := bpftool python3-typer python3-prometheus-client python3-psutil python3-rich
+BPFTOOL := $(shell . /etc/os-release 2>/dev/null; \
+	[ "$$ID" = ubuntu ] && echo linux-tools-common linux-tools-generic || echo bpftool)
+TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-psutil python3-rich
 
 .PHONY: estimate test lint format bench clean
 
@@ -54,6 +56,8 @@ clean:
 define need
 	missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
+		command -v apt-get >/dev/null || { \
+			echo "No apt here: please install what gives" $$missing; exit 1; }; \
 		echo "Installing" $$missing "..."; \
 		$(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \

@@ -75,6 +75,12 @@ class Features:
         except OSError:
             return None
 
+    def isolated_cpus(self) -> bool:
+        """Whether some CPUs are kept free of kernel work (isolcpus=, nohz_full=)."""
+        folder = "sys/devices/system/cpu"
+        texts = [self.root.read(f"{folder}/{name}") for name in ("isolated", "nohz_full")]
+        return any((text or "").strip() not in ("", "(null)") for text in texts)
+
     def vmstat(self) -> dict[str, int]:
         """/proc/vmstat as name to value; {} if it can't be read."""
         counters: dict[str, int] = {}
@@ -109,9 +115,10 @@ class Features:
 
         kstack_offset is a per-CPU variable, or since 2026 a field of task_struct.
         """
-        present = btf.has("kstack_offset", KIND_VAR) or bool(btf.find("task_struct.kstack_offset"))
-        if not present and self.built_with("RANDOMIZE_KSTACK_OFFSET") is not True:
-            return self.built_with("RANDOMIZE_KSTACK_OFFSET") and None
+        present = btf.has("kstack_offset", KIND_VAR) or btf.find("task_struct.kstack_offset")
+        built = True if present else self.built_with("RANDOMIZE_KSTACK_OFFSET")
+        if not built:
+            return built
         chosen = self.command_line("randomize_kstack_offset")
         if chosen is not None:
             return chosen.lower() in ("1", "y", "yes", "on", "t", "true")

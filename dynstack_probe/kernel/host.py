@@ -43,8 +43,14 @@ def peak_rss_kib() -> int:
     return int(found.group(1)) if found else 0
 
 
-def refresh_vmstat() -> bool:
-    """Fold each CPU's share into /proc/vmstat; False where only root may."""
+def refresh_vmstat(features: Features) -> bool:
+    """Fold each CPU's share into /proc/vmstat; False if that was not done.
+
+    Only root may. It runs a kworker on every CPU and waits for it, so machines with
+    isolated CPUs are left in peace.
+    """
+    if features.isolated_cpus():
+        return False
     try:
         Path("/proc/sys/vm/stat_refresh").read_bytes()
     except OSError:

@@ -21,6 +21,7 @@ ITERATORS = [
     Iterator("tasks", "bpf_iter__task"),
     Iterator("idle", "bpf_iter__bpf_map_elem", map="cpus"),
 ]
+MAX_THREAD_SIZE = 16 * PAGE_BYTES  # MAX_STACK_PAGES of probes/high_water.h
 _READ_BYTES = 1 << 16  # the kernel gives at most 32 KiB at a time
 
 
@@ -51,6 +52,9 @@ def take_snapshot(btf_path: Path = VMLINUX, *, with_cgroup_paths: bool = False) 
 
     Raises UnmeasurableError, NotPermittedError or ProbeError, each saying why.
     """
+    machine = os.uname().machine
+    if machine != "x86_64":
+        raise UnmeasurableError(f"{machine} stacks are not understood: run on x86-64")
     features = Features()
     if features.lockdown() == "confidentiality":
         raise UnmeasurableError(
@@ -67,7 +71,7 @@ def scan(probe: LoadedProbe, features: Features, *, with_cgroup_paths: bool = Fa
     raw = b"".join(read_iterator(fd) for fd in probe.iterators.values())
     scan_seconds = time.perf_counter() - started
 
-    refreshed = host.refresh_vmstat()
+    refreshed = host.refresh_vmstat(features)
     records = _Records(raw)
     thread_size = records.thread_size_bytes()
     counted = host.kernel_stack_count(features, thread_size)
@@ -120,7 +124,10 @@ def _caveats(features: Features, coverage: Coverage) -> list[str]:
             " tasks which its BPF task iterator did not show."
         )
     if not coverage.refreshed:
-        caveats.append("The kernel's count is approximate: only root may refresh /proc/vmstat.")
+        caveats.append(
+            "The kernel's count is approximate: /proc/vmstat was not refreshed"
+            " (only root may, and not with isolated CPUs)."
+        )
     return caveats
 
 
@@ -157,6 +164,10 @@ class _Records:
                 f" {most_pages} pages; please report this kernel to us"
             )
         size: int = sizes.pop()
+        if size > MAX_THREAD_SIZE:
+            raise UnmeasurableError(
+                f"THREAD_SIZE is {size} bytes here: stacks of up to {MAX_THREAD_SIZE} are read"
+            )
         return size
 
     def boot_idle_mark_bytes(self) -> int | None:

@@ -157,7 +157,10 @@ def _deepest(report: EstimateReport) -> Table:
 
 def _groups(report: EstimateReport) -> Table:
     groups = report.groups or ()
-    table = _grid(f"By {report.by}", ("#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"))
+    table = _grid(
+        f"By {report.by} ({report.estimates[0].policy})",
+        ("#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"),
+    )
     for group in groups[:GROUPS_SHOWN]:
         table.add_row(
             Text(printable(group.name)),

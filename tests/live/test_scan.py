@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from dynstack_probe.kernel import host
+from dynstack_probe.kernel.btf import Btf
+from dynstack_probe.kernel.features import Features
+from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import Iterator as BpfIterator
 from dynstack_probe.loader import Loader, probes_dir
-from dynstack_probe.measure.snapshot import Kind, Snapshot
-from dynstack_probe.measure.stack_scan import read_iterator, take_snapshot
+from dynstack_probe.measure.snapshot import Kind, Snapshot, Stacks
+from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator, scan, take_snapshot
 from tests.live.machine import sleepers, visible_threads
 
 BARE_ITERATOR = Path(__file__).with_name("bare_iterator.c")
@@ -47,9 +50,6 @@ def test_997_sleeping_threads_are_997_more_tasks() -> None:
 def iterated_tids() -> set[int]:
     """All tids that the kernel's task iterator shows to a program which asks no more."""
     with Loader() as loader:
-        from dynstack_probe.kernel.btf import Btf
-        from dynstack_probe.kernel.offsets import probe_macros
-
         with Btf() as btf:
             macros = probe_macros(btf)
         with loader.load(BARE_ITERATOR, macros, [BpfIterator("tasks", "bpf_iter__task")]) as probe:
@@ -90,6 +90,54 @@ def test_idle_tasks() -> None:
     assert all(stacks.mark_bytes[i] > 0 for i in idle)
     assert snapshot.coverage.boot_idle_mark_bytes is not None
     assert 0 < snapshot.coverage.boot_idle_mark_bytes <= snapshot.host.thread_size_bytes
+
+
+def scan_with(**changes: int | None) -> Snapshot:
+    """A scan by a probe compiled with other macros; None takes one away."""
+    with Btf() as btf:
+        macros = {**probe_macros(btf), "POSSIBLE_CPUS": host.possible_cpus()}
+    for name, value in changes.items():
+        macros.pop(name, None)
+        if value is not None:
+            macros[name] = value
+    with (
+        Loader() as loader,
+        loader.load(probes_dir() / "stack_scan.c", macros, ITERATORS) as probe,
+    ):
+        return scan(probe, Features())
+
+
+def idle_stacks(snapshot: Snapshot) -> set[tuple[bytes, int]]:
+    stacks = snapshot.stacks
+    columns = zip(stacks.kinds, stacks.comms, stacks.addresses, strict=True)
+    return {(comm, address) for kind, comm, address in columns if kind == Kind.IDLE}
+
+
+def test_idle_tasks_of_newer_kernels() -> None:
+    """Where task_group.cfs_rq is a per-CPU pointer, run queues of tasks show the way."""
+    other_way = scan_with(FIND_IDLE_BY_RUNQUEUE=1, TASK_GROUP_CFS_RQ=None)
+    assert idle_stacks(other_way) == idle_stacks(take_snapshot())
+
+
+def test_idle_tasks_that_cannot_be_found_are_missed() -> None:
+    snapshot = scan_with(TASK_GROUP_CFS_RQ=None, FIND_IDLE_BY_RUNQUEUE=None)
+    assert idle_stacks(snapshot) == set()
+    assert snapshot.coverage.missed >= host.possible_cpus() - 1
+
+
+def test_the_scan_for_kstack_erase_finds_the_same_marks() -> None:
+    """Without poison on any stack it must see what the plain scan sees."""
+    plain, wary = take_snapshot().stacks, scan_with(KSTACK_ERASE=1)
+    assert wary.coverage.erased == 0
+
+    def marks(stacks: Stacks) -> dict[tuple[int, int], int]:
+        keys = zip(stacks.tids, stacks.switches, strict=True)
+        return dict(zip(keys, stacks.mark_bytes, strict=True))
+
+    before, after = marks(plain), marks(wary.stacks)
+    not_run_since = before.keys() & after.keys()
+    assert len(not_run_since) > 20
+    assert {key: before[key] for key in not_run_since} == {key: after[key] for key in not_run_since}
 
 
 def test_records_make_sense() -> None:
