@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -24,10 +23,9 @@ DEEPEST_SHOWN = 5
 
 
 def _console(colour: bool) -> Console:
-    width = min(WIDTH, shutil.get_terminal_size().columns) if colour else WIDTH
     return Console(
         file=io.StringIO(),
-        width=max(width, 40),
+        width=WIDTH,  # on a narrower terminal lines wrap, and no figure is cut
         force_terminal=colour,
         no_color=not colour,
         color_system="auto" if colour else None,

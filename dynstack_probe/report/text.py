@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def printable(name: str | bytes) -> str:
     r"""The name with all that is not printable escaped: \x1b, \u202e, \xff.
@@ -27,5 +29,8 @@ def percent(ratio: float) -> str:
 
 
 def small_percent(ratio: float) -> str:
-    """A ratio of all memory, which is often far below a hundredth of a percent."""
-    return f"{ratio * 100:.2g}%" if abs(ratio) < 0.01 else percent(ratio)
+    """A ratio of all memory: two digits, however far below a hundredth of a percent."""
+    value = abs(ratio * 100)
+    if value == 0 or value >= 0.1:
+        return percent(ratio)
+    return f"{ratio * 100:.{1 - math.floor(math.log10(value))}f}%"

@@ -200,7 +200,8 @@ def test_formulas_are_quoted(cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "shown"), [(0.0000312, "0.0031%"), (0.5, "50.00%"), (-0.000001, "-0.0001%")]
+    ("ratio", "shown"),
+    [(3.12e-5, "0.0031%"), (0.5, "50.00%"), (-1e-6, "-0.00010%"), (1.6e-7, "0.000016%")],
 )
 def test_small_percent(ratio: float, shown: str) -> None:
     assert small_percent(ratio) == shown
