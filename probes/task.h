@@ -1,0 +1,122 @@
+/*
+ * How probes read a task. Offsets of kernel fields come from BTF as macros, STRUCT_FIELD.
+ */
+#ifndef TASK_H
+#define TASK_H
+
+#include "high_water.h"
+
+/* Contexts of BPF iterators: bpf_iter__task and bpf_iter__bpf_map_elem. */
+struct iter_meta {
+	void *seq;
+	u64 session_id;
+	u64 seq_num;
+};
+
+struct task_iter {
+	struct iter_meta *meta;
+	void *task;
+};
+
+struct map_iter {
+	struct iter_meta *meta;
+	void *map;
+	u32 *key;
+	u64 *value;
+};
+
+/* A field behind a pointer whose type the verifier knows: a plain load. */
+#define FIELD(type, base, offset) (*(type volatile *)((char *)(base) + (offset)))
+
+/* The same for a field that is itself such a pointer. */
+#define POINTER(base, offset) ((void *)FIELD(void *, base, offset))
+
+/* A field behind an address that is only a number to it. 0 if unreadable. */
+#define PEEK(type, base, offset)                                                                   \
+	({                                                                                         \
+		type peeked = 0;                                                                   \
+		bpf_probe_read_kernel(&peeked, sizeof(peeked), (void *)((u64)(base) + (offset)));  \
+		peeked;                                                                            \
+	})
+
+/* linux/sched.h: not in BTF. PF_KTHREAD has had this value since 2.6.27. */
+#define PF_KTHREAD 0x00200000
+
+/* linux/vmalloc.h: get_vm_area_size() */
+#define VM_NO_GUARD 0x40
+#define VM_AREA_BYTES(size, flags) ((flags) & VM_NO_GUARD ? (size) : (size) - PAGE_BYTES)
+
+/* Without SMP there is no on_cpu field, and the one task on a CPU is the reader. */
+#ifdef TASK_STRUCT_ON_CPU
+#define ON_CPU(READ, task) READ(u32, task, TASK_STRUCT_ON_CPU)
+#else
+#define ON_CPU(READ, task) ((u64)(task) == bpf_get_current_task())
+#endif
+
+static __always_inline void set_depth(struct stack_record *r, u64 sp, u32 on_cpu)
+{
+	u64 depth = r->stack + r->stack_bytes - sp;
+
+	r->depth_bytes = 0;
+	if (on_cpu)
+		r->flags |= FLAG_ON_CPU;
+	else if (depth <= r->stack_bytes)
+		r->depth_bytes = depth;
+}
+
+/* Whose stack it is. */
+static __always_inline u32 kind_of(u32 flags)
+{
+	if (flags & PF_KTHREAD)
+		return KIND_KTHREAD;
+	return flags & USER_WORKER_FLAGS ? KIND_USER_WORKER : KIND_USER;
+}
+
+/* The cgroup, in the default (v2) hierarchy, that a css_set belongs to. */
+static __always_inline u64 cgroup_of(void *css_set)
+{
+	void *cgroup = POINTER(css_set, CSS_SET_DFL_CGRP);
+
+	return FIELD(u64, POINTER(cgroup, CGROUP_KN), KERNFS_NODE_ID);
+}
+
+/*
+ * How many pages of a task's stack may be tried. On a kernel with dynamic stacks, to
+ * read an unmapped page of another task's stack fails; to read one's own maps it.
+ */
+static __always_inline u64 readable_pages(void *task, u32 stack_bytes, u32 vm_pages)
+{
+	bool own = (u64)task == bpf_get_current_task();
+
+	return own ? vm_pages : stack_bytes / PAGE_BYTES;
+}
+
+#ifdef FIND_IDLE_BY_RUNQUEUE
+/* The idle task of the CPU on whose run queue a task is or was. */
+static __always_inline u64 idle_task_beside(void *task, u32 *cpu)
+{
+	void *rq = POINTER(POINTER(task, TASK_STRUCT_SE_CFS_RQ), CFS_RQ_RQ);
+
+	*cpu = FIELD(u32, rq, RQ_CPU);
+	return FIELD(u64, rq, RQ_IDLE);
+}
+#endif
+
+/* The idle task of a CPU, as an address. 0 if it can't be found. */
+static __always_inline u64 idle_task_of(u32 cpu, u64 found)
+{
+#ifdef FIND_IDLE_BY_RUNQUEUE
+	return found;
+#elif defined(TASK_GROUP_CFS_RQ)
+	/* Any task group has a cfs_rq on each possible CPU. */
+	u64 group = PEEK(u64, bpf_get_current_task(), TASK_STRUCT_SCHED_TASK_GROUP);
+	u64 cfs_rqs = PEEK(u64, group, TASK_GROUP_CFS_RQ);
+	u64 cfs_rq = PEEK(u64, cfs_rqs, cpu * sizeof(u64));
+	u64 rq = PEEK(u64, cfs_rq, CFS_RQ_RQ);
+	return PEEK(u64, rq, RQ_IDLE);
+#else
+	return 0;
+#endif
+}
+
+#endif
