@@ -39,4 +39,55 @@ struct stack_record {
 	char comm[16];
 };
 
+/*
+ * Counters of stack_lifecycle.c. Stacks are counted by two numbers of pages: down to the
+ * high-water mark, and inherited: what a grow-only kernel would already have had mapped
+ * when the stack was handed out (1 if it was fresh). Index: (mark - 1) * 8 + inherited - 1.
+ */
+#define COUNTED_PAGES 8 /* THREAD_SIZE up to 32 KiB */
+#define COUNTED_SHAPES 64
+#define COUNTED_KINDS 4
+#define GROWTH_AGES 6 /* under 1 s, 10 s, 1 min, 10 min, 1 h, older */
+
+/* Of one CPU, since the probe was loaded: they only rise. */
+struct lifecycle_counters {
+	u64 created;
+	u64 reused;	  /* of those: on a stack that a task had before, from the cache */
+	u64 remapped;	  /* a known address with another stack behind it: not reused */
+	u64 unread;	  /* exited, but the stack could not be read */
+	u64 unremembered; /* exited stacks that did not fit into the map of stacks */
+	u64 exited[64];
+	u64 skipped[8]; /* exited stacks with page p below the mark all zero */
+	u64 growth[6];	/* tasks deepened by a page since the last scan, by age at exit */
+	u64 run_ns;
+	u64 runs;
+};
+
+/* Of the living, in one pass; user space clears it before. */
+struct living_counters {
+	u64 stacks[256]; /* by kind, then by shape */
+	u64 skipped[8];
+	u64 growth[6]; /* tasks deepened by a page since the last scan, by age now */
+	u64 reread;    /* stacks that had to be read again */
+	u64 unreadable;
+	u64 uncounted_cgroups; /* stacks whose cgroup did not fit into the map */
+	u64 boot_idle_mark_bytes;
+	u64 stack_bytes;       /* THREAD_SIZE; 0 if no stack had to be read */
+	u64 last_pass_boot_ns; /* when the pass before this one ended: kept by user space */
+	u64 ended_boot_ns;     /* when the task iterator came to its end; 0 if it did not */
+};
+
+/* Living stacks of one cgroup by pages held under a grow-only policy. */
+struct cgroup_counters {
+	u64 pass; /* the scan which these counts are of */
+	u64 held[8];
+};
+
+/* Page faults of one CPU since the probe was loaded; fills a cache line. */
+struct page_fault_counters {
+	u64 user;
+	u64 kernel;
+	u64 unused[6];
+};
+
 #endif

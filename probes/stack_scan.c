@@ -89,20 +89,13 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 		return 0;
 
 	struct stack_record *r = &s->record;
-	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
-	r->flags = vm ? 0 : FLAG_STATIC;
-	if (!vm) /* init_stack is as large as the reader's */
-		vm = PEEK(u64, bpf_get_current_task(), TASK_STRUCT_STACK_VM_AREA);
-	r->stack = stack;
+	describe_idle_stack(r, task, stack);
 	r->cgroup_id = 0;
 	r->switches = PEEK(u64, task, TASK_STRUCT_NVCSW) + PEEK(u64, task, TASK_STRUCT_NIVCSW);
 	r->start_boot_ns = 0;
 	r->tid = 0;
 	r->tgid = 0;
 	r->kind = KIND_IDLE;
-	r->stack_bytes =
-	    VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
-	r->vm_pages = PEEK(u32, vm, VM_STRUCT_NR_PAGES);
 	bpf_probe_read_kernel(r->comm, sizeof(r->comm), (void *)(task + TASK_STRUCT_COMM));
 	set_depth(r, PEEK(u64, task, TASK_STRUCT_THREAD_SP), ON_CPU(PEEK, task));
 

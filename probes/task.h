@@ -119,4 +119,18 @@ static __always_inline u64 idle_task_of(u32 cpu, u64 found)
 #endif
 }
 
+/* Where an idle task's stack is and how large; the boot CPU's has no vmalloc area. */
+static __always_inline void describe_idle_stack(struct stack_record *r, u64 task, u64 stack)
+{
+	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+
+	r->flags = vm ? 0 : FLAG_STATIC;
+	if (!vm) /* init_stack is as large as the reader's */
+		vm = PEEK(u64, bpf_get_current_task(), TASK_STRUCT_STACK_VM_AREA);
+	r->stack = stack;
+	r->stack_bytes =
+	    VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
+	r->vm_pages = PEEK(u32, vm, VM_STRUCT_NR_PAGES);
+}
+
 #endif

@@ -121,6 +121,10 @@ class Btf:
         """Whether the kernel has the BPF iterator for a program named bpf_iter__X."""
         return self.has(function.replace("bpf_iter__", "bpf_iter_"), KIND_FUNC)
 
+    def has_tracepoint(self, name: str) -> bool:
+        """Whether the kernel has the raw tracepoint `name` (its typedef btf_trace_name)."""
+        return self.has(f"btf_trace_{name}", KIND_TYPEDEF)
+
     def _find_member(self, type_id: int, field: str, depth: int = 0) -> Member | None:
         type_id = self._resolve(type_id)
         kind, has_bitfields, vlen, _ = self._type(type_id)

@@ -27,6 +27,7 @@ REQUIRED_FIELDS = {
     "vm_struct.size": "",
     "vm_struct.flags": "",
     "vm_struct.nr_pages": "",
+    "vm_struct.pages": "",
 }
 
 # The way to each CPU's idle task; without it those stacks count as missed.

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -30,7 +30,7 @@ TIMEOUT_VARIABLE = "DYNSTACK_PROBE_TIMEOUT"
 DEFAULT_TIMEOUT_SECONDS = 60.0
 INSTALL_BCC = "apt install python3-bpfcc (Fedora: dnf install python3-bcc)"
 _MAX_MESSAGE_BYTES = 1 << 16
-_MAX_FDS = 16
+_MAX_FDS = 64
 
 
 def probes_dir() -> Path:
@@ -81,7 +81,10 @@ class Bcc:
 
 @dataclass
 class LoadedProbe:
-    """Descriptors of a loaded probe: `iterators` are read, `links` keep them attached.
+    """Descriptors of a loaded probe, by name.
+
+    `iterators` are read, once each; `links` keep them attached and give further ones;
+    `maps` are those asked for; `tracepoints` keep programs attached while they are open.
 
     child_start_seconds, compile_seconds and load_seconds say what the child did;
     child_peak_rss_kib is its VmHWM.
@@ -89,6 +92,8 @@ class LoadedProbe:
 
     iterators: dict[str, int]
     links: dict[str, int]
+    maps: dict[str, int]
+    tracepoints: dict[str, int]
     bcc: Bcc
     child_start_seconds: float
     compile_seconds: float
@@ -104,10 +109,10 @@ class LoadedProbe:
 
     def close(self) -> None:
         """Close all descriptors; the kernel then frees the programs and maps."""
-        for fd in (*self.iterators.values(), *self.links.values()):
-            os.close(fd)
-        self.iterators.clear()
-        self.links.clear()
+        for fds in (self.iterators, self.links, self.maps, self.tracepoints):
+            for fd in fds.values():
+                os.close(fd)
+            fds.clear()
 
 
 class _NoBccError(ProbeError):
@@ -240,9 +245,18 @@ class Loader:
         self._child.close()
 
     def load(
-        self, source: Path, macros: Mapping[str, int], iterators: list[Iterator]
+        self,
+        source: Path,
+        macros: Mapping[str, int],
+        iterators: Sequence[Iterator],
+        *,
+        maps: Sequence[str] = (),
+        tracepoints: Mapping[str, str] | None = None,
     ) -> LoadedProbe:
         """Compile and attach `source`; tries each interpreter until one has bcc.
+
+        `maps` are those whose descriptors are wanted; `tracepoints` are raw ones, each
+        with the function to attach.
 
         Raises UnmeasurableError if none has, else what Child.receive() raises.
         """
@@ -254,9 +268,12 @@ class Loader:
                 *(f"-D{name}={value}" for name, value in macros.items()),
             ],
             "iterators": [[i.name, i.function, i.map] for i in iterators],
+            "maps": list(maps),
+            "tracepoints": list((tracepoints or {}).items()),
         }
         answer, fds = self._ask(job)
-        return self._loaded(answer, fds, iterators)
+        names = [i.name for i in iterators]
+        return self._loaded(answer, fds, [names, names, list(maps), list(tracepoints or {})])
 
     def find_bcc(self) -> Bcc:
         """Which bcc would be used; UnmeasurableError if there is none."""
@@ -280,14 +297,19 @@ class Loader:
             self._child = Child(self._candidates.pop(0))
 
     def _loaded(
-        self, answer: dict[str, Any], fds: list[int], iterators: list[Iterator]
+        self, answer: dict[str, Any], fds: list[int], names: list[list[str]]
     ) -> LoadedProbe:
-        names = [i.name for i in iterators]
         try:
+            if len(fds) != sum(map(len, names)):
+                raise ValueError(fds)
+            remaining = iter(fds)
+            named = [{name: next(remaining) for name in group} for group in names]
             seconds = answer["seconds"]
             return LoadedProbe(
-                iterators=dict(zip(names, fds[: len(names)], strict=True)),
-                links=dict(zip(names, fds[len(names) :], strict=True)),
+                iterators=named[0],
+                links=named[1],
+                maps=named[2],
+                tracepoints=named[3],
                 bcc=_bcc(answer, self._child.python),
                 child_start_seconds=float(seconds["ready_at"]) - self._child.started,
                 compile_seconds=float(seconds["compile"]),

@@ -4,8 +4,8 @@ Usage: python3 -I child.py SOCKET_FD PARENT_PID. Standard library and bcc only.
 
 Reads one job (JSON, see Loader.load) from the socket, answers with one message:
 either {"error": kind, "message": text}, or what was loaded together with the
-descriptors of all iterators, then of all links. Whatever bcc and LLVM print goes
-to stdout and stderr, which the parent keeps.
+descriptors of all iterators, then of all their links, maps and tracepoints. Whatever bcc
+and LLVM print goes to stdout and stderr, which the parent keeps.
 """
 
 from __future__ import annotations
@@ -76,6 +76,17 @@ def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> 
     return iterator, link
 
 
+def attach_raw_tracepoint(bpf: Any, tracepoint: str, function: str) -> int:
+    """Attach a program to a raw tracepoint; returns the descriptor that keeps it there."""
+    try:
+        bpf.attach_raw_tracepoint(tp=tracepoint.encode(), fn_name=function.encode())
+    except Exception as error:
+        if "privileges" in str(error):
+            raise RefusalError("permission", f"{tracepoint}: Operation not permitted") from error
+        raise RefusalError("attach", f"{tracepoint}: {error}".replace("b'", "'")) from error
+    return int(bpf.raw_tracepoint_fds[tracepoint.encode()])
+
+
 def peak_rss_kib() -> int:
     """VmHWM of this process, KiB."""
     with Path("/proc/self/status").open() as status:
@@ -104,9 +115,12 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
     compiled = time.monotonic()
     pairs = [attach_iterator(bcc, bpf, function, m) for _, function, m in job["iterators"]]
     answer["seconds"]["compile"] = compiled - started
+    fds = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
+    fds += [bpf[name].map_fd for name in job["maps"]]
+    fds += [attach_raw_tracepoint(bpf, tp, function) for tp, function in job["tracepoints"]]
     answer["seconds"]["load"] = time.monotonic() - compiled
     answer["peak_rss_kib"] = peak_rss_kib()
-    return answer, [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
+    return answer, fds
 
 
 def main() -> None:

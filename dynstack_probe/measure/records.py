@@ -9,6 +9,7 @@ from pathlib import Path
 
 _FIELD = re.compile(r"^\s*(u64|u32|char) (\w+)(?:\[(\d+)\])?;", re.MULTILINE)
 _CODES = {"u64": ("Q", 8), "u32": ("I", 4), "char": ("s", 1)}
+Value = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ class RecordLayout:
             for text in [raw[at : at + width].split(b"\0", 1)[0]]
         ]
 
+    def unpack(self, raw: bytes) -> dict[str, Value]:
+        """All number fields of one record; an array as a tuple."""
+        values: dict[str, Value] = {}
+        for name, (code, offset) in self.fields.items():
+            numbers = struct.unpack_from(f"={code}", raw, offset)
+            values[name] = numbers if len(code) > 1 else numbers[0]
+        return values
+
 
 def read_layout(header: Path, name: str) -> RecordLayout:
     """The layout of `struct name` in a header of u64, u32 and char fields.
@@ -53,7 +62,7 @@ def read_layout(header: Path, name: str) -> RecordLayout:
         code, width = _CODES[ctype]
         if offset % width:
             raise ValueError(f"{header}: padding before {name}.{field}")
-        fields[field] = (f"{count}s" if count else code, offset)
+        fields[field] = (f"{count}{code}", offset)
         offset += width * int(count or 1)
     if offset % 8:
         raise ValueError(f"{header}: struct {name} ends in padding")

@@ -39,8 +39,9 @@ class GrowOnly:
     `preallocated_pages` are mapped at fork; each online CPU keeps the rest of one stack
     in reserve, from which faults are served.
 
-    Ignores cached stacks, which keep their pages and hand them to their next owner: the
-    real kernel holds somewhat more memory, and takes somewhat fewer faults.
+    A cached stack keeps its pages and hands them to its next owner: a ratchet. Where reuse
+    was not seen (one scan can't) the real kernel holds somewhat more memory than this
+    says, and takes somewhat fewer faults.
     """
 
     name: str
@@ -48,8 +49,16 @@ class GrowOnly:
     preallocated_pages: int
 
     def resident_pages(self, shape: Shape, thread_pages: int) -> int:
-        """max(k, h), never more than the stack."""
-        return min(max(self.preallocated_pages, shape.mark_pages), thread_pages)
+        """max(k, h, inherited), never more than the stack."""
+        return min(max(self._mapped_at_first(shape), shape.mark_pages), thread_pages)
+
+    def _mapped_at_first(self, shape: Shape) -> int:
+        return max(self.preallocated_pages, shape.inherited_pages)
+
+    def avoided_pages(self, shape: Shape) -> int:
+        """Pages that were used without a fault, since they came with a cached stack."""
+        used = min(shape.mark_pages, shape.inherited_pages)
+        return max(0, used - self.preallocated_pages)
 
     def reserve_pages(self, cpus: int, thread_pages: int) -> int:
         """C * (P - k): a fault may have to map all that was not mapped at fork."""
@@ -61,10 +70,11 @@ class GrowOnly:
         A fault maps every page from the last mapped one down to its address, so a page
         in the middle that is still all zero was most likely skipped by one.
         """
-        grown = self.resident_pages(shape, thread_pages) - self.preallocated_pages
+        at_first = self._mapped_at_first(shape)
+        grown = self.resident_pages(shape, thread_pages) - at_first
         if grown <= 0:
             return 0, 0, 0
-        grown_bits = ((1 << grown) - 1) << self.preallocated_pages
+        grown_bits = ((1 << grown) - 1) << at_first
         return 1, max(1, (shape.touched_pages & grown_bits).bit_count()), grown
 
     def over_limit(self, shape: Shape, thread_pages: int) -> bool:

@@ -16,11 +16,14 @@ class Shape(NamedTuple):
     """How deep a stack has been.
 
     mark_pages: pages down to the high-water mark, at least 1. touched_pages: bitmap,
-    bit p set if page p from the top holds anything but zero.
+    bit p set if page p from the top holds anything but zero. inherited_pages: how many a
+    grow-only kernel would have had mapped when the stack was handed out, from a task that
+    had it before; 1 for a fresh stack, or where that was not seen.
     """
 
     mark_pages: int
     touched_pages: int
+    inherited_pages: int = 1
 
 
 ShapeCounts = Counter[Shape]

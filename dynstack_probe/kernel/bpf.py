@@ -1,0 +1,82 @@
+"""The few bpf(2) calls that the daemon makes itself, on descriptors that it was handed.
+
+None needs a capability since Linux 5.19, which made unprivileged_bpf_disabled forbid only
+the creation of programs and maps (commit c8644cd0efe7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+
+SYS_BPF = 321  # asm/unistd_64.h
+# enum bpf_cmd, linux/bpf.h
+_MAP_DELETE_ELEM, _MAP_LOOKUP_BATCH, _ITER_CREATE = 3, 24, 33
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _bpf(command: int, attributes: ctypes.Array[ctypes.c_char], size: int) -> int:
+    result = int(_libc.syscall(SYS_BPF, command, attributes, size))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def create_iterator(link_fd: int) -> int:
+    """A descriptor for one more pass over an attached iterator. Raises OSError."""
+    attributes = ctypes.create_string_buffer(struct.pack("=II", link_fd, 0), 8)
+    return _bpf(_ITER_CREATE, attributes, 8)
+
+
+def map_items(
+    map_fd: int, key_bytes: int, value_bytes: int, max_entries: int
+) -> list[tuple[bytes, bytes]]:
+    """All keys and values of a hash map, by one call. Raises OSError."""
+    keys = ctypes.create_string_buffer(key_bytes * max_entries)
+    values = ctypes.create_string_buffer(value_bytes * max_entries)
+    token = ctypes.create_string_buffer(max(8, key_bytes))
+    # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
+    attributes = ctypes.create_string_buffer(
+        struct.pack(
+            "=QQQQIIQQ",
+            0,
+            ctypes.addressof(token),
+            ctypes.addressof(keys),
+            ctypes.addressof(values),
+            max_entries,
+            map_fd,
+            0,
+            0,
+        ),
+        56,
+    )
+    try:
+        _bpf(_MAP_LOOKUP_BATCH, attributes, 56)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # that is how it says: these were the last
+            raise
+    (count,) = struct.unpack_from("=I", attributes.raw, 32)
+    return [
+        (
+            keys.raw[i * key_bytes : (i + 1) * key_bytes],
+            values.raw[i * value_bytes : (i + 1) * value_bytes],
+        )
+        for i in range(count)
+    ]
+
+
+def map_delete(map_fd: int, key: bytes) -> None:
+    """Take an element away; none is no error. Raises OSError for anything else."""
+    buffer = ctypes.create_string_buffer(key, len(key))
+    attributes = ctypes.create_string_buffer(
+        struct.pack("=IIQQQ", map_fd, 0, ctypes.addressof(buffer), 0, 0), 32
+    )
+    try:
+        _bpf(_MAP_DELETE_ELEM, attributes, 32)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise

@@ -1,0 +1,265 @@
+"""Sample the running kernel with probes/stack_lifecycle.c, again and again."""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import os
+import re
+import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from dynstack_probe.errors import ProbeError, UnmeasurableError
+from dynstack_probe.kernel import bpf, host
+from dynstack_probe.kernel.btf import VMLINUX, Btf
+from dynstack_probe.kernel.features import Features
+from dynstack_probe.kernel.offsets import probe_macros
+from dynstack_probe.loader import LoadedProbe, Loader, probes_dir
+from dynstack_probe.measure.records import RecordLayout, Value, read_constants, read_layout
+from dynstack_probe.measure.sample import Lifecycle, Living, Sample
+from dynstack_probe.measure.snapshot import Coverage, Host, Kind
+from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
+
+MAX_CGROUPS = 4096
+MAX_KNOWN_STACKS = 16384
+MIN_SEEN_SLOTS, MAX_SEEN_SLOTS = 1 << 12, 1 << 17  # 16 bytes each: 64 KiB to 2 MiB
+MAPS = ("lifecycle", "living", "cgroups", "known_stacks", "seen", "cpus", "scratch")
+VMAP_FREE = "free_vmap_area_noflush"  # a raw tracepoint since Linux 6.3
+
+_HEADER = "records.h"
+
+
+def seen_slots(mem_total_kib: int) -> int:
+    """Slots of the cache of what was seen last: a power of two, 0.025% of all memory.
+
+    By memory, not by today's tasks: more may come, and 100,000 sleepers that share slots
+    would be read again at each pass.
+    """
+    wanted = 1 << (mem_total_kib // 64).bit_length()
+    return min(max(wanted, MIN_SEEN_SLOTS), MAX_SEEN_SLOTS)
+
+
+def load_lifecycle(
+    loader: Loader,
+    *,
+    btf_path: Path = VMLINUX,
+    macros: Mapping[str, int] | None = None,
+    maps: tuple[str, ...] = (),
+) -> LoadedProbe:
+    """Load and attach the probe; it counts from here on. Errors as Loader.load()."""
+    with Btf(btf_path) as btf:
+        values = probe_macros(btf)
+        has_free = btf.has_tracepoint(VMAP_FREE)
+        iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
+    values["POSSIBLE_CPUS"] = host.possible_cpus()
+    values["MAX_CGROUPS"] = MAX_CGROUPS
+    values["MAX_KNOWN_STACKS"] = MAX_KNOWN_STACKS
+    values["SEEN_SLOTS"] = seen_slots(host.memory_total_kib())
+    tracepoints = {"task_newtask": "on_new_task", "sched_process_exit": "on_exit"}
+    if has_free:
+        values["VMAP_FREE_TRACEPOINT"] = 1
+        tracepoints[VMAP_FREE] = "on_vmap_free"
+    values.update(macros or {})
+    return loader.load(
+        probes_dir() / "stack_lifecycle.c",
+        values,
+        iterators,
+        maps=(*MAPS, *maps),
+        tracepoints=tracepoints,
+    )
+
+
+class Sampler:
+    """Takes samples from a loaded probe. One thread at a time; no capability needed."""
+
+    def __init__(self, probe: LoadedProbe) -> None:
+        """Map the counters of `probe`, which must stay open."""
+        header = probes_dir() / _HEADER
+        self._largest_stack_bytes = read_constants(header, "COUNTED")["PAGES"] * 4096
+        self._probe = probe
+        self._features = Features()
+        self._lifecycle_layout = read_layout(header, "lifecycle_counters")
+        self._living_layout = read_layout(header, "living_counters")
+        self._cgroup_layout = read_layout(header, "cgroup_counters")
+        self._cpus = host.possible_cpus()
+        self._lifecycle = _map(probe.maps["lifecycle"], self._lifecycle_layout, self._cpus)
+        self._living = _map(probe.maps["living"], self._living_layout, 1)
+        self._last_pass_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._growth_of_living: tuple[int, ...] = (0,) * 6
+        self._host = Host(
+            cpu_model=host.cpu_model(),
+            cpus=host.online_cpus(),
+            kernel_release=os.uname().release,
+            thread_size_bytes=0,  # until the first pass
+            mem_total_kib=host.memory_total_kib(),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmap the counters."""
+        self._lifecycle.close()
+        self._living.close()
+
+    def take(self) -> Sample:
+        """One pass.
+
+        Raises ProbeError if the kernel does not finish it, UnmeasurableError where
+        stacks are larger than can be counted.
+        """
+        lifecycle = self._read_lifecycle()
+        self._clear_living()
+        started = time.perf_counter()
+        for link in self._probe.links.values():
+            self._pass(link)
+        scan_seconds = time.perf_counter() - started
+        raw = self._living_layout.unpack(self._living[: self._living_layout.size_bytes])
+        ended = _number(raw, "ended_boot_ns")
+        if not ended:
+            raise ProbeError("the task iterator ended before its last task")
+        self._last_pass_boot_ns = ended
+        self._learn_thread_size(_number(raw, "stack_bytes"))
+        living = self._read_living(raw)
+        counters = self._features.vmstat()
+        counted = host.kernel_stack_count(self._features, self._host.thread_size_bytes)
+        return Sample(
+            host=dataclasses.replace(self._host, cpus=host.online_cpus()),
+            living=living,
+            lifecycle=dataclasses.replace(
+                lifecycle, growth_by_age=self._sum_growth(lifecycle, living)
+            ),
+            coverage=Coverage(
+                read=living.stacks(),
+                unreadable=_number(raw, "unreadable"),
+                kernel_stacks=counted[1] if counted else None,
+                kernel_stack_kib=counted[0] if counted else None,
+                refreshed=False,
+                boot_idle_mark_bytes=_number(raw, "boot_idle_mark_bytes") or None,
+            ),
+            cgroups=self._read_cgroups(),
+            scan_seconds=scan_seconds,
+            taken_at=time.time(),
+            kernel_counters=counters,
+            bpf_memory_bytes=self.bpf_memory_bytes(),
+        )
+
+    def _learn_thread_size(self, stack_bytes: int) -> None:
+        if stack_bytes > self._largest_stack_bytes:
+            raise UnmeasurableError(
+                f"THREAD_SIZE is {stack_bytes} bytes here: stacks of up to"
+                f" {self._largest_stack_bytes} are counted"
+            )
+        if stack_bytes:
+            self._host = dataclasses.replace(self._host, thread_size_bytes=stack_bytes)
+
+    def _sum_growth(self, lifecycle: Lifecycle, living: Living) -> tuple[int, ...]:
+        """Growth seen at exits and in all passes so far: only rises."""
+        self._growth_of_living = tuple(
+            map(sum, zip(self._growth_of_living, living.growth_by_age, strict=True))
+        )
+        at_exit = lifecycle.growth_by_age
+        return tuple(map(sum, zip(self._growth_of_living, at_exit, strict=True)))
+
+    def _pass(self, link: int) -> None:
+        fd = bpf.create_iterator(link)
+        try:
+            read_iterator(fd)
+        finally:
+            os.close(fd)
+
+    def _clear_living(self) -> None:
+        size = self._living_layout.size_bytes
+        self._living[:size] = bytes(size)
+        _, offset = self._living_layout.fields["last_pass_boot_ns"]
+        self._living[offset : offset + 8] = struct.pack("=Q", self._last_pass_boot_ns)
+
+    def _read_living(self, raw: Mapping[str, Value]) -> Living:
+        stacks = _numbers(raw, "stacks")
+        width = len(stacks) // len(Kind)
+        return Living(
+            shapes={kind: _shapes(stacks[kind * width : (kind + 1) * width]) for kind in Kind},
+            skipped=_numbers(raw, "skipped"),
+            growth_by_age=_numbers(raw, "growth"),
+            reread=_number(raw, "reread"),
+        )
+
+    def _read_lifecycle(self) -> Lifecycle:
+        size = self._lifecycle_layout.size_bytes
+        rows = [
+            self._lifecycle_layout.unpack(self._lifecycle[at : at + size])
+            for at in range(0, size * self._cpus, size)
+        ]
+
+        def total(name: str) -> int:
+            return sum(_number(row, name) for row in rows)
+
+        def totals(name: str) -> tuple[int, ...]:
+            return tuple(map(sum, zip(*(_numbers(row, name) for row in rows), strict=True)))
+
+        return Lifecycle(
+            created=total("created"),
+            reused=total("reused"),
+            exited=_shapes(totals("exited")),
+            skipped=totals("skipped"),
+            growth_by_age=totals("growth"),
+            lost={
+                "exit_unread": total("unread"),
+                "known_stacks_full": total("unremembered"),
+            },
+            runs=total("runs"),
+            run_seconds=total("run_ns") / 1e9,
+        )
+
+    def _read_cgroups(self) -> dict[int, tuple[int, ...]]:
+        """Those of the last pass; cgroups without a stack now are forgotten."""
+        fd = self._probe.maps["cgroups"]
+        items = bpf.map_items(fd, 8, self._cgroup_layout.size_bytes, MAX_CGROUPS)
+        rows = [(key, self._cgroup_layout.unpack(value)) for key, value in items]
+        newest = max((_number(row, "pass") for _, row in rows), default=0)
+        found = {}
+        for key, row in rows:
+            if _number(row, "pass") == newest:
+                found[struct.unpack("=Q", key)[0]] = _numbers(row, "held")
+            else:
+                bpf.map_delete(fd, key)
+        return found
+
+    def bpf_memory_bytes(self) -> int:
+        """What the kernel says our maps hold (memlock in /proc/self/fdinfo)."""
+        total = 0
+        for fd in self._probe.maps.values():
+            text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+            found = re.search(r"^memlock:\s*(\d+)$", text, re.MULTILINE)
+            total += int(found.group(1)) if found else 0
+        return total
+
+
+def _map(fd: int, layout: RecordLayout, count: int) -> mmap.mmap:
+    page = mmap.PAGESIZE
+    length = -(-layout.size_bytes * count // page) * page
+    return mmap.mmap(fd, length, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def _number(row: Mapping[str, Value], name: str) -> int:
+    value = row[name]
+    assert isinstance(value, int)
+    return value
+
+
+def _numbers(row: Mapping[str, Value], name: str) -> tuple[int, ...]:
+    value = row[name]
+    assert isinstance(value, tuple)
+    return value
+
+
+def _shapes(counts: tuple[int, ...]) -> dict[tuple[int, int], int]:
+    """By (mark, inherited) in pages; those which occur."""
+    side = round(len(counts) ** 0.5)
+    return {(i // side + 1, i % side + 1): n for i, n in enumerate(counts) if n}

@@ -1,0 +1,392 @@
+/*
+ * Which stacks were born, died, were reused, and how deep did they end? And, as one
+ * count a shape, how deep are the living?
+ *
+ * Three raw tracepoints count for each CPU, in the kernel; nothing per event crosses to
+ * user space. The two iterators count the living into one struct, which user space maps:
+ * its work does not grow with the number of tasks. A task that has not run since the
+ * last pass is not read again.
+ */
+#include "task.h"
+
+/* Per CPU: exits on several CPUs copy their stacks at the same time. */
+BPF_PERCPU_ARRAY(scratch, struct scratch, 1);
+
+BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
+
+/* Mapped by user space, which may not call bpf() any more. */
+BPF_F_TABLE("array", u32, struct lifecycle_counters, lifecycle, POSSIBLE_CPUS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct living_counters, living, 1, BPF_F_MMAPABLE);
+
+BPF_F_TABLE("hash", u64, struct cgroup_counters, cgroups, MAX_CGROUPS, BPF_F_NO_PREALLOC);
+
+/*
+ * What is known of a stack by its address: one that its task has left, which may lie in
+ * the kernel's cache, or a living one that was handed out with more than one page.
+ */
+struct known_stack {
+	u64 vm; /* with `page`, tells a cached stack from a new one at its address */
+	u64 page;
+	u32 held_pages;
+	u32 left; /* its task has exited */
+};
+
+#ifdef VMAP_FREE_TRACEPOINT
+BPF_F_TABLE("hash", u64, struct known_stack, known_stacks, MAX_KNOWN_STACKS, BPF_F_NO_PREALLOC);
+#else
+/* Nobody tells us when an address is given up: the oldest are forgotten. */
+BPF_TABLE("lru_hash", u64, struct known_stack, known_stacks, MAX_KNOWN_STACKS);
+#endif
+
+/*
+ * What the last pass saw of a task. A direct-mapped cache: stacks lie 32 KiB apart in one
+ * stretch of addresses, so two rarely share a slot, and if they do one is read again.
+ */
+struct last_seen {
+	u64 task; /* start time and stack, mixed */
+	u32 switches;
+	u16 touched_pages;
+	u8 inherited_pages;
+	u8 valid;
+};
+BPF_ARRAY(seen, struct last_seen, SEEN_SLOTS);
+#define STACK_STRIDE 32768
+
+#ifdef RECORD_EVENTS
+/* For tests: every event, so that its counting can be done again by other means. */
+struct lifecycle_event {
+	u64 what; /* 1 created, 2 exited, 3 address freed */
+	u64 stack;
+	u64 vm;
+	u64 page;
+	u64 touched_pages;
+};
+BPF_F_TABLE("array", u32, struct lifecycle_event, events, RECORD_EVENTS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, u64, event_count, 1, BPF_F_MMAPABLE);
+#endif
+
+static __always_inline void record(u64 what, u64 stack, u64 vm, u64 page, u64 touched_pages)
+{
+#ifdef RECORD_EVENTS
+	u32 first = 0;
+	u64 *count = event_count.lookup(&first);
+	u32 at = count ? __sync_fetch_and_add(count, 1) : RECORD_EVENTS;
+	struct lifecycle_event *event = events.lookup(&at);
+
+	if (!event)
+		return;
+	event->what = what;
+	event->stack = stack;
+	event->vm = vm;
+	event->page = page;
+	event->touched_pages = touched_pages;
+#endif
+}
+
+struct raw_args {
+	u64 args[4];
+};
+
+static __always_inline u32 mark_pages_of(u32 touched_pages)
+{
+	u32 pages = 1;
+
+#pragma unroll
+	for (u32 page = 1; page < COUNTED_PAGES; page++)
+		if (touched_pages >> page & 1)
+			pages = page + 1;
+	return pages;
+}
+
+static __always_inline u32 shape_of(u32 mark_pages, u32 inherited_pages)
+{
+	return ((mark_pages - 1) * COUNTED_PAGES + inherited_pages - 1) & (COUNTED_SHAPES - 1);
+}
+
+static __always_inline void count_skipped(u64 *skipped, u32 touched_pages, u32 mark_pages,
+					  u32 inherited_pages)
+{
+#pragma unroll
+	for (u32 page = 1; page < COUNTED_PAGES; page++)
+		if (page >= inherited_pages && page < mark_pages && !(touched_pages >> page & 1))
+			__sync_fetch_and_add(&skipped[page], 1);
+}
+
+/* Index into growth[]. */
+static __always_inline u32 age_bucket(u64 age_ns)
+{
+	u64 seconds = age_ns / 1000000000;
+
+	return seconds < 1	? 0
+	       : seconds < 10	? 1
+	       : seconds < 60	? 2
+	       : seconds < 600	? 3
+	       : seconds < 3600 ? 4
+				: 5;
+}
+
+static __always_inline u32 seen_slot(u64 stack)
+{
+	return stack / STACK_STRIDE % SEEN_SLOTS;
+}
+
+static __always_inline u64 seen_tag(u64 stack, u64 start_boot_ns)
+{
+	return stack ^ start_boot_ns << 20 ^ start_boot_ns >> 44;
+}
+
+/* The first page behind a stack: with vm, its identity. */
+static __always_inline u64 first_page_of(u64 vm)
+{
+	return PEEK(u64, PEEK(u64, vm, VM_STRUCT_PAGES), 0);
+}
+
+/*
+ * Whether a task which was seen last with `before`, if it was, has deepened since the
+ * last pass by a page or more.
+ */
+static __always_inline bool has_deepened(struct last_seen *before, u64 tag, u32 mark_pages,
+					 u64 start_boot_ns, u64 last_pass_boot_ns)
+{
+	if (before->valid && before->task == tag)
+		return mark_pages > mark_pages_of(before->touched_pages);
+	return start_boot_ns > last_pass_boot_ns && mark_pages > 1;
+}
+
+int on_new_task(struct raw_args *ctx)
+{
+	u64 began = bpf_ktime_get_ns();
+	u64 task = ctx->args[0];
+	u32 cpu = bpf_get_smp_processor_id();
+	struct lifecycle_counters *c = lifecycle.lookup(&cpu);
+	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+
+	if (!c)
+		return 0;
+	__sync_fetch_and_add(&c->created, 1);
+	record(1, stack, vm, first_page_of(vm), 0);
+	struct known_stack *known = known_stacks.lookup(&stack);
+	if (known && known->vm == vm && known->page == first_page_of(vm)) {
+		__sync_fetch_and_add(&c->reused, 1);
+		known->left = 0;
+		if (known->held_pages == 1)
+			known_stacks.delete(&stack);
+	} else if (known) {
+		__sync_fetch_and_add(&c->remapped, 1);
+		known_stacks.delete(&stack);
+	}
+	__sync_fetch_and_add(&c->runs, 1);
+	__sync_fetch_and_add(&c->run_ns, bpf_ktime_get_ns() - began);
+	return 0;
+}
+
+int on_exit(struct raw_args *ctx)
+{
+	u64 began = bpf_ktime_get_ns();
+	u64 task = ctx->args[0];
+	u32 zero = 0;
+	u32 cpu = bpf_get_smp_processor_id();
+	struct lifecycle_counters *c = lifecycle.lookup(&cpu);
+	struct living_counters *pass = living.lookup(&zero);
+	struct scratch *s = scratch.lookup(&zero);
+	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+
+	if (!c || !s || !pass)
+		return 0;
+	struct stack_record *r = &s->record;
+	r->flags = 0;
+	r->stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	r->stack_bytes =
+	    VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
+	scan_stack(s, PEEK(u32, vm, VM_STRUCT_NR_PAGES)); /* its own: see readable_pages() */
+	u64 stack = r->stack;
+	u32 touched = r->touched_pages;
+	u64 page = first_page_of(vm);
+	record(2, stack, vm, page, touched);
+	if (r->flags & FLAG_UNREADABLE) {
+		__sync_fetch_and_add(&c->unread, 1);
+		return 0;
+	}
+
+	u32 inherited = 1;
+	struct known_stack *known = known_stacks.lookup(&stack);
+	if (known && !known->left && known->vm == vm)
+		inherited = known->held_pages;
+	u32 mark = mark_pages_of(touched);
+	u32 shape = shape_of(mark, inherited);
+	__sync_fetch_and_add(&c->exited[shape], 1);
+	count_skipped(c->skipped, touched, mark, inherited);
+
+	u64 start = PEEK(u64, task, TASK_STRUCT_START_BOOTTIME);
+	u32 slot = seen_slot(stack);
+	struct last_seen *before = seen.lookup(&slot);
+	if (before &&
+	    has_deepened(before, seen_tag(stack, start), mark, start, pass->last_pass_boot_ns)) {
+		u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start);
+		if (bucket < GROWTH_AGES)
+			__sync_fetch_and_add(&c->growth[bucket], 1);
+	}
+
+	struct known_stack leaves = {
+	    .vm = vm, .page = page, .held_pages = mark > inherited ? mark : inherited, .left = 1};
+	if (known_stacks.update(&stack, &leaves))
+		__sync_fetch_and_add(&c->unremembered, 1);
+	__sync_fetch_and_add(&c->runs, 1);
+	__sync_fetch_and_add(&c->run_ns, bpf_ktime_get_ns() - began);
+	return 0;
+}
+
+#ifdef VMAP_FREE_TRACEPOINT
+/* vmalloc:free_vmap_area_noflush: an address is given up, whatever lay there. */
+int on_vmap_free(struct raw_args *ctx)
+{
+	u64 stack = ctx->args[0];
+
+	record(3, stack, 0, 0, 0);
+	known_stacks.delete(&stack);
+	return 0;
+}
+#endif
+
+static __always_inline void count_living(struct living_counters *pass, u32 kind, u32 touched,
+					 u32 inherited)
+{
+	u32 mark = mark_pages_of(touched);
+	u32 at = (kind * COUNTED_SHAPES + shape_of(mark, inherited)) &
+		 (COUNTED_KINDS * COUNTED_SHAPES - 1);
+
+	pass->stacks[at]++;
+	count_skipped(pass->skipped, touched, mark, inherited);
+}
+
+int bpf_iter__task(struct task_iter *ctx)
+{
+	void *task = ctx->task;
+	u32 zero = 0;
+	struct living_counters *pass = living.lookup(&zero);
+	struct scratch *s = scratch.lookup(&zero);
+
+	if (!pass || !s)
+		return 0;
+	if (!task) {
+		pass->ended_boot_ns = bpf_ktime_get_boot_ns();
+		return 0;
+	}
+
+	/* Forgotten, since the verifier lets nobody calculate with a pointer. */
+	u64 stack = forget(s, FIELD(u64, task, TASK_STRUCT_STACK));
+	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
+	u32 flags = FIELD(u32, task, TASK_STRUCT_FLAGS);
+	void *css_set = POINTER(task, TASK_STRUCT_CGROUPS);
+	u64 start = FIELD(u64, task, TASK_STRUCT_START_BOOTTIME);
+	u64 switches = FIELD(u64, task, TASK_STRUCT_NVCSW) + FIELD(u64, task, TASK_STRUCT_NIVCSW);
+	u32 on_cpu = ON_CPU(FIELD, task);
+	u64 vm_bytes = FIELD(u64, vm, VM_STRUCT_SIZE);
+	u64 vm_flags = FIELD(u64, vm, VM_STRUCT_FLAGS);
+	u32 vm_pages = FIELD(u32, vm, VM_STRUCT_NR_PAGES);
+
+	if (!stack || !vm_bytes)
+		return 0; /* a zombie: it has given its stack back */
+
+#ifdef FIND_IDLE_BY_RUNQUEUE
+	u32 cpu;
+	u64 idle = idle_task_beside(task, &cpu);
+	u64 *cpu_slot = cpus.lookup(&cpu);
+	if (cpu_slot)
+		*cpu_slot = idle;
+#endif
+
+	u32 slot = seen_slot(stack);
+	struct last_seen *before = seen.lookup(&slot);
+	if (!before)
+		return 0;
+	u64 tag = seen_tag(stack, start);
+	bool known_task = before->valid && before->task == tag;
+	u32 touched = before->touched_pages;
+	u32 inherited = before->inherited_pages;
+
+	/* Without a context switch, and not on a CPU now: it can't have deepened. */
+	if (!known_task || on_cpu || before->switches != (u32)switches) {
+		struct stack_record *r = &s->record;
+		r->flags = 0;
+		r->stack = stack;
+		r->stack_bytes = VM_AREA_BYTES(vm_bytes, vm_flags);
+		scan_stack(s, readable_pages(task, r->stack_bytes, vm_pages));
+		if (FIELD(u64, task, TASK_STRUCT_STACK) != stack)
+			return 0; /* it exited meanwhile */
+		if (r->flags & FLAG_UNREADABLE) {
+			pass->unreadable++;
+			return 0;
+		}
+		pass->reread++;
+		pass->stack_bytes = r->stack_bytes;
+		touched = r->touched_pages;
+		if (!known_task) {
+			struct known_stack *known = known_stacks.lookup(&stack);
+			inherited = known && !known->left && known->vm == forget(s, (u64)vm)
+					? known->held_pages
+					: 1;
+		}
+		if (has_deepened(before, tag, mark_pages_of(touched), start,
+				 pass->last_pass_boot_ns)) {
+			u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start);
+			if (bucket < GROWTH_AGES)
+				pass->growth[bucket]++;
+		}
+		before->task = tag;
+		before->switches = switches;
+		before->touched_pages = touched;
+		before->inherited_pages = inherited;
+		before->valid = 1;
+	}
+	count_living(pass, kind_of(flags), touched, inherited);
+
+	u64 cgroup = cgroup_of(css_set);
+	struct cgroup_counters *group = cgroups.lookup(&cgroup);
+	if (!group) {
+		struct cgroup_counters none = {};
+		cgroups.update(&cgroup, &none);
+		group = cgroups.lookup(&cgroup);
+		if (!group) {
+			pass->uncounted_cgroups++;
+			return 0;
+		}
+	}
+	u64 session = ctx->meta->session_id;
+	if (group->pass != session) {
+		__builtin_memset(group->held, 0, sizeof(group->held));
+		group->pass = session;
+	}
+	u32 mark = mark_pages_of(touched);
+	u32 held = mark > inherited ? mark : inherited;
+	group->held[(held - 1) & (COUNTED_PAGES - 1)]++;
+	return 0;
+}
+
+int bpf_iter__bpf_map_elem(struct map_iter *ctx)
+{
+	u32 *key = ctx->key;
+	u64 *value = ctx->value;
+	u32 zero = 0;
+	struct living_counters *pass = living.lookup(&zero);
+	struct scratch *s = scratch.lookup(&zero);
+
+	if (!key || !value || !s || !pass)
+		return 0;
+	u64 task = idle_task_of(*key, *value);
+	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	if (!task || !stack)
+		return 0;
+
+	struct stack_record *r = &s->record;
+	describe_idle_stack(r, task, stack);
+	scan_stack(s, r->stack_bytes / PAGE_BYTES);
+	if (r->flags & FLAG_STATIC)
+		pass->boot_idle_mark_bytes = r->mark_bytes;
+	else if (r->flags & FLAG_UNREADABLE)
+		pass->unreadable++;
+	else
+		count_living(pass, KIND_IDLE, r->touched_pages, 1);
+	return 0;
+}

@@ -1,0 +1,241 @@
+"""The daemon's counters against known loads and against a replay of the same events."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from dynstack_probe.exporter.collector import shape_counts
+from dynstack_probe.loader import LoadedProbe, Loader
+from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
+from dynstack_probe.measure.sample import Lifecycle, Sample
+from dynstack_probe.measure.snapshot import Kind
+from dynstack_probe.policy import BUILT_IN, GrowOnly
+from tests.live.machine import sleepers
+
+FORKS = 10_007
+RECORDED_EVENTS = 1 << 17
+
+# Forks and waits in a loop, as fast as Python can; 503 at a time stay unreaped.
+_FORKER = """
+import os, sys
+left = int(sys.argv[1])
+while left:
+    batch = min(left, 503)
+    pids = []
+    for _ in range(batch):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    left -= batch
+"""
+
+
+def fork_many(count: int) -> None:
+    subprocess.run([sys.executable, "-S", "-c", _FORKER, str(count)], check=True)
+
+
+def forks_so_far() -> int:
+    """Tasks ever created on this machine: the kernel's own count, in /proc/stat."""
+    for line in open("/proc/stat"):  # noqa: PTH123, SIM115
+        if line.startswith("processes "):
+            return int(line.split()[1])
+    raise AssertionError("/proc/stat has no processes line")
+
+
+@pytest.fixture
+def probe() -> Iterator[LoadedProbe]:
+    with Loader() as loader, load_lifecycle(loader) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def sampler(probe: LoadedProbe) -> Iterator[Sampler]:
+    with Sampler(probe) as taken:
+        yield taken
+
+
+def exits(life: Lifecycle) -> int:
+    return sum(life.exited.values()) + life.lost["exit_unread"]
+
+
+def test_10007_forks_are_counted_exactly(sampler: Sampler) -> None:
+    """Created rises by what /proc/stat says, which is the forks and a background."""
+    sampler.take()
+    counted_before, kernel_before = sampler.take().lifecycle, forks_so_far()
+    fork_many(FORKS)
+    kernel_after, counted_after = forks_so_far(), sampler.take().lifecycle
+    created = counted_after.created - counted_before.created
+    background = kernel_after - kernel_before - FORKS
+    assert background >= 1  # the forker itself
+    # the two reads of each pair are some microseconds apart
+    assert abs(created - FORKS - background) <= 3
+    assert created >= FORKS + 1
+    time.sleep(0.2)
+    exited = exits(sampler.take().lifecycle) - exits(counted_before)
+    assert FORKS + 1 <= exited <= FORKS + background + 60
+    assert not any(counted_after.lost.values())
+
+
+def rfc_faults(sample: Sample) -> int:
+    policy = BUILT_IN["rfc-v1"]
+    shapes = shape_counts(sample.living.all_shapes()) + shape_counts(sample.lifecycle.exited)
+    grown = sum(policy.faults(shape, 4)[2] * count for shape, count in shapes.items())
+    return grown - sum(sample.living.skipped) - sum(sample.lifecycle.skipped)
+
+
+class Event(NamedTuple):
+    """struct lifecycle_event of stack_lifecycle.c."""
+
+    what: int
+    stack: int
+    vm: int
+    page: int
+    touched_pages: int
+
+
+CREATED, EXITED, FREED = 1, 2, 3
+
+
+def recorded(probe: LoadedProbe) -> list[Event]:
+    count_map = mmap.mmap(probe.maps["event_count"], mmap.PAGESIZE, prot=mmap.PROT_READ)
+    (count,) = struct.unpack_from("=Q", count_map)
+    assert count < RECORDED_EVENTS, "more events than the test's record holds"
+    size = struct.calcsize("=5Q")
+    length = -(-size * RECORDED_EVENTS // mmap.PAGESIZE) * mmap.PAGESIZE
+    with mmap.mmap(probe.maps["events"], length, prot=mmap.PROT_READ) as events:
+        return [Event(*fields) for fields in struct.iter_unpack("=5Q", events[: size * count])]
+
+
+class Replay:
+    """The same counting, plainly: one dictionary of what each stack would hold."""
+
+    def __init__(self) -> None:
+        self.created = self.reused = self.faults = 0
+        self.exited: dict[tuple[int, int], int] = {}
+        self.cached: dict[int, tuple[int, int, int]] = {}  # stack: vm, page, held
+        self.inherited: dict[int, int] = {}
+
+    def see(self, event: Event) -> None:
+        if event.what == CREATED:
+            self.created += 1
+            vm, page, held = self.cached.pop(event.stack, (0, 0, 1))
+            self.inherited.pop(event.stack, None)
+            if (vm, page) == (event.vm, event.page):
+                self.reused += 1
+                self.inherited[event.stack] = held
+        elif event.what == EXITED:
+            mark = max(1, event.touched_pages.bit_length())
+            inherited = self.inherited.pop(event.stack, 1)
+            shape = (mark, inherited)
+            self.exited[shape] = self.exited.get(shape, 0) + 1
+            new_pages = event.touched_pages >> inherited if mark > inherited else 0
+            self.faults += new_pages.bit_count()
+            self.cached[event.stack] = (event.vm, event.page, max(mark, inherited))
+        elif event.what == FREED:
+            self.cached.pop(event.stack, None)
+            self.inherited.pop(event.stack, None)
+
+
+def test_counters_agree_with_a_replay_of_the_same_events() -> None:
+    with (
+        Loader() as loader,
+        load_lifecycle(
+            loader, macros={"RECORD_EVENTS": RECORDED_EVENTS}, maps=("events", "event_count")
+        ) as probe,
+        Sampler(probe) as sampler,
+    ):
+        fork_many(3001)
+        subprocess.run(["/bin/sh", "-c", "ls -R /usr/lib >/dev/null; cat /proc/*/stat"],
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)  # fmt: skip
+        with sleepers(101, b"replayed"):
+            pass
+        time.sleep(0.3)
+        replay = Replay()
+        life = sampler.take().lifecycle
+        for event in recorded(probe):
+            replay.see(event)
+    slack = 2  # events between the counters' reading and the record's
+    assert 0 <= replay.created - life.created <= slack
+    assert 0 <= replay.reused - life.reused <= slack
+    assert 0 <= sum(replay.exited.values()) - sum(life.exited.values()) <= slack
+    for shape, count in life.exited.items():
+        assert 0 <= replay.exited[shape] - count <= slack, shape
+    policy = BUILT_IN["rfc-v1"]
+    counted = sum(
+        policy.faults(shape, 4)[2] * n for shape, n in shape_counts(life.exited).items()
+    ) - sum(life.skipped)
+    assert 0 <= replay.faults - counted <= slack
+    assert life.reused > 0
+    assert any(inherited > 1 for _, inherited in life.exited)
+
+
+def test_faults_never_fall_by_more_than_tasks_in_flight(sampler: Sampler) -> None:
+    before = rfc_faults(sampler.take())
+    fork_many(997)
+    assert rfc_faults(sampler.take()) >= before
+
+
+def test_sleepers_are_not_read_again(sampler: Sampler) -> None:
+    with sleepers(2003, b"sound-asleep"):
+        first = sampler.take()
+        second = sampler.take()
+        assert first.living.reread >= 2003
+        assert second.living.reread < first.living.reread - 2000
+        assert second.living.stacks() >= 2003
+        assert sum(map(sum, second.cgroups.values())) >= 2003
+    third = sampler.take()
+    assert third.living.stacks() < 2003
+
+
+def test_the_living_agree_with_a_full_scan(sampler: Sampler) -> None:
+    """What the cheap rescan remembers is what a scan of every stack finds."""
+    from dynstack_probe.measure.stack_scan import take_snapshot
+
+    with sleepers(499, b"compared"):
+        sampler.take()
+        sample = sampler.take()
+        snapshot = take_snapshot()
+    assert sample.host.thread_size_bytes == snapshot.host.thread_size_bytes
+    full = {kind: list(snapshot.stacks.kinds).count(kind) for kind in Kind}
+    for kind, shapes in sample.living.shapes.items():
+        assert abs(sum(shapes.values()) - full[kind]) <= 10
+    deep = sum(1 for mark in snapshot.stacks.mark_bytes if mark > 4096)
+    seen = sum(n for (mark, _), n in sample.living.all_shapes().items() if mark > 1)
+    assert abs(deep - seen) <= 10
+
+
+def test_growth_is_told_by_age(sampler: Sampler) -> None:
+    """A task that deepens between two scans appears once, as young as it is."""
+    sampler.take()
+    before = sampler.take().lifecycle.growth_by_age
+    # A shell that runs a program: deeper than its first page, and gone before the scan.
+    subprocess.run(["/bin/sh", "-c", "/bin/ls -lR /etc >/dev/null; exit 0"], check=False)
+    after = sampler.take().lifecycle.growth_by_age
+    assert sum(after) > sum(before)
+    assert all(b >= a for a, b in zip(before, after, strict=True))
+
+
+def test_bpf_memory(sampler: Sampler) -> None:
+    assert 0 < sampler.take().bpf_memory_bytes < 8 << 20
+
+
+def test_grow_only_counts_what_reuse_avoids() -> None:
+    policy = BUILT_IN["rfc-v1"]
+    assert isinstance(policy, GrowOnly)
+    (shape,) = shape_counts({(3, 2): 1})
+    assert policy.resident_pages(shape, 4) == 3
+    assert policy.faults(shape, 4) == (1, 1, 1)
+    assert policy.avoided_pages(shape) == 1
+    assert os.sysconf("SC_PAGE_SIZE") == 4096
