@@ -108,6 +108,8 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
     started = time.monotonic()
     # Our stubs stand for the kernel headers, which bcc would look for otherwise.
     os.environ["BCC_KERNEL_SOURCE"] = job["stubs"]
+    # bcc looks for headers in the current folder first, and that may be anybody's.
+    os.chdir(Path(job["source"]).parent)
     try:
         bpf = bcc.BPF(src_file=job["source"], cflags=job["cflags"])
     except Exception as error:

@@ -234,6 +234,20 @@ def test_debians_own_packages() -> None:
         assert result.returncode == 0, result.stderr
 
 
+def test_a_header_planted_in_the_current_folder_is_not_read(tmp_path: Path) -> None:
+    for name in ("task.h", "records.h", "high_water.h"):
+        (tmp_path / name).write_text('#error "planted"\n')
+    result = subprocess.run(
+        [sys.executable, "-m", "dynstack_probe", "estimate"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def wait_until_gone(objects: set[tuple[str, int]]) -> set[tuple[str, int]]:
     """What BPF objects besides these remain after a while."""
     for _ in range(50):
