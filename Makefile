@@ -9,9 +9,10 @@ SYSTEM_PACKAGES := python3 python3-venv python3-bpfcc
 # versions that we run against.
 BPFTOOL := $(shell . /etc/os-release 2>/dev/null; \
 	[ "$$ID" = ubuntu ] && echo linux-tools-common linux-tools-generic || echo bpftool)
-TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-psutil python3-rich
+TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-psutil python3-rich \
+	lintian man-db systemd prometheus stress-ng openssl
 
-.PHONY: estimate test lint format bench clean
+.PHONY: estimate test lint format bench deb clean
 
 estimate: .venv/.installed
 	@$(SUDO) .venv/bin/dynstack-probe estimate
@@ -32,6 +33,11 @@ format: .venv/.installed-dev
 
 bench: .venv/.installed-dev
 	@$(SUDO) .venv/bin/python tests/bench/estimate_bench.py docs/performance.md
+	@$(SUDO) .venv/bin/python tests/bench/serve_bench.py docs/performance.md
+
+deb:
+	@$(call need,python3 python3-typer)
+	@packaging/build-deb.sh
 
 clean:
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -100,14 +100,14 @@ class Features:
             return True
         return self.built_with("DEBUG_STACK_USAGE")
 
-    def kstack_erase(self, btf: Btf) -> bool:
-        """Whether used stack is overwritten on return to user mode.
+    def kstack_erase(self, btf: Btf) -> bool | None:
+        """Whether used stack is overwritten on return to user mode; None: not built in.
 
         include/linux/kstack_erase.h (stackleak.h before 6.17): a task that has
         returned to user mode once has poison, not zero, down to the end of its stack.
         """
         if btf.find("task_struct.lowest_stack") is None:
-            return False
+            return None
         return (self.root.read("proc/sys/kernel/stack_erasing") or "1").strip() != "0"
 
     def random_offset(self, btf: Btf) -> bool | None:

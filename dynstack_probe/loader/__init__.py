@@ -155,6 +155,14 @@ class Child:
         self._process.wait()
         self._output.close()
 
+    def wait(self) -> None:
+        """Wait for its end, so that a scan does not count it; kill it if it lingers."""
+        try:
+            self._process.wait(max(0.001, self._deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
     def native_output(self) -> str:
         """What bcc and LLVM printed so far, without control characters."""
         self._output.seek(0)
@@ -272,6 +280,7 @@ class Loader:
             "tracepoints": list((tracepoints or {}).items()),
         }
         answer, fds = self._ask(job)
+        self._child.wait()
         names = [i.name for i in iterators]
         return self._loaded(answer, fds, [names, names, list(maps), list(tracepoints or {})])
 

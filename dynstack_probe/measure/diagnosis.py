@@ -106,9 +106,12 @@ def _kernel(btf: Btf, release: str) -> Check:
     return Check("kernel and BTF", Status.OK, f"Linux {release}, types in {btf.path}")
 
 
-def _kstack_erase(active: bool) -> Check:
+def _kstack_erase(active: bool | None) -> Check:
+    if active is None:
+        return Check("KSTACK_ERASE", Status.OK, "not built in: marks are kept")
     if not active:
-        return Check("KSTACK_ERASE", Status.OK, "off: marks are kept")
+        found = "switched off: tasks older than that keep lower bounds as marks"
+        return Check("KSTACK_ERASE", Status.NOTE, found)
     return Check(
         "KSTACK_ERASE",
         Status.NOTE,
@@ -173,7 +176,11 @@ def _pid_namespace(features: Features) -> Check:
 
 
 def _debug_stack_usage(features: Features) -> Check:
-    state = {True: "on: sysrq-t can confirm the marks", False: "off", None: "can't be told"}
+    state = {
+        True: "on: sysrq-t can confirm marks (not with KSTACK_ERASE)",
+        False: "off",
+        None: "can't be told",
+    }
     return Check("DEBUG_STACK_USAGE", Status.OK, state[features.debug_stack_usage()])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dynstack_probe.measure.snapshot import Kind
-from dynstack_probe.policy import Estimate
+from dynstack_probe.policy import Estimate, Group
 from dynstack_probe.report.model import EstimateReport
 from dynstack_probe.report.rfc_table import QUOTED
 from dynstack_probe.report.text import percent, printable, small_percent
@@ -27,7 +28,7 @@ def _console(colour: bool) -> Console:
         file=io.StringIO(),
         width=WIDTH,  # on a narrower terminal lines wrap, and no figure is cut
         force_terminal=colour,
-        no_color=not colour,
+        no_color=not colour or bool(os.environ.get("NO_COLOR")),
         color_system="auto" if colour else None,
         highlight=False,
         markup=False,
@@ -36,36 +37,47 @@ def _console(colour: bool) -> Console:
     )
 
 
-def _grid(first: str, numbers: Sequence[str]) -> Table:
+def _grid(first: str, numbers: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table whose first column gives way where a line is too long, and no figure."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False)
-    table.add_column(first, overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column(first, overflow="ellipsis", no_wrap=True)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
+    widths = [len(name) for name in numbers]
+    for row in rows:
+        table.add_row(*row)
+        widths = [max(width, len(cell)) for width, cell in zip(widths, row[1:], strict=True)]
+    between = 3 * len(numbers)  # box.SIMPLE_HEAD: a space, a divider and a space
+    table.columns[0].max_width = WIDTH - sum(widths) - between
     return table
 
 
 def _headline(report: EstimateReport) -> Table:
     host = report.snapshot.host
-    table = _grid("CPU", ("#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"))
+    rows: list[Sequence[str | Text]] = []
     for estimate in report.estimates:
-        label = f"{printable(host.cpu_model)}, this host"
+        label = f"This host: {printable(host.cpu_model)}"
         if len(report.estimates) > 1 or estimate.policy != "rfc-v1":
-            label = f"this host, {estimate.policy}"
-        table.add_row(
-            Text(label, style="bold"),
-            str(host.cpus),
-            str(estimate.stacks),
-            str(estimate.base_kib),
-            str(estimate.dynamic_kib),
-            Text(percent(estimate.saving_ratio), style="bold green"),
+            label = f"This host, {estimate.policy}"
+        rows.append(
+            (
+                Text(label, style="bold"),
+                str(host.cpus),
+                str(estimate.stacks),
+                str(estimate.base_kib),
+                str(estimate.dynamic_kib),
+                Text(percent(estimate.saving_ratio), style="bold green"),
+            )
         )
-    for row in QUOTED:
-        table.add_row(
+    rows += [
+        (
             Text(f"{row.cpu} (quoted)", style="dim"),
             *(str(n) for n in (row.cores, row.stacks, row.base_kib, row.dynamic_kib)),
             row.saving,
         )
-    return table
+        for row in QUOTED
+    ]
+    return _grid("CPU", ("#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"), rows)
 
 
 def _reserve(estimate: Estimate, cpus: int) -> str:
@@ -105,7 +117,7 @@ def _threads(report: EstimateReport) -> str:
 
 def _pages(report: EstimateReport) -> str:
     counts = report.tasks_by_pages()
-    return "  ".join(f"{n}: {count}" for n, count in counts.items()) + "  (tasks by pages used)"
+    return "  ".join(f"{n}: {count}" for n, count in counts.items())
 
 
 def _coverage(report: EstimateReport) -> str:
@@ -121,9 +133,15 @@ def _scan(report: EstimateReport) -> str:
 
 
 def _lines(report: EstimateReport) -> Iterable[tuple[str, str]]:
-    cpus = report.snapshot.host.cpus
+    host = report.snapshot.host
+    cpus = host.cpus
+    yield (
+        "Host",
+        f"{printable(host.cpu_model)}, Linux {printable(host.kernel_release)},"
+        f" stacks of {host.thread_size_bytes // 1024} KiB",
+    )
     yield "Threads", _threads(report)
-    yield "Pages", _pages(report)
+    yield "Tasks by pages", _pages(report)
     for estimate in report.estimates:
         suffix = f" {estimate.policy}" if len(report.estimates) > 1 else ""
         yield f"Reserve{suffix}", _reserve(estimate, cpus)
@@ -147,37 +165,28 @@ def _lines(report: EstimateReport) -> Iterable[tuple[str, str]]:
 
 
 def _deepest(report: EstimateReport) -> Table:
-    table = _grid("Deepest tasks", ("tid", "kind", "mark, bytes"))
-    for comm, tid, mark, kind in report.deepest(DEEPEST_SHOWN):
-        table.add_row(Text(printable(comm)), str(tid), kind.label, str(mark))
-    return table
+    rows = [
+        (Text(printable(comm)), str(tid), kind.label, str(mark))
+        for comm, tid, mark, kind in report.deepest(DEEPEST_SHOWN)
+    ]
+    return _grid("Deepest tasks", ("tid", "kind", "mark, bytes"), rows)
+
+
+def _group_row(name: str, groups: Sequence[Group]) -> Sequence[str | Text]:
+    base = sum(group.base_kib for group in groups)
+    dynamic = sum(group.dynamic_kib for group in groups)
+    stacks = sum(group.stacks for group in groups)
+    return Text(name), str(stacks), str(base), str(dynamic), percent(1 - dynamic / base)
 
 
 def _groups(report: EstimateReport) -> Table:
     groups = report.groups or ()
-    table = _grid(
-        f"By {report.by} ({report.estimates[0].policy})",
-        ("#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"),
-    )
-    for group in groups[:GROUPS_SHOWN]:
-        table.add_row(
-            Text(printable(group.name)),
-            str(group.stacks),
-            str(group.base_kib),
-            str(group.dynamic_kib),
-            percent(1 - group.dynamic_kib / group.base_kib),
-        )
+    rows = [_group_row(printable(group.name), [group]) for group in groups[:GROUPS_SHOWN]]
     rest = groups[GROUPS_SHOWN:]
     if rest:
-        base, dynamic = sum(g.base_kib for g in rest), sum(g.dynamic_kib for g in rest)
-        table.add_row(
-            Text(f"... {len(rest)} more (--format csv has all)", style="dim"),
-            str(sum(g.stacks for g in rest)),
-            str(base),
-            str(dynamic),
-            percent(1 - dynamic / base),
-        )
-    return table
+        rows.append(_group_row(f"... {len(rest)} more (--format csv has all)", rest))
+    first = f"By {report.by} ({report.estimates[0].policy})"
+    return _grid(first, ("#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"), rows)
 
 
 def render(report: EstimateReport, *, colour: bool | None = None) -> str:

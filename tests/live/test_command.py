@@ -25,7 +25,7 @@ def test_the_table_is_plain_and_fits() -> None:
     result = run("estimate", "--by", "comm")
     assert result.returncode == 0
     assert result.stderr == ""
-    assert "this host" in result.stdout
+    assert "This host" in result.stdout
     assert "AMD Genoa (quoted)" in result.stdout
     assert "\x1b" not in result.stdout
     assert max(len(line) for line in result.stdout.splitlines()) <= 80

@@ -97,7 +97,7 @@ def test_csv_of_groups_escapes_names() -> None:
 def test_table_of_one_policy() -> None:
     lines = as_table.render(the_report(), colour=False).splitlines()
     assert lines[0].split() == ["CPU", "#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"]
-    assert lines[2].startswith("AMD EPYC, this host")
+    assert lines[2].startswith("This host: AMD EPYC")
     assert lines[2].split()[-5:] == ["2", "4", "64", "28", "56.25%"]
     for line, row in zip(lines[3:8], QUOTED, strict=True):
         assert line.startswith(f"{row.cpu} (quoted)")
@@ -115,8 +115,8 @@ def test_table_of_one_policy() -> None:
 
 def test_table_has_a_row_for_each_policy() -> None:
     text = as_table.render(the_report("rfc-v1", "static-8k"), colour=False)
-    assert "this host, rfc-v1" in text
-    assert "this host, static-8k" in text
+    assert "This host, rfc-v1" in text
+    assert "This host, static-8k" in text
     assert "1 tasks were deeper" in text
 
 
@@ -164,6 +164,12 @@ def test_table_always_fits_80_columns(
     report = build_report(a_snapshot(stacks, host, cgroup_paths=paths), list(BUILT_IN.values()), by)
     text = as_table.render(report, colour=False)
     assert max(cell_len(line) for line in text.splitlines()) <= 80
+    # whatever the names, no figure is cut
+    quoted = [line.split()[-5:] for line in text.splitlines() if "(quoted)" in line]
+    assert quoted == [
+        [*(str(n) for n in (row.cores, row.stacks, row.base_kib, row.dynamic_kib)), row.saving]
+        for row in QUOTED
+    ]
     assert all(c.isprintable() or c == "\n" for c in text)
     json.loads(as_json.render(report))
     assert as_csv.render(report)

@@ -1,0 +1,51 @@
+"""`dynstack-probe serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+HELP = """Serve this host's estimate and its stacks' lifecycle to Prometheus.
+
+Counts every task that is created or exits, scans the living every 15 seconds, and
+answers at http://127.0.0.1:10016/metrics. Privileges are needed at start only: once
+the probes are loaded every capability is dropped.
+
+\b
+  sudo dynstack-probe serve
+  sudo dynstack-probe serve --listen :10016 --web.config.file web.yml
+  sudo dynstack-probe serve --textfile /var/lib/node_exporter/dynstack.prom
+
+SIGHUP reads --config again; SIGTERM ends it. Exit codes: 0 ended by a signal, 1 failed,
+2 usage, 3 this kernel can't be measured, 4 not permitted.
+"""
+
+
+def command(
+    listen: Optional[str] = typer.Option(  # noqa: UP045
+        None,
+        "--listen",
+        "--web.listen-address",
+        metavar="HOST:PORT",
+        help="Where to serve.  [default: 127.0.0.1:10016]",
+    ),
+    config: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--config", help="Settings in TOML: interval, policies, top cgroups, ..."
+    ),
+    web_config: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--web.config.file", help="TLS and passwords, as in Prometheus' exporter-toolkit."
+    ),
+    textfile: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--textfile", help="Also write each sample to this .prom file for node_exporter."
+    ),
+    page_faults: Optional[bool] = typer.Option(  # noqa: UP045
+        None, "--page-faults/--no-page-faults", help="Count page faults.  [default: yes]"
+    ),
+) -> None:
+    """Run HELP's command."""
+    from dynstack_probe.exporter.daemon import Daemon, Options
+
+    options = Options(config, web_config, textfile, listen, page_faults)
+    raise typer.Exit(Daemon(options).run())

@@ -1,0 +1,1 @@
+"""From an `Estimate` to machines that watch: Prometheus, node_exporter, systemd."""

@@ -1,0 +1,120 @@
+"""Measure what `serve` costs and write it into docs/performance.md.
+
+Usage: python tests/bench/serve_bench.py docs/performance.md
+
+Paired: with the probe attached and without, in turns within one run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dynstack_probe.kernel import host  # noqa: E402
+from dynstack_probe.loader import LoadedProbe, Loader  # noqa: E402
+from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle  # noqa: E402
+from dynstack_probe.measure.page_faults import load_page_faults  # noqa: E402
+from tests.live.machine import sleepers  # noqa: E402
+
+PAIRS = 9
+FAULTS = 50_000
+FORKS = 2_000
+SLEEPERS = 30_000
+PASSES = 9
+MARKERS = ("<!-- make bench, serve: begin -->", "<!-- make bench, serve: end -->")
+MADV_NOHUGEPAGE = 15  # asm-generic/mman-common.h
+
+
+def ns_per_fault() -> float:
+    """First touch of anonymous pages, nanoseconds each."""
+    with mmap.mmap(-1, FAULTS * mmap.PAGESIZE) as memory:
+        memory.madvise(MADV_NOHUGEPAGE)
+        buffer = (ctypes.c_char * len(memory)).from_buffer(memory)
+        address = ctypes.addressof(buffer)
+        started = time.perf_counter_ns()
+        ctypes.memset(address, 1, FAULTS * mmap.PAGESIZE)
+        elapsed = time.perf_counter_ns() - started
+        del buffer
+    return elapsed / FAULTS
+
+
+def ns_per_fork() -> float:
+    """fork(), exit() and wait() of a small process, nanoseconds each."""
+    started = time.perf_counter_ns()
+    for _ in range(FORKS):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    return (time.perf_counter_ns() - started) / FORKS
+
+
+def paired(work: Callable[[], float], load: Callable[[Loader], LoadedProbe]) -> tuple[float, float]:
+    """Median without the probe and median difference with it, nanoseconds."""
+    bare, extra = [], []
+    for _ in range(PAIRS):
+        with Loader() as loader, load(loader):
+            loaded = work()
+        without = work()
+        bare.append(without)
+        extra.append(loaded - without)
+    return statistics.median(bare), statistics.median(extra)
+
+
+def passes() -> list[str]:
+    """What a pass costs: the first, which reads every stack, and later ones."""
+    with (
+        Loader() as loader,
+        load_lifecycle(loader) as probe,
+        Sampler(probe) as sampler,
+        sleepers(SLEEPERS, b"bench"),
+    ):
+        samples = [sampler.take() for _ in range(PASSES)]
+    first, later = samples[0], samples[1:]
+    median = statistics.median(sample.scan_seconds for sample in later)
+    stacks = first.living.stacks()
+    return [
+        f"| first pass, {stacks:,} stacks, all read | {first.scan_seconds / stacks * 1e9:.0f} ns a"
+        " stack |",
+        f"| later passes, {later[0].living.reread} read again"
+        f" | {median / stacks * 1e9:.0f} ns a stack, {median * 1000:.1f} ms |",
+        f"| BPF maps, all | {first.bpf_memory_bytes / 1024:.0f} KiB |",
+    ]
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    print("page faults ...", file=sys.stderr)
+    fault, fault_extra = paired(ns_per_fault, load_page_faults)
+    print("forks ...", file=sys.stderr)
+    fork, fork_extra = paired(ns_per_fork, load_lifecycle)
+    print(f"{SLEEPERS} sleepers ...", file=sys.stderr)
+    lines = [
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {host.cpu_model()}, {host.online_cpus()} CPUs,"
+        f" Linux {os.uname().release}; medians of {PAIRS} pairs.",
+        "",
+        "| what | cost |",
+        "|---|---:|",
+        f"| a page fault ({fault:.0f} ns without) | {fault_extra:+.0f} ns |",
+        f"| fork, exit and wait ({fork / 1000:.0f} us without) | {fork_extra / 1000:+.1f} us |",
+        *passes(),
+    ]
+    begin, end = MARKERS
+    before, _, rest = path.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(before + begin + "\n" + "\n".join(lines) + "\n" + end + after)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
