@@ -135,7 +135,8 @@ class Daemon:
         top = sorted(sample.cgroups, key=lambda i: -sum(sample.cgroups[i]))
         wanted = top[: self._config.top_cgroups]
         if any(cgroup not in self._cgroup_paths for cgroup in wanted):
-            self._cgroup_paths = cgroups.paths_by_id(wanted)
+            unknown = {cgroup: f"cgroup:{cgroup}" for cgroup in wanted}  # not looked for again
+            self._cgroup_paths = unknown | cgroups.paths_by_id(wanted)
         self._sample = sample
         if self._options.textfile is not None:
             textfile.write(self._options.textfile, self._registry)

@@ -168,7 +168,13 @@ class Sampler:
         return tuple(map(sum, zip(self._growth_of_living, at_exit, strict=True)))
 
     def _pass(self, link: int) -> None:
-        fd = bpf.create_iterator(link)
+        try:
+            fd = bpf.create_iterator(link)
+        except PermissionError:
+            raise UnmeasurableError(
+                "this kernel lets no process without privileges read a BPF iterator again, and"
+                " the daemon gives all of them up: run Linux 5.19 or later (or estimate)"
+            ) from None
         try:
             read_iterator(fd)
         finally:

@@ -357,7 +357,7 @@ class TestInstalled:
     def test_estimate(self, package: Package) -> None:
         result = package.command("estimate")
         assert result.returncode == 0, result.stderr
-        assert "this host" in result.stdout
+        assert "This host" in result.stdout
 
 
 @needs_build_tools
@@ -387,7 +387,7 @@ class TestInTheUnitsSandbox:
         command = package.root / "usr/bin/dynstack-probe"
         result = self.confined(package, SYSTEM_PYTHON, command, "estimate")
         assert result.returncode == 0, result.stderr
-        assert "this host" in result.stdout
+        assert "This host" in result.stdout
 
     @pytest.mark.live
     def test_serve(self, package: Package) -> None:
