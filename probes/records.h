@@ -53,7 +53,6 @@ struct stack_record {
 struct lifecycle_counters {
 	u64 created;
 	u64 reused;	  /* of those: on a stack that a task had before, from the cache */
-	u64 remapped;	  /* a known address with another stack behind it: not reused */
 	u64 unread;	  /* exited, but the stack could not be read */
 	u64 unremembered; /* exited stacks that did not fit into the map of stacks */
 	u64 exited[64];

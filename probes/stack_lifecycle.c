@@ -172,8 +172,7 @@ int on_new_task(struct raw_args *ctx)
 		known->left = 0;
 		if (known->held_pages == 1)
 			known_stacks.delete(&stack);
-	} else if (known) {
-		__sync_fetch_and_add(&c->remapped, 1);
+	} else if (known) { /* another stack at its address */
 		known_stacks.delete(&stack);
 	}
 	__sync_fetch_and_add(&c->runs, 1);
