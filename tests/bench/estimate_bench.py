@@ -28,12 +28,12 @@ from dynstack_probe.kernel.offsets import probe_macros  # noqa: E402
 from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir  # noqa: E402
 from dynstack_probe.measure.records import read_layout  # noqa: E402
 from dynstack_probe.measure.stack_scan import read_iterator, take_snapshot  # noqa: E402
+from tests.bench.document import publish  # noqa: E402
 from tests.live.machine import sleepers  # noqa: E402
 
 TASK_COUNTS = (100, 10_000, 30_000)
 PASSES = 15
 WHOLE_RUNS = 9
-MARKERS = ("<!-- make bench: begin -->", "<!-- make bench: end -->")
 SYS_BPF, BPF_ITER_CREATE = 321, 33  # asm/unistd_64.h, linux/bpf.h
 
 
@@ -150,7 +150,6 @@ def _peaks(text: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    path = Path(sys.argv[1])
     uname = os.uname()
     lines = [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {host.cpu_model()}, {host.online_cpus()} CPUs,"
@@ -161,11 +160,7 @@ def main() -> None:
         "",
         *whole_command(),
     ]
-    begin, end = MARKERS
-    before, _, rest = path.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    path.write_text(before + begin + "\n" + "\n".join(lines) + "\n" + end + after)
-    print("\n".join(lines))
+    publish(Path(sys.argv[1]), "make bench, estimate", lines)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from dynstack_probe.kernel import host  # noqa: E402
 from dynstack_probe.loader import LoadedProbe, Loader  # noqa: E402
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle  # noqa: E402
 from dynstack_probe.measure.page_faults import load_page_faults  # noqa: E402
+from tests.bench.document import publish  # noqa: E402
 from tests.live.machine import sleepers  # noqa: E402
 
 PAIRS = 9
@@ -31,7 +32,6 @@ FAULTS = 50_000
 FORKS = 2_000
 SLEEPERS = 30_000
 PASSES = 9
-MARKERS = ("<!-- make bench, serve: begin -->", "<!-- make bench, serve: end -->")
 MADV_NOHUGEPAGE = 15  # asm-generic/mman-common.h
 
 
@@ -93,7 +93,6 @@ def passes() -> list[str]:
 
 
 def main() -> None:
-    path = Path(sys.argv[1])
     print("page faults ...", file=sys.stderr)
     fault, fault_extra = paired(ns_per_fault, load_page_faults)
     print("forks ...", file=sys.stderr)
@@ -109,11 +108,7 @@ def main() -> None:
         f"| fork, exit and wait ({fork / 1000:.0f} us without) | {fork_extra / 1000:+.1f} us |",
         *passes(),
     ]
-    begin, end = MARKERS
-    before, _, rest = path.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    path.write_text(before + begin + "\n" + "\n".join(lines) + "\n" + end + after)
-    print("\n".join(lines))
+    publish(Path(sys.argv[1]), "make bench, serve", lines)
 
 
 if __name__ == "__main__":
