@@ -44,6 +44,8 @@ clean:
 
 .venv/.installed: pyproject.toml
 	@$(call need,$(SYSTEM_PACKAGES))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is older than Python 3.11: make PYTHON=/path/to/a/newer/one"; exit 1; }
 	@echo "Setting up .venv ..."
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check --editable .
