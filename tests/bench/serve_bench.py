@@ -7,6 +7,7 @@ Paired: with the probe attached and without, in turns within one run.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import mmap
 import os
@@ -29,7 +30,7 @@ from tests.live.machine import sleepers  # noqa: E402
 
 PAIRS = 9
 FAULTS = 50_000
-FORKS = 2_000
+THREADS = 10_000
 SLEEPERS = 30_000
 PASSES = 9
 MADV_NOHUGEPAGE = 15  # asm-generic/mman-common.h
@@ -48,15 +49,19 @@ def ns_per_fault() -> float:
     return elapsed / FAULTS
 
 
-def ns_per_fork() -> float:
-    """fork(), exit() and wait() of a small process, nanoseconds each."""
+def ns_per_thread() -> float:
+    """Start and end of a thread, one after the other, nanoseconds each."""
+    done = _thread.allocate_lock()
+
+    def end() -> None:
+        done.release()
+
+    done.acquire()
     started = time.perf_counter_ns()
-    for _ in range(FORKS):
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
-    return (time.perf_counter_ns() - started) / FORKS
+    for _ in range(THREADS):
+        _thread.start_new_thread(end, ())
+        done.acquire()
+    return (time.perf_counter_ns() - started) / THREADS
 
 
 def paired(work: Callable[[], float], load: Callable[[Loader], LoadedProbe]) -> tuple[float, float]:
@@ -95,8 +100,8 @@ def passes() -> list[str]:
 def main() -> None:
     print("page faults ...", file=sys.stderr)
     fault, fault_extra = paired(ns_per_fault, load_page_faults)
-    print("forks ...", file=sys.stderr)
-    fork, fork_extra = paired(ns_per_fork, load_lifecycle)
+    print("threads ...", file=sys.stderr)
+    thread, thread_extra = paired(ns_per_thread, load_lifecycle)
     print(f"{SLEEPERS} sleepers ...", file=sys.stderr)
     lines = [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {host.cpu_model()}, {host.online_cpus()} CPUs,"
@@ -105,7 +110,8 @@ def main() -> None:
         "| what | cost |",
         "|---|---:|",
         f"| a page fault ({fault:.0f} ns without) | {fault_extra:+.0f} ns |",
-        f"| fork, exit and wait ({fork / 1000:.0f} us without) | {fork_extra / 1000:+.1f} us |",
+        f"| a thread's start and end ({thread / 1000:.0f} us without)"
+        f" | {thread_extra / 1000:+.1f} us |",
         *passes(),
     ]
     publish(Path(sys.argv[1]), "make bench, serve", lines)
