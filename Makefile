@@ -10,15 +10,19 @@ SYSTEM_PACKAGES := python3 python3-venv python3-bpfcc
 BPFTOOL := $(shell . /etc/os-release 2>/dev/null; \
 	[ "$$ID" = ubuntu ] && echo linux-tools-common linux-tools-generic || echo bpftool)
 TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-psutil python3-rich \
-	lintian man-db systemd prometheus stress-ng openssl
+	lintian man-db systemd prometheus stress-ng openssl qemu-system-x86 debian-archive-keyring
 
-.PHONY: estimate test lint format bench deb clean
+.PHONY: estimate test vm-test lint format bench deb clean
 
 estimate: .venv/.installed
 	@$(SUDO) .venv/bin/dynstack-probe estimate
 
 test: .venv/.installed-dev .venv/.test-packages
 	@$(SUDO) .venv/bin/python -m pytest
+
+# Debian's 6.1 and 6.12 kernels in QEMU, downloaded into a cache and never installed.
+vm-test: .venv/.installed-dev .venv/.test-packages
+	@$(SUDO) env DYNSTACK_VM=all .venv/bin/python -m pytest tests/vm
 
 lint: .venv/.installed-dev
 	.venv/bin/ruff check .
@@ -56,7 +60,7 @@ clean:
 	@.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.venv/.test-packages: .venv/.installed
+.venv/.test-packages: .venv/.installed Makefile
 	@$(call need,$(TEST_PACKAGES))
 	@touch $@
 

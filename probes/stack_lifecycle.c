@@ -248,11 +248,13 @@ int on_vmap_free(struct raw_args *ctx)
 }
 #endif
 
-static __always_inline void count_living(struct living_counters *pass, u32 kind, u32 touched,
-					 u32 inherited)
+static __always_inline void count_living(struct living_counters *pass, struct scratch *s, u32 kind,
+					 u32 touched, u32 inherited)
 {
 	u32 mark = mark_pages_of(touched);
-	u32 at = (kind * COUNTED_SHAPES + shape_of(mark, inherited)) &
+	/* Forgotten: clang makes + a | and masks before it, and the verifier of Linux 6.1 takes
+	 * every | of two variables for any number at all. */
+	u32 at = forget(s, kind * COUNTED_SHAPES + shape_of(mark, inherited)) &
 		 (COUNTED_KINDS * COUNTED_SHAPES - 1);
 
 	pass->stacks[at]++;
@@ -339,7 +341,7 @@ int bpf_iter__task(struct task_iter *ctx)
 		before->inherited_pages = inherited;
 		before->valid = 1;
 	}
-	count_living(pass, kind_of(flags), touched, inherited);
+	count_living(pass, s, kind_of(flags), touched, inherited);
 
 	u64 cgroup = cgroup_of(css_set);
 	struct cgroup_counters *group = cgroups.lookup(&cgroup);
@@ -386,6 +388,6 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 	else if (r->flags & FLAG_UNREADABLE)
 		pass->unreadable++;
 	else
-		count_living(pass, KIND_IDLE, r->touched_pages, 1);
+		count_living(pass, s, KIND_IDLE, r->touched_pages, 1);
 	return 0;
 }

@@ -1,0 +1,188 @@
+"""What runs inside the virtual machine: does known things to its kernel, notes what the tool says.
+
+Only notes: what is right is decided by test_kernels.py, on the host. Runs as root under
+/usr/bin/python3 from the checkout, imports nothing but the standard library, and prints one
+JSON document. Where it is comes on stderr, which is the serial console.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.live.machine import sleepers, visible_threads
+
+SLEEPERS = 97
+SLEEPERS_NAME = "vm-sleeper"
+FORKS = 503
+TOOL = [sys.executable, "-m", "dynstack_probe"]
+PORT = 10016
+CONFIG = Path("/tmp/serve.toml")
+# Far more than a run takes, even emulated on a busy machine.
+TOOL_TIMEOUT_SECONDS = 400
+CALM_SECONDS = 3.0
+CALM_ATTEMPTS = 40
+
+
+def say(what: str) -> None:
+    print(f"guest: {what}", file=sys.stderr, flush=True)
+
+
+def run_tool(*arguments: str) -> dict[str, Any]:
+    say(" ".join(("dynstack-probe", *arguments)))
+    started = time.monotonic()
+    result = subprocess.run(
+        [*TOOL, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TOOL_TIMEOUT_SECONDS,
+        check=False,
+    )
+    return {
+        "exit_code": result.returncode,
+        "stdout": result.stdout,
+        "stderr": result.stderr,
+        "seconds": time.monotonic() - started,
+    }
+
+
+def estimate() -> dict[str, Any]:
+    """`estimate` while known threads sleep, and how many tasks there were around it."""
+    with sleepers(SLEEPERS, SLEEPERS_NAME.encode()):
+        before = len(visible_threads())
+        result = run_tool("estimate", "--format", "json", "--by", "comm")
+        after = len(visible_threads())
+    return {"run": result, "tasks_before": before, "tasks_after": after}
+
+
+def doctor() -> dict[str, Any]:
+    return run_tool("doctor")
+
+
+def processes_created() -> int:
+    """Tasks ever created on this machine: the kernel's own count."""
+    found = re.search(r"^processes (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+def scrape() -> dict[str, float]:
+    """Each metric of the daemon, summed over its labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=60) as answer:
+        page: str = answer.read().decode()
+    sums: dict[str, float] = {}
+    for line in page.splitlines():
+        sample = re.match(r"([a-z_]+)(?:\{.*\})? (\S+)", line)
+        if sample:
+            sums[sample[1]] = sums.get(sample[1], 0) + float(sample[2])
+    return sums
+
+
+def calm_scrape() -> dict[str, Any]:
+    """The metrics of a pass during which no task came or went, with the kernel's counts.
+
+    Only then are the counts of both exactly comparable.
+    """
+    for _ in range(CALM_ATTEMPTS):
+        tasks, created, began = visible_threads(), processes_created(), time.time()
+        time.sleep(CALM_SECONDS)
+        calm = (tasks, created) == (visible_threads(), processes_created())
+        ended = time.time()
+        # the daemon starts a thread to answer: ask it last
+        metrics = scrape()
+        pass_ended = metrics["dynstack_scan_timestamp_seconds"]
+        pass_began = pass_ended - metrics["dynstack_scan_duration_seconds"]
+        if calm and began < pass_began and pass_ended < ended:
+            return {"tasks": len(tasks), "created": created, "metrics": metrics}
+    raise SystemExit(f"guest: never were {CALM_SECONDS:g} s without a task that came or went")
+
+
+def fork_and_reap(count: int) -> None:
+    for _ in range(count):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+
+@contextlib.contextmanager
+def daemon() -> Iterator[subprocess.Popen[str]]:
+    CONFIG.write_text("interval_seconds = 1\n")
+    process = subprocess.Popen(
+        [*TOOL, "serve", "--listen", f"127.0.0.1:{PORT}", "--config", str(CONFIG)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def serve() -> dict[str, Any]:
+    """The daemon's counters around known forks, its capabilities, and how it ends."""
+    say("dynstack-probe serve")
+    started = time.monotonic()
+    with daemon() as process:
+        assert process.stderr is not None
+        first_line = process.stderr.readline()
+        facts: dict[str, Any] = {"said": first_line, "start_seconds": time.monotonic() - started}
+        if "serving http" not in first_line:
+            facts["said"] += process.stderr.read()
+            return facts
+        say("waiting for a calm scrape")
+        facts["before"] = calm_scrape()
+        say(f"{FORKS} forks, then another one")
+        fork_and_reap(FORKS)
+        facts["after"] = calm_scrape()
+        facts["effective_capabilities"] = [
+            re.findall(r"^CapEff:\s*(\w+)", status.read_text(), re.MULTILINE)[0]
+            for status in Path(f"/proc/{process.pid}/task").glob("*/status")
+        ]
+        say("SIGTERM")
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=60)
+        facts["exit_code"] = process.returncode
+    facts["seconds"] = time.monotonic() - started
+    return facts
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "estimate": estimate,
+    "doctor": doctor,
+    "serve": serve,
+}
+
+
+def possible_cpus() -> int:
+    """CPUs that this kernel made an idle task for, plugged in or not: from a list as 0-3,5."""
+    total = 0
+    for part in Path("/sys/devices/system/cpu/possible").read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        total += int(last or first) - int(first) + 1
+    return total
+
+
+def main(parts: list[str]) -> None:
+    facts: dict[str, Any] = {
+        "kernel_release": os.uname().release,
+        "possible_cpus": possible_cpus(),
+    }
+    for part in parts:
+        facts[part] = PARTS[part]()
+    print(json.dumps(facts), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
