@@ -69,6 +69,7 @@ struct living_counters {
 	u64 growth[6]; /* tasks deepened by a page since the last scan, by age now */
 	u64 reread;    /* stacks that had to be read again */
 	u64 unreadable;
+	u64 erased;	       /* their marks are lower bounds: KSTACK_ERASE */
 	u64 uncounted_cgroups; /* stacks whose cgroup did not fit into the map */
 	u64 boot_idle_mark_bytes;
 	u64 stack_bytes;       /* THREAD_SIZE; 0 if no stack had to be read */

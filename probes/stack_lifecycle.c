@@ -47,8 +47,11 @@ struct last_seen {
 	u32 switches;
 	u16 touched_pages;
 	u8 inherited_pages;
-	u8 valid;
+	u8 state; /* SEEN, perhaps with ERASED */
 };
+#define SEEN 1
+#define ERASED 2
+
 BPF_ARRAY(seen, struct last_seen, SEEN_SLOTS);
 #define STACK_STRIDE 32768
 
@@ -148,7 +151,7 @@ static __always_inline u64 first_page_of(u64 vm)
 static __always_inline bool has_deepened(struct last_seen *before, u64 tag, u32 mark_pages,
 					 u64 start_boot_ns, u64 last_pass_boot_ns)
 {
-	if (before->valid && before->task == tag)
+	if (before->state && before->task == tag)
 		return mark_pages > mark_pages_of(before->touched_pages);
 	return start_boot_ns > last_pass_boot_ns && mark_pages > 1;
 }
@@ -303,7 +306,7 @@ int bpf_iter__task(struct task_iter *ctx)
 	if (!before)
 		return 0;
 	u64 tag = seen_tag(stack, start);
-	bool known_task = before->valid && before->task == tag;
+	bool known_task = before->state && before->task == tag;
 	u32 touched = before->touched_pages;
 	u32 inherited = before->inherited_pages;
 
@@ -339,8 +342,10 @@ int bpf_iter__task(struct task_iter *ctx)
 		before->switches = switches;
 		before->touched_pages = touched;
 		before->inherited_pages = inherited;
-		before->valid = 1;
+		before->state = r->flags & FLAG_ERASED ? SEEN | ERASED : SEEN;
 	}
+	if (before->state & ERASED)
+		pass->erased++;
 	count_living(pass, s, kind_of(flags), touched, inherited);
 
 	u64 cgroup = cgroup_of(css_set);

@@ -182,6 +182,11 @@ class HostCollector(Collector):
         yield measured
         yield modelled
         yield GaugeMetricFamily(
+            "dynstack_cgroup_uncounted_stacks",
+            "Stacks in no cgroup's series, since there are more cgroups than the map holds.",
+            value=sample.living.uncounted_cgroups,
+        )
+        yield GaugeMetricFamily(
             "dynstack_cgroups_in_other", "Cgroups summed up as 'other'.", value=len(rest)
         )
 
@@ -254,6 +259,11 @@ def _coverage(sample: Sample) -> Iterable[Metric]:
     yield GaugeMetricFamily("dynstack_stacks_read", "Stacks in this sample.", value=coverage.read)
     yield GaugeMetricFamily(
         "dynstack_stacks_unreadable", "Stacks that could not be read.", value=coverage.unreadable
+    )
+    yield GaugeMetricFamily(
+        "dynstack_stacks_erased",
+        "Stacks that KSTACK_ERASE overwrote: their marks are lower bounds.",
+        value=coverage.erased,
     )
 
 

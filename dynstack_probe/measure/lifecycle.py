@@ -141,6 +141,7 @@ class Sampler:
                 kernel_stacks=counted[1] if counted else None,
                 kernel_stack_kib=counted[0] if counted else None,
                 refreshed=False,
+                erased=_number(raw, "erased"),
                 boot_idle_mark_bytes=_number(raw, "boot_idle_mark_bytes") or None,
             ),
             cgroups=self._read_cgroups(),
@@ -194,6 +195,7 @@ class Sampler:
             skipped=_numbers(raw, "skipped"),
             growth_by_age=_numbers(raw, "growth"),
             reread=_number(raw, "reread"),
+            uncounted_cgroups=_number(raw, "uncounted_cgroups"),
         )
 
     def _read_lifecycle(self) -> Lifecycle:

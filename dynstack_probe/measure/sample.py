@@ -40,6 +40,7 @@ class Living:
     skipped: tuple[int, ...]
     growth_by_age: tuple[int, ...]
     reread: int
+    uncounted_cgroups: int = 0  # stacks whose cgroup did not fit into the map
 
     def stacks(self) -> int:
         """How many."""

@@ -250,6 +250,29 @@ def test_growth_is_told_by_age(sampler: Sampler) -> None:
     assert all(b >= a for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize(
+    "macros",
+    [
+        {"KSTACK_ERASE": 1},
+        {"FIND_IDLE_BY_RUNQUEUE": 1},
+        {"KSTACK_ERASE": 1, "FIND_IDLE_BY_RUNQUEUE": 1},
+    ],
+    ids=" ".join,
+)
+def test_variants_for_other_kernels_count_the_same(
+    sampler: Sampler, macros: dict[str, int]
+) -> None:
+    with (
+        Loader() as loader,
+        load_lifecycle(loader, macros=macros) as probe,
+        Sampler(probe) as other,
+    ):
+        here, there = sampler.take(), other.take()
+    assert abs(here.living.stacks() - there.living.stacks()) <= 5
+    assert here.living.shapes[Kind.IDLE] == there.living.shapes[Kind.IDLE]
+    assert there.coverage.erased == 0
+
+
 def test_bpf_memory(sampler: Sampler) -> None:
     assert 0 < sampler.take().bpf_memory_bytes < 8 << 20
 
