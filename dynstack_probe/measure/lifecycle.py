@@ -87,7 +87,7 @@ class Sampler:
         self._cpus = host.possible_cpus()
         self._lifecycle = _map(probe.maps["lifecycle"], self._lifecycle_layout, self._cpus)
         self._living = _map(probe.maps["living"], self._living_layout, 1)
-        self._last_pass_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._end_pass(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._growth_of_living: tuple[int, ...] = (0,) * 6
         self._host = Host(
             cpu_model=host.cpu_model(),
@@ -124,7 +124,7 @@ class Sampler:
         ended = _number(raw, "ended_boot_ns")
         if not ended:
             raise ProbeError("the task iterator ended before its last task")
-        self._last_pass_boot_ns = ended
+        self._end_pass(ended)
         self._learn_thread_size(_number(raw, "stack_bytes"))
         living = self._read_living(raw)
         counters = self._features.vmstat()
@@ -182,10 +182,16 @@ class Sampler:
             os.close(fd)
 
     def _clear_living(self) -> None:
-        size = self._living_layout.size_bytes
-        self._living[:size] = bytes(size)
+        """Begin a new count. Exits read last_pass_boot_ns meanwhile: it is never zero."""
+        fresh = bytearray(self._living_layout.size_bytes)
         _, offset = self._living_layout.fields["last_pass_boot_ns"]
-        self._living[offset : offset + 8] = struct.pack("=Q", self._last_pass_boot_ns)
+        struct.pack_into("=Q", fresh, offset, self._last_pass_boot_ns)
+        self._living[: len(fresh)] = bytes(fresh)
+
+    def _end_pass(self, ended_boot_ns: int) -> None:
+        self._last_pass_boot_ns = ended_boot_ns
+        _, offset = self._living_layout.fields["last_pass_boot_ns"]
+        struct.pack_into("=Q", self._living, offset, ended_boot_ns)
 
     def _read_living(self, raw: Mapping[str, Value]) -> Living:
         stacks = _numbers(raw, "stacks")
