@@ -1,7 +1,7 @@
 /*
  * What the probes hand to user space, defined once: measure/records.py reads
- * these structs, so they keep to u64, u32 and char arrays, have no padding
- * and no nesting.
+ * these structs, so they keep to u64, u32, char and arrays of them, have no
+ * padding and no nesting.
  */
 #ifndef RECORDS_H
 #define RECORDS_H

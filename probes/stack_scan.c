@@ -2,8 +2,8 @@
  * How deep has every live task's kernel stack ever been, how deep is it now?
  *
  * Two iterators, both run only while user space reads them; nothing is attached
- * to any path of the kernel. stack_scan visits the tasks of the reader's PID
- * namespace; idle_scan visits each possible CPU's pid-0 task, which no task list
+ * to any path of the kernel. One visits the tasks of the reader's PID
+ * namespace; the other, over the map of CPUs, each possible CPU's pid-0 task, which no task list
  * holds although fork_idle() gave it a stack that the kernel counts.
  *
  * Offsets of kernel fields come from BTF as macros, STRUCT_FIELD.
@@ -13,8 +13,8 @@
 /* One reader at a time: a second one would write over the first one's page. */
 BPF_ARRAY(scratch, struct scratch, 1);
 
-/* One slot for each possible CPU: what idle_scan walks over. It holds the CPU's
- * idle task where stack_scan had to find it, else 0. */
+/* One slot for each possible CPU: what the second iterator walks over. It holds
+ * the CPU's idle task where the first had to find it, else 0. */
 BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
 
 int bpf_iter__task(struct task_iter *ctx)

@@ -17,7 +17,7 @@ from dynstack_probe.exporter.containers import short_name
 from dynstack_probe.measure.page_faults import PageFaults
 from dynstack_probe.measure.sample import GROWTH_AGES, Sample
 from dynstack_probe.measure.snapshot import PAGE_BYTES
-from dynstack_probe.policy import GrowOnly, Policy, Shape, ShapeCounts
+from dynstack_probe.policy import GrowOnly, Policy, Shape, ShapeCounts, estimate
 from dynstack_probe.report.text import printable
 
 
@@ -128,19 +128,15 @@ class HostCollector(Collector):
         skipped = [
             a + b for a, b in zip(sample.living.skipped, sample.lifecycle.skipped, strict=True)
         ]
-        pages = sample.host.thread_size_bytes // PAGE_BYTES
         for policy in self._policies():
             name = policy.name
-            held = sum(policy.resident_pages(s, pages) * n for s, n in living.items())
-            stack_bytes.add_metric([name], held * PAGE_BYTES)
-            reserved = policy.reserve_pages(sample.host.cpus, pages) * PAGE_BYTES
-            reserve.add_metric([name], reserved)
-            over.add_metric(
-                [name], sum(n for s, n in living.items() if policy.over_limit(s, pages))
-            )
+            now = estimate(policy, living, sample.host)
+            stack_bytes.add_metric([name], now.dynamic_kib * 1024)
+            reserve.add_metric([name], now.reserve_kib * 1024)
+            over.add_metric([name], now.over_limit_tasks)
             if not isinstance(policy, GrowOnly):
                 continue
-            grown = sum(policy.faults(s, pages)[2] * n for s, n in everything.items())
+            grown = estimate(policy, everything, sample.host).faults.max
             # a page in the middle that is all zero was skipped by a fault
             likely = grown - sum(skipped[policy.preallocated_pages :])
             faults.add_metric([name], self._rising(f"faults {name}", likely))
@@ -170,15 +166,12 @@ class HostCollector(Collector):
         rest = [held for _, held in rows[top:]]
         if rest:
             shown["other"] = tuple(map(sum, zip(*rest, strict=True)))
-        pages = sample.host.thread_size_bytes // PAGE_BYTES
         for name, held in shown.items():
             measured.add_metric([name], sum(held) * sample.host.thread_size_bytes)
+            shapes = shape_counts({(n, 1): count for n, count in enumerate(held, start=1)})
             for policy in self._policies():
-                resident = sum(
-                    policy.resident_pages(Shape(n, (1 << n) - 1), pages) * count
-                    for n, count in enumerate(held, start=1)
-                )
-                modelled.add_metric([name, policy.name], resident * PAGE_BYTES)
+                result = estimate(policy, shapes, sample.host)
+                modelled.add_metric([name, policy.name], result.dynamic_kib * 1024)
         yield measured
         yield modelled
         yield GaugeMetricFamily(

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from dynstack_probe.measure.snapshot import Kind, Snapshot
 from dynstack_probe.policy import Estimate, Group, ShapeCounts
 
-BY_CHOICES = ("comm", "cgroup", "kind")
-
 
 @dataclass(frozen=True)
 class EstimateReport:
