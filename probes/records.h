@@ -26,6 +26,7 @@ struct stack_record {
 	u64 cgroup_id;	   /* in the default (v2) hierarchy */
 	u64 switches;	   /* voluntary and involuntary context switches */
 	u64 start_boot_ns; /* task creation, CLOCK_BOOTTIME */
+	u64 asleep_ns;	   /* since it last was on a CPU; 0 if it is */
 	u32 tid;
 	u32 tgid;
 	u32 kind;
@@ -72,6 +73,7 @@ struct living_counters {
 	u64 erased;	       /* their marks are lower bounds: KSTACK_ERASE */
 	u64 uncounted_cgroups; /* stacks whose cgroup did not fit into the map */
 	u64 boot_idle_mark_bytes;
+	u64 deepest_mark_bytes; /* of all stacks in stacks[] */
 	u64 stack_bytes;       /* THREAD_SIZE; 0 if no stack had to be read */
 	u64 last_pass_boot_ns; /* when the pass before this one ended: kept by user space */
 	u64 ended_boot_ns;     /* when the task iterator came to its end; 0 if it did not */

@@ -45,12 +45,12 @@ BPF_TABLE("lru_hash", u64, struct known_stack, known_stacks, MAX_KNOWN_STACKS);
 struct last_seen {
 	u64 task; /* start time and stack, mixed */
 	u32 switches;
-	u16 touched_pages;
-	u8 inherited_pages;
-	u8 state; /* SEEN, perhaps with ERASED */
+	u16 mark_words;
+	u8 touched_pages;
+	u8 inherited_pages : 4;
+	u8 is_seen : 1;
+	u8 is_erased : 1;
 };
-#define SEEN 1
-#define ERASED 2
 
 BPF_ARRAY(seen, struct last_seen, SEEN_SLOTS);
 #define STACK_STRIDE 32768
@@ -151,7 +151,7 @@ static __always_inline u64 first_page_of(u64 vm)
 static __always_inline bool has_deepened(struct last_seen *before, u64 tag, u32 mark_pages,
 					 u64 start_boot_ns, u64 last_pass_boot_ns)
 {
-	if (before->state && before->task == tag)
+	if (before->is_seen && before->task == tag)
 		return mark_pages > mark_pages_of(before->touched_pages);
 	return start_boot_ns > last_pass_boot_ns && mark_pages > 1;
 }
@@ -264,6 +264,12 @@ static __always_inline void count_living(struct living_counters *pass, struct sc
 	count_skipped(pass->skipped, touched, mark, inherited);
 }
 
+static __always_inline void note_mark(struct living_counters *pass, u64 mark_bytes)
+{
+	if (mark_bytes > pass->deepest_mark_bytes)
+		pass->deepest_mark_bytes = mark_bytes;
+}
+
 int bpf_iter__task(struct task_iter *ctx)
 {
 	void *task = ctx->task;
@@ -286,11 +292,8 @@ int bpf_iter__task(struct task_iter *ctx)
 	u64 start = FIELD(u64, task, TASK_STRUCT_START_BOOTTIME);
 	u64 switches = FIELD(u64, task, TASK_STRUCT_NVCSW) + FIELD(u64, task, TASK_STRUCT_NIVCSW);
 	u32 on_cpu = ON_CPU(FIELD, task);
-	u64 vm_bytes = FIELD(u64, vm, VM_STRUCT_SIZE);
-	u64 vm_flags = FIELD(u64, vm, VM_STRUCT_FLAGS);
-	u32 vm_pages = FIELD(u32, vm, VM_STRUCT_NR_PAGES);
 
-	if (!stack || !vm_bytes)
+	if (!stack)
 		return 0; /* a zombie: it has given its stack back */
 
 #ifdef FIND_IDLE_BY_RUNQUEUE
@@ -306,17 +309,21 @@ int bpf_iter__task(struct task_iter *ctx)
 	if (!before)
 		return 0;
 	u64 tag = seen_tag(stack, start);
-	bool known_task = before->state && before->task == tag;
+	bool known_task = before->is_seen && before->task == tag;
 	u32 touched = before->touched_pages;
 	u32 inherited = before->inherited_pages;
 
 	/* Without a context switch, and not on a CPU now: it can't have deepened. */
 	if (!known_task || on_cpu || before->switches != (u32)switches) {
 		struct stack_record *r = &s->record;
+		u64 vm_bytes = FIELD(u64, vm, VM_STRUCT_SIZE);
+		if (!vm_bytes)
+			return 0;
 		r->flags = 0;
 		r->stack = stack;
-		r->stack_bytes = VM_AREA_BYTES(vm_bytes, vm_flags);
-		scan_stack(s, readable_pages(task, r->stack_bytes, vm_pages));
+		r->stack_bytes = VM_AREA_BYTES(vm_bytes, FIELD(u64, vm, VM_STRUCT_FLAGS));
+		scan_stack(
+		    s, readable_pages(task, r->stack_bytes, FIELD(u32, vm, VM_STRUCT_NR_PAGES)));
 		if (FIELD(u64, task, TASK_STRUCT_STACK) != stack)
 			return 0; /* it exited meanwhile */
 		if (r->flags & FLAG_UNREADABLE) {
@@ -340,12 +347,15 @@ int bpf_iter__task(struct task_iter *ctx)
 		}
 		before->task = tag;
 		before->switches = switches;
+		before->mark_words = r->mark_bytes / 8;
 		before->touched_pages = touched;
 		before->inherited_pages = inherited;
-		before->state = r->flags & FLAG_ERASED ? SEEN | ERASED : SEEN;
+		before->is_seen = 1;
+		before->is_erased = !!(r->flags & FLAG_ERASED);
 	}
-	if (before->state & ERASED)
+	if (before->is_erased)
 		pass->erased++;
+	note_mark(pass, before->mark_words * 8);
 	count_living(pass, s, kind_of(flags), touched, inherited);
 
 	u64 cgroup = cgroup_of(css_set);
@@ -392,7 +402,9 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 		pass->boot_idle_mark_bytes = r->mark_bytes;
 	else if (r->flags & FLAG_UNREADABLE)
 		pass->unreadable++;
-	else
+	else {
+		note_mark(pass, r->mark_bytes);
 		count_living(pass, s, KIND_IDLE, r->touched_pages, 1);
+	}
 	return 0;
 }

@@ -35,6 +35,7 @@ int bpf_iter__task(struct task_iter *ctx)
 	u64 voluntary = FIELD(u64, task, TASK_STRUCT_NVCSW);
 	u64 involuntary = FIELD(u64, task, TASK_STRUCT_NIVCSW);
 	u64 start = FIELD(u64, task, TASK_STRUCT_START_BOOTTIME);
+	u64 last_ran = FIELD(u64, task, TASK_STRUCT_SE_EXEC_START);
 	u64 comm_low = FIELD(u64, task, TASK_STRUCT_COMM);
 	u64 comm_high = FIELD(u64, task, TASK_STRUCT_COMM + 8);
 	u64 vm_bytes = FIELD(u64, vm, VM_STRUCT_SIZE);
@@ -58,6 +59,7 @@ int bpf_iter__task(struct task_iter *ctx)
 	*(u64 *)r->comm = comm_low;
 	*(u64 *)(r->comm + 8) = comm_high;
 	set_depth(r, sp, ON_CPU(FIELD, task));
+	set_asleep(r, last_ran);
 
 #ifdef FIND_IDLE_BY_RUNQUEUE
 	u32 cpu;
@@ -98,6 +100,7 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 	r->kind = KIND_IDLE;
 	bpf_probe_read_kernel(r->comm, sizeof(r->comm), (void *)(task + TASK_STRUCT_COMM));
 	set_depth(r, PEEK(u64, task, TASK_STRUCT_THREAD_SP), ON_CPU(PEEK, task));
+	set_asleep(r, PEEK(u64, task, TASK_STRUCT_SE_EXEC_START));
 
 	scan_stack(s, r->stack_bytes / PAGE_BYTES);
 	bpf_seq_write(ctx->meta->seq, r, sizeof(*r));

@@ -64,6 +64,18 @@ static __always_inline void set_depth(struct stack_record *r, u64 sp, u32 on_cpu
 		r->depth_bytes = depth;
 }
 
+/*
+ * sched_entity.exec_start is when the scheduler last charged a task for its time, so for
+ * one that sleeps, when it stopped. Its clock (rq->clock_task) leaves out interrupts and
+ * stolen time and is each CPU's own; the reader, which runs now, has one at most a tick old.
+ */
+static __always_inline void set_asleep(struct stack_record *r, u64 last_ran)
+{
+	s64 asleep = PEEK(u64, bpf_get_current_task(), TASK_STRUCT_SE_EXEC_START) - last_ran;
+
+	r->asleep_ns = r->flags & FLAG_ON_CPU || asleep < 0 ? 0 : asleep;
+}
+
 /* Whose stack it is. */
 static __always_inline u32 kind_of(u32 flags)
 {

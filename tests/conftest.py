@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from dynstack_probe.kernel import capabilities
 from dynstack_probe.kernel.btf import VMLINUX
 
 LIVE = Path(__file__).parent / "live"
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def why_no_bpf() -> str | None:

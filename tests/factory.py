@@ -18,6 +18,8 @@ def some_stacks(
     comms: Sequence[bytes] | None = None,
     kinds: Sequence[Kind] | None = None,
     cgroup_ids: Sequence[int] | None = None,
+    depths: Sequence[int] | None = None,
+    asleep: Sequence[int] | None = None,
 ) -> Stacks:
     """Stacks with these marks; by default every page down to the mark is touched."""
     count = len(marks)
@@ -26,7 +28,7 @@ def some_stacks(
         mark_bytes=marks,
         touched_pages=touched or [(1 << n) - 1 for n in pages],
         resident_pages=[0b1111] * count,
-        depth_bytes=[min(mark, 600) for mark in marks],
+        depth_bytes=depths or [min(mark, 600) for mark in marks],
         kinds=kinds or [Kind.USER] * count,
         comms=comms or [b"task"] * count,
         tids=range(1, count + 1),
@@ -35,6 +37,7 @@ def some_stacks(
         addresses=range(1 << 40, (1 << 40) + count),
         switches=[1] * count,
         start_boot_ns=[0] * count,
+        asleep_seconds=asleep or [0] * count,
     )
 
 

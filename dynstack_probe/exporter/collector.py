@@ -201,6 +201,11 @@ def _living(sample: Sample) -> Iterable[Metric]:
         "Measured: the living stacks at full size, THREAD_SIZE each.",
         value=sample.living.stacks() * sample.host.thread_size_bytes,
     )
+    yield GaugeMetricFamily(
+        "dynstack_deepest_stack_bytes",
+        "Measured: the deepest high-water mark of all living stacks.",
+        value=sample.living.deepest_mark_bytes,
+    )
 
 
 def _by_mark(shapes: Mapping[tuple[int, int], int], pages: int) -> dict[int, int]:
@@ -286,6 +291,11 @@ def _of_host(sample: Sample) -> Iterable[Metric]:
         "thread_size_bytes": str(host.thread_size_bytes),
     }
     yield _info("dynstack_host", "This machine.", labels)
+    yield GaugeMetricFamily(
+        "dynstack_thread_size_bytes",
+        "How large each kernel stack is.",
+        value=host.thread_size_bytes,
+    )
     yield GaugeMetricFamily("dynstack_host_cpus", "CPUs online.", value=host.cpus)
     yield GaugeMetricFamily(
         "dynstack_host_memory_bytes", "All memory (MemTotal).", value=host.mem_total_kib * 1024

@@ -115,8 +115,10 @@ class Features:
 
         kstack_offset is a per-CPU variable, or since 2026 a field of task_struct.
         """
-        present = btf.has("kstack_offset", KIND_VAR) or btf.find("task_struct.kstack_offset")
-        built = True if present else self.built_with("RANDOMIZE_KSTACK_OFFSET")
+        built = self.built_with("RANDOMIZE_KSTACK_OFFSET")
+        if built is None:  # a look through all of BTF takes 20 ms
+            known = btf.has("kstack_offset", KIND_VAR) or btf.find("task_struct.kstack_offset")
+            built = True if known else None
         if not built:
             return built
         chosen = self.command_line("randomize_kstack_offset")

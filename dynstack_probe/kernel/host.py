@@ -37,6 +37,12 @@ def memory_total_kib() -> int:
     return int(psutil.virtual_memory().total) // 1024
 
 
+def context_switches() -> int | None:
+    """Of the whole host since boot (/proc/stat)."""
+    found = re.search(r"^ctxt (\d+)$", Root().read("proc/stat") or "", re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
 def peak_rss_kib() -> int:
     """The most memory that this process has held (VmHWM)."""
     found = re.search(r"^VmHWM:\s*(\d+) kB", Root().read("proc/self/status") or "", re.MULTILINE)

@@ -20,6 +20,7 @@ REQUIRED_FIELDS = {
     "task_struct.nvcsw": "",
     "task_struct.nivcsw": "",
     "task_struct.start_boottime": "",
+    "task_struct.se.exec_start": "",
     "task_struct.cgroups": "the kernel was built without CONFIG_CGROUPS",
     "css_set.dfl_cgrp": "",
     "cgroup.kn": "",

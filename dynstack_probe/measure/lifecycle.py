@@ -202,6 +202,7 @@ class Sampler:
             growth_by_age=_numbers(raw, "growth"),
             reread=_number(raw, "reread"),
             uncounted_cgroups=_number(raw, "uncounted_cgroups"),
+            deepest_mark_bytes=_number(raw, "deepest_mark_bytes"),
         )
 
     def _read_lifecycle(self) -> Lifecycle:

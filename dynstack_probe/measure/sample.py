@@ -41,6 +41,7 @@ class Living:
     growth_by_age: tuple[int, ...]
     reread: int
     uncounted_cgroups: int = 0  # stacks whose cgroup did not fit into the map
+    deepest_mark_bytes: int = 0
 
     def stacks(self) -> int:
         """How many."""

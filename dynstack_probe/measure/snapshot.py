@@ -36,13 +36,28 @@ class Host:
 
 
 @dataclass(frozen=True)
+class KernelFacts:
+    """What a kernel was built and booted with, as far as it bears on stacks.
+
+    `config` holds CONFIG_ options that matter; random_offset says whether each system
+    call begins at a random stack offset (None: can't be told).
+    """
+
+    command_line: str = ""
+    config: Mapping[str, str] = field(default_factory=dict)
+    random_offset: bool | None = None
+
+
+@dataclass(frozen=True)
 class Stacks:
     """All stacks which the kernel counts and we could read, a column a fact.
 
     Columns, since a host may have a million: element i of each speaks of stack i.
     mark_bytes is the high-water mark, never 0; touched_pages and resident_pages are
     bitmaps whose bit p stands for page p, counted from the top, where a stack begins;
-    depth_bytes is the depth at the saved stack pointer, 0 for a task on a CPU.
+    depth_bytes is the depth at the saved stack pointer, 0 for a task on a CPU;
+    asleep_seconds since it last was on one. A capture holds no addresses: they are
+    the host's own, and tell where its kernel lies.
     """
 
     mark_bytes: Sequence[int]
@@ -54,9 +69,10 @@ class Stacks:
     tids: Sequence[int]
     tgids: Sequence[int]
     cgroup_ids: Sequence[int]
-    addresses: Sequence[int]
     switches: Sequence[int]
     start_boot_ns: Sequence[int]
+    asleep_seconds: Sequence[int]
+    addresses: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.mark_bytes)
@@ -123,6 +139,10 @@ class Snapshot:
     caveats: tuple[str, ...] = ()
     cgroup_paths: Mapping[int, str] = field(default_factory=dict)
     grown_kib: int | None = None  # nr_dynamic_stacks_faults, where the kernel has it
+    kernel: KernelFacts = KernelFacts()
+    taken_at: float = 0.0  # Unix time
+    boot_ns: int = 0  # CLOCK_BOOTTIME then
+    context_switches: int | None = None  # of the whole host since boot
 
     @property
     def base_kib(self) -> int:

@@ -5,23 +5,60 @@ from __future__ import annotations
 import os
 import time
 from array import array
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
+from typing import Self
 
 from dynstack_probe.errors import ProbeError, UnmeasurableError
-from dynstack_probe.kernel import cgroups, host
+from dynstack_probe.kernel import bpf, cgroups, host
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import RecordLayout, read_constants, read_layout
-from dynstack_probe.measure.snapshot import PAGE_BYTES, Cost, Coverage, Host, Snapshot, Stacks
+from dynstack_probe.measure.snapshot import (
+    PAGE_BYTES,
+    Cost,
+    Coverage,
+    Host,
+    KernelFacts,
+    Snapshot,
+    Stacks,
+)
 
 ITERATORS = [
     Iterator("tasks", "bpf_iter__task"),
     Iterator("idle", "bpf_iter__bpf_map_elem", map="cpus"),
 ]
 MAX_THREAD_SIZE = 16 * PAGE_BYTES  # MAX_STACK_PAGES of probes/high_water.h
+# What bears on how deep stacks get and whether they can be read.
+CONFIG_KEPT = tuple(
+    f"CONFIG_{name}"
+    for name in (
+        "VMAP_STACK",
+        "THREAD_INFO_IN_TASK",
+        "KASAN",
+        "KMSAN",
+        "UBSAN",
+        "LOCKDEP",
+        "FRAME_WARN",
+        "UNWINDER_FRAME_POINTER",
+        "UNWINDER_ORC",
+        "DEBUG_STACK_USAGE",
+        "KSTACK_ERASE",
+        "GCC_PLUGIN_STACKLEAK",
+        "RANDOMIZE_KSTACK_OFFSET",
+        "RANDOMIZE_KSTACK_OFFSET_DEFAULT",
+        "STACKPROTECTOR_STRONG",
+        "SHADOW_CALL_STACK",
+        "INIT_STACK_ALL_ZERO",
+        "PREEMPT",
+        "PREEMPT_DYNAMIC",
+        "PREEMPT_RT",
+        "CC_VERSION_TEXT",
+    )
+)
 _READ_BYTES = 1 << 16  # the kernel gives at most 32 KiB at a time
 
 
@@ -38,13 +75,56 @@ def read_iterator(fd: int) -> bytes:
         parts.append(part)
 
 
-def load(loader: Loader, btf_path: Path = VMLINUX) -> LoadedProbe:
-    """Load the probe for this kernel. Errors as Loader.load() and probe_macros()."""
-    with Btf(btf_path) as btf:
-        macros = probe_macros(btf)
-        iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
-    macros["POSSIBLE_CPUS"] = host.possible_cpus()
-    return loader.load(probes_dir() / "stack_scan.c", macros, iterators)
+class Scanner:
+    """The loaded probe: each pass is a Snapshot. Holds the privileges it was loaded with."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        features: Features,
+        btf_path: Path = VMLINUX,
+        changes: Mapping[str, int | None] | None = None,
+    ) -> None:
+        """Load the probe for this kernel. Errors as Loader.load() and probe_macros().
+
+        `changes` are macros to compile it with, None for one to leave out (for tests).
+        """
+        with Btf(btf_path) as btf:
+            macros = probe_macros(btf)
+            iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
+            self._kernel = _kernel_facts(features, btf)
+        macros["POSSIBLE_CPUS"] = host.possible_cpus()
+        changed = {**macros, **(changes or {})}
+        chosen = {name: value for name, value in changed.items() if value is not None}
+        self._features = features
+        self._probe = loader.load(probes_dir() / "stack_scan.c", chosen, iterators)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._probe.close()
+
+    def scan(self, *, with_cgroup_paths: bool = False) -> Snapshot:
+        """One pass over all stacks."""
+        fds = [bpf.create_iterator(link) for link in self._probe.links.values()]
+        try:
+            return _scan(fds, self._probe, self._features, self._kernel, with_cgroup_paths)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def check_machine(features: Features) -> None:
+    """Raise UnmeasurableError where no BPF program could read a stack."""
+    machine = os.uname().machine
+    if machine != "x86_64":
+        raise UnmeasurableError(f"{machine} stacks are not understood: run on x86-64")
+    if features.lockdown() == "confidentiality":
+        raise UnmeasurableError(
+            "the kernel is in lockdown mode confidentiality, in which BPF may not read"
+            " kernel memory: boot with lockdown=integrity or less"
+        )
 
 
 def take_snapshot(btf_path: Path = VMLINUX, *, with_cgroup_paths: bool = False) -> Snapshot:
@@ -52,24 +132,32 @@ def take_snapshot(btf_path: Path = VMLINUX, *, with_cgroup_paths: bool = False) 
 
     Raises UnmeasurableError, NotPermittedError or ProbeError, each saying why.
     """
-    machine = os.uname().machine
-    if machine != "x86_64":
-        raise UnmeasurableError(f"{machine} stacks are not understood: run on x86-64")
     features = Features()
-    if features.lockdown() == "confidentiality":
-        raise UnmeasurableError(
-            "the kernel is in lockdown mode confidentiality, in which BPF may not read"
-            " kernel memory: boot with lockdown=integrity or less"
-        )
-    with Loader() as loader, load(loader, btf_path) as probe:
-        return scan(probe, features, with_cgroup_paths=with_cgroup_paths)
+    check_machine(features)
+    with Loader() as loader, Scanner(loader, features, btf_path) as scanner:
+        return scanner.scan(with_cgroup_paths=with_cgroup_paths)
 
 
-def scan(probe: LoadedProbe, features: Features, *, with_cgroup_paths: bool = False) -> Snapshot:
-    """Read a freshly loaded probe: each of its iterators gives one pass."""
+def _kernel_facts(features: Features, btf: Btf) -> KernelFacts:
+    return KernelFacts(
+        command_line=(features.root.read("proc/cmdline") or "").strip(),
+        config={name: features.config[name] for name in CONFIG_KEPT if name in features.config},
+        random_offset=features.random_offset(btf),
+    )
+
+
+def _scan(
+    fds: Sequence[int],
+    probe: LoadedProbe,
+    features: Features,
+    kernel: KernelFacts,
+    with_cgroup_paths: bool,
+) -> Snapshot:
+    """One pass over these iterators, which end with it."""
     started = time.perf_counter()
-    raw = b"".join(read_iterator(fd) for fd in probe.iterators.values())
+    raw = b"".join(read_iterator(fd) for fd in fds)
     scan_seconds = time.perf_counter() - started
+    taken_at, boot_ns = time.time(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     refreshed = host.refresh_vmstat(features)
     records = _Records(raw)
@@ -106,6 +194,10 @@ def scan(probe: LoadedProbe, features: Features, *, with_cgroup_paths: bool = Fa
         caveats=tuple(_caveats(features, coverage)),
         cgroup_paths=cgroups.paths_by_id(stacks.cgroup_ids) if with_cgroup_paths else {},
         grown_kib=features.vmstat().get("nr_dynamic_stacks_faults"),
+        kernel=kernel,
+        taken_at=taken_at,
+        boot_ns=boot_ns,
+        context_switches=host.context_switches(),
     )
 
 
@@ -194,7 +286,8 @@ class _Records:
             tids=column("tid"),
             tgids=column("tgid"),
             cgroup_ids=column("cgroup_id"),
-            addresses=column("stack"),
             switches=column("switches"),
             start_boot_ns=column("start_boot_ns"),
+            asleep_seconds=array("I", (ns // 10**9 for ns in column("asleep_ns"))),
+            addresses=column("stack"),
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dynstack_probe.measure.snapshot import PAGE_BYTES, Host, Stacks
 from dynstack_probe.policy.models import Policy
-from dynstack_probe.policy.shapes import Shape, ShapeCounts
+from dynstack_probe.policy.shapes import Shape, ShapeCounts, shape_keys
 
 _PAGE_KIB = PAGE_BYTES // 1024
 
@@ -68,6 +69,12 @@ class Group:
     stacks: int
     base_kib: int
     dynamic_kib: int
+    worst_mark_bytes: int = 0
+
+    @property
+    def saving_ratio(self) -> float:
+        """1 - dynamic / base."""
+        return 1 - self.dynamic_kib / self.base_kib if self.base_kib else 0.0
 
 
 def estimate(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> Estimate:
@@ -110,15 +117,20 @@ def group_by(
     """
     thread_pages = host.thread_size_bytes // PAGE_BYTES
     shapes_of: dict[str | bytes, ShapeCounts] = {}
-    shapes = map(Shape, stacks.mark_pages(), stacks.touched_pages)
-    for name, shape in zip(names, shapes, strict=True):
-        shapes_of.setdefault(name, ShapeCounts())[shape] += 1
+    deepest: dict[str | bytes, int] = {}
+    keys = Counter(
+        zip(names, shape_keys(stacks, [policy.asleep_seconds]), stacks.mark_bytes, strict=True)
+    )
+    for (name, key, mark), count in keys.items():
+        shapes_of.setdefault(name, ShapeCounts())[Shape(*key)] += count
+        deepest[name] = max(mark, deepest.get(name, 0))
     groups = [
         Group(
             name=name,
             stacks=counts.total(),
             base_kib=counts.total() * host.thread_size_bytes // 1024,
             dynamic_kib=_dynamic_kib(policy, counts, thread_pages),
+            worst_mark_bytes=deepest[name],
         )
         for name, counts in shapes_of.items()
     ]

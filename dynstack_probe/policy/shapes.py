@@ -6,29 +6,83 @@ does not grow with the number of tasks.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from dynstack_probe.measure.snapshot import Stacks
+from dynstack_probe.measure.snapshot import PAGE_BYTES, Kind, Stacks
+
+_KIB_PER_PAGE = PAGE_BYTES // 1024
 
 
 class Shape(NamedTuple):
-    """How deep a stack has been.
+    """How deep a stack has been, and is.
 
     mark_pages: pages down to the high-water mark, at least 1. touched_pages: bitmap,
     bit p set if page p from the top holds anything but zero. inherited_pages: how many a
     grow-only kernel would have had mapped when the stack was handed out, from a task that
     had it before; 1 for a fresh stack, or where that was not seen.
+
+    depth_kib: down to the saved stack pointer, rounded up; 0 for a task on a CPU.
+    asleep_seconds: the largest of the thresholds asked for that it has been asleep.
     """
 
     mark_pages: int
     touched_pages: int
     inherited_pages: int = 1
+    depth_kib: int = 0
+    kind: int = Kind.USER
+    asleep_seconds: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether its task was on a CPU."""
+        return self.depth_kib == 0
+
+    @property
+    def depth_pages(self) -> int:
+        """Pages down to the saved stack pointer; 0 for a task on a CPU."""
+        return -(-self.depth_kib // _KIB_PER_PAGE)
 
 
 ShapeCounts = Counter[Shape]
 
 
-def count_shapes(stacks: Stacks) -> ShapeCounts:
-    """How many stacks have each shape."""
-    return Counter(map(Shape, stacks.mark_pages(), stacks.touched_pages))
+def shape_keys(stacks: Stacks, thresholds: Sequence[int] = ()) -> Iterator[tuple[int, ...]]:
+    """The fields of each stack's Shape, in order, as plain tuples.
+
+    Each column runs through a table of all its values by the interpreter's C loops: a
+    million stacks take a quarter of a second.
+    """
+    deepest = max((max(c, default=0) for c in (stacks.mark_bytes, stacks.depth_bytes)), default=0)
+    mark_pages = [max(1, -(-mark // PAGE_BYTES)) for mark in range(deepest + 1)]
+    depth_kib = [-(-depth // 1024) for depth in range(deepest + 1)]
+    fresh = (1,) * len(stacks)
+    return zip(
+        map(mark_pages.__getitem__, stacks.mark_bytes),
+        stacks.touched_pages,
+        fresh,
+        map(depth_kib.__getitem__, stacks.depth_bytes),
+        stacks.kinds,
+        _asleep(stacks.asleep_seconds, thresholds),
+        strict=True,
+    )
+
+
+def _asleep(seconds: Sequence[int], thresholds: Sequence[int]) -> Iterable[int]:
+    """For each the largest threshold that it reaches; 0 if none."""
+    steps = sorted({threshold for threshold in thresholds if threshold > 0})
+    if not steps:
+        return (0,) * len(seconds)
+    values = (0, *steps)
+    return (values[bisect_right(steps, asleep)] for asleep in seconds)
+
+
+def count_shapes(stacks: Stacks, thresholds: Sequence[int] = ()) -> ShapeCounts:
+    """How many stacks have each shape.
+
+    `thresholds`, seconds, are those of asleep_seconds that some policy asks about.
+    """
+    counts = Counter(shape_keys(stacks, thresholds))
+    return ShapeCounts({Shape(*key): count for key, count in counts.items()})

@@ -19,7 +19,7 @@ from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import Iterator as BpfIterator
 from dynstack_probe.loader import Loader, probes_dir
 from dynstack_probe.measure.snapshot import Kind, Snapshot, Stacks
-from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator, scan, take_snapshot
+from dynstack_probe.measure.stack_scan import Scanner, read_iterator, take_snapshot
 from tests.live.machine import sleepers, visible_threads
 
 BARE_ITERATOR = Path(__file__).with_name("bare_iterator.c")
@@ -94,17 +94,8 @@ def test_idle_tasks() -> None:
 
 def scan_with(**changes: int | None) -> Snapshot:
     """A scan by a probe compiled with other macros; None takes one away."""
-    with Btf() as btf:
-        macros = {**probe_macros(btf), "POSSIBLE_CPUS": host.possible_cpus()}
-    for name, value in changes.items():
-        macros.pop(name, None)
-        if value is not None:
-            macros[name] = value
-    with (
-        Loader() as loader,
-        loader.load(probes_dir() / "stack_scan.c", macros, ITERATORS) as probe,
-    ):
-        return scan(probe, Features())
+    with Loader() as loader, Scanner(loader, Features(), changes=changes) as scanner:
+        return scanner.scan()
 
 
 def idle_stacks(snapshot: Snapshot) -> set[tuple[bytes, int]]:
