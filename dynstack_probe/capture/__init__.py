@@ -1,0 +1,11 @@
+"""Snapshots in a file: the seam between measuring and all that follows.
+
+docs/capture-format.md describes the file, docs/capture.schema.json each of its lines.
+"""
+
+from __future__ import annotations
+
+from dynstack_probe.capture.reader import Capture, Frame, read_frames, read_last
+from dynstack_probe.capture.writer import CaptureWriter
+
+__all__ = ["Capture", "CaptureWriter", "Frame", "read_frames", "read_last"]

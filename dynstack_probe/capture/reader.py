@@ -1,0 +1,480 @@
+"""Read captures. What stands in them is hostile until checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dynstack_probe.capture.gzip_lines import DamagedError, gzip_lines
+from dynstack_probe.capture.lines import COLUMNS, FORMAT, MOST_STACKS, VERSION
+from dynstack_probe.errors import UsageError
+from dynstack_probe.measure.sample import GROWTH_AGES, Lifecycle
+from dynstack_probe.measure.snapshot import (
+    PAGE_BYTES,
+    Cost,
+    Coverage,
+    Host,
+    KernelFacts,
+    Snapshot,
+    Stacks,
+)
+
+_U64 = (1 << 64) - 1
+_EXACT = 1 << 53  # integers that any JSON reader keeps
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One snapshot, and what was counted since the capture began (None: nothing was)."""
+
+    snapshot: Snapshot
+    lifecycle: Lifecycle | None
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The last frame of a file, and how many it holds."""
+
+    path: Path
+    last: Frame
+    frames: int
+
+
+def read_last(
+    path: Path, *, partial: bool = False, columns: Collection[str] = tuple(COLUMNS)
+) -> Capture:
+    """The file's last snapshot. Parameters and errors as read_frames()."""
+    last: Frame | None = None
+    count = 0
+    for frame in read_frames(path, partial=partial, columns=columns):
+        last, count = frame, count + 1
+    if last is None:
+        raise UsageError(f"{path} holds no snapshot")
+    return Capture(path, last, count)
+
+
+def read_frames(
+    path: Path, *, partial: bool = False, columns: Collection[str] = tuple(COLUMNS)
+) -> Iterator[Frame]:
+    """Each snapshot in turn; with `partial` also of a damaged file, up to the damage.
+
+    Columns not asked for are not read, and hold zeros. Raises UsageError, one line that
+    names file and place, for whatever is wrong.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
+    frames = 0
+    with file:
+        parser = _Parser(frozenset(columns))
+        try:
+            for line in gzip_lines(file):
+                if line is not None:
+                    parser.take(line)
+                else:
+                    for frame in parser.member_end():
+                        frames += 1
+                        yield frame
+            parser.end()
+        except (DamagedError, _BadLineError, OSError) as error:
+            place = f"line {parser.line}: " if isinstance(error, _BadLineError) else ""
+            if not partial:
+                raise UsageError(f"{path}: {place}{error}{_advice(parser, frames)}") from None
+            for frame in parser.cut(f"{place}{error}"):
+                yield frame
+
+
+def _advice(parser: _Parser, frames: int) -> str:
+    return "; --partial reads what came before" if frames or parser.has_rows() else ""
+
+
+class _BadLineError(Exception):
+    """A line is not what it should be."""
+
+
+@dataclass
+class _Pending:
+    """A snapshot whose columns are still coming."""
+
+    frame: Frame
+    stacks: int
+    columns: dict[str, array[int]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    comms: list[bytes] = field(default_factory=list)
+    cgroups: list[tuple[int, str | None]] = field(default_factory=list)
+
+
+class _Parser:
+    """Takes lines, gives frames."""
+
+    def __init__(self, columns: Collection[str]) -> None:
+        self.line = 0
+        self._wanted = columns
+        self._host: Host | None = None
+        self._kernel = KernelFacts()
+        self._pending: _Pending | None = None
+        self._frames = 0
+        self._ended = False
+        self._skipped = {
+            f'{{"type":"stacks","column":"{name}"'.encode(): name
+            for name in COLUMNS
+            if name not in columns
+        }
+
+    def has_rows(self) -> bool:
+        """Whether some stacks of an unfinished snapshot are there."""
+        return self._pending is not None and min(self._lengths()) > 0
+
+    def take(self, raw: bytes) -> None:
+        """One line."""
+        self.line += 1
+        if self._ended:
+            raise _BadLineError("something follows the end")
+        if raw[:30].startswith(b'{"type":"stacks"') and self._pending is not None:
+            column = self._skipped.get(raw[: raw.find(b",", 25)])
+            if column is not None:
+                self._skip(column, raw)
+                return
+        line = _Object(_parse(raw), "line")
+        kind = line.text("type")
+        if self._host is None:
+            self._header(kind, line)
+        elif kind == "snapshot":
+            self._begin(line)
+        elif kind in ("stacks", "names"):
+            if self._pending is None:
+                raise _BadLineError(f"{kind} outside a snapshot")
+            (self._column if kind == "stacks" else self._names)(self._pending, line)
+        elif kind == "end":
+            if line.integer("snapshots", _EXACT) != self._frames or self._pending:
+                raise _BadLineError("it says that it ends, but snapshots are missing")
+            self._ended = True
+        else:
+            raise _BadLineError(f"unknown type {kind[:40]!a}")
+
+    def _header(self, kind: str, line: _Object) -> None:
+        if kind != FORMAT:
+            raise _BadLineError("this is no capture of dynstack-probe")
+        version = line.integer("version", _EXACT)
+        if version != VERSION:
+            raise _BadLineError(
+                f"version {version} of the format, made by {line.text('tool')[:60]!a}: this"
+                f" program reads version {VERSION}, a newer one may read it"
+            )
+        self._host = _host(line.object("host"))
+        self._kernel = _kernel(line.object("kernel"))
+
+    def _begin(self, line: _Object) -> None:
+        if self._pending is not None:
+            raise _BadLineError("a snapshot begins within another")
+        assert self._host is not None
+        stacks = line.integer("stacks", MOST_STACKS)
+        snapshot = Snapshot(
+            host=replace(self._host, cpus=line.integer("cpus", 1 << 16, 1)),
+            stacks=_no_stacks(),
+            coverage=_coverage(line.object("coverage")),
+            cost=_cost(line.object("cost")),
+            caveats=tuple(_texts(line.array("caveats"), "caveats")),
+            grown_kib=line.optional("grown_kib", line.integer),
+            kernel=self._kernel,
+            taken_at=line.number("taken_at"),
+            boot_ns=line.integer("boot_ns"),
+            context_switches=line.optional("context_switches", line.integer),
+        )
+        counted = line.optional("lifecycle", line.object)
+        lifecycle = None if counted is None else _lifecycle(counted)
+        self._pending = _Pending(Frame(snapshot, lifecycle), stacks)
+
+    def _names(self, pending: _Pending, line: _Object) -> None:
+        values = line.array("values")
+        of = line.text("of")
+        if of == "comms":
+            pending.comms += [_bytes(name) for name in _texts(values, "comms")]
+        elif of == "cgroups":
+            pending.cgroups += [_cgroup(value) for value in values]
+        else:
+            raise _BadLineError(f"names of unknown {of[:40]!a}")
+        if max(len(pending.comms), len(pending.cgroups)) > MOST_STACKS:
+            raise _BadLineError(f"more than {MOST_STACKS} names")
+
+    def _column(self, pending: _Pending, line: _Object) -> None:
+        name = line.text("column")
+        code, most = COLUMNS.get(name, ("", 0))
+        if not code:
+            return  # of a later tool: known ones suffice
+        if name in ("mark_bytes", "depth_bytes"):
+            most = pending.frame.snapshot.host.thread_size_bytes
+        try:
+            values = array(code, line.array("values"))
+        except (TypeError, OverflowError):
+            raise _BadLineError(f"{name}: holds what is no whole number in range") from None
+        if values and max(values) > most:
+            raise _BadLineError(f"{name}: {max(values)} is more than {most}")
+        self._advance(pending, name, len(values))
+        pending.columns.setdefault(name, array(code)).extend(values)
+
+    def _skip(self, name: str, raw: bytes) -> None:
+        assert self._pending is not None
+        self._advance(self._pending, name, raw.count(b",") - 1)
+
+    def _advance(self, pending: _Pending, name: str, count: int) -> None:
+        total = pending.counts.get(name, 0) + count
+        if total > pending.stacks:
+            raise _BadLineError(f"{name}: more than the {pending.stacks} stacks announced")
+        pending.counts[name] = total
+
+    def _lengths(self) -> list[int]:
+        assert self._pending is not None
+        return [self._pending.counts.get(name, 0) for name in COLUMNS]
+
+    def member_end(self) -> Iterator[Frame]:
+        """Give the snapshot that was begun, which must be whole."""
+        if self._pending is None:
+            return
+        for name, length in zip(COLUMNS, self._lengths(), strict=True):
+            if length != self._pending.stacks:
+                raise _BadLineError(
+                    f"{name} has {length} values, announced were {self._pending.stacks}"
+                )
+        pending, self._pending = self._pending, None
+        self._frames += 1
+        yield _finished(pending, pending.stacks, self._wanted)
+
+    def end(self) -> None:
+        """After the last line."""
+        if not self._ended:
+            raise DamagedError("it ends before its last line")
+
+    def cut(self, why: str) -> Iterator[Frame]:
+        """What there is of the snapshot in which the damage lies."""
+        if self._pending is None:
+            return
+        rows = min(self._lengths())
+        if not rows:
+            return
+        try:
+            frame = _finished(self._pending, rows, self._wanted)
+        except _BadLineError:
+            return  # damaged in what every row needs
+        snapshot = frame.snapshot
+        missing = self._pending.stacks - rows
+        yield replace(
+            frame,
+            snapshot=replace(
+                snapshot,
+                coverage=replace(snapshot.coverage, read=rows),
+                caveats=(
+                    *snapshot.caveats,
+                    f"The capture is damaged: {missing} of {self._pending.stacks} stacks are lost"
+                    f" ({why}).",
+                ),
+            ),
+        )
+
+
+def _finished(pending: _Pending, rows: int, wanted: Collection[str]) -> Frame:
+    """The snapshot with its first `rows` stacks."""
+
+    def column(name: str) -> array[int]:
+        code = COLUMNS[name][0]
+        if name not in wanted:
+            return array(code, bytes(rows * array(code).itemsize))
+        values = pending.columns.get(name, array(code))
+        return values if len(values) == rows else values[:rows]
+
+    def named(name: str, names: list[_T], nothing: _T) -> list[_T]:
+        places = column(name)
+        if name not in wanted:
+            return [nothing] * rows
+        if rows and max(places) >= len(names):
+            raise _BadLineError(f"{name}: {max(places)} has no name")
+        return list(map(names.__getitem__, places))
+
+    numbers = {name: column(name) for name in COLUMNS if name not in ("comms", "cgroups")}
+    stacks = Stacks(
+        **numbers,
+        comms=named("comms", pending.comms, b""),
+        cgroup_ids=array("Q", named("cgroups", [number for number, _ in pending.cgroups], 0)),
+    )
+    paths = {number: path for number, path in pending.cgroups if path is not None}
+    snapshot = replace(pending.frame.snapshot, stacks=stacks, cgroup_paths=paths)
+    return replace(pending.frame, snapshot=snapshot)
+
+
+def _no_stacks() -> Stacks:
+    names = {name: () for name in COLUMNS if name not in ("cgroups", "comms")}
+    return Stacks(**names, comms=(), cgroup_ids=())
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _BadLineError("is no JSON") from None
+
+
+class _Object:
+    """A JSON object whose fields are asked for by type."""
+
+    def __init__(self, value: Any, name: str) -> None:
+        if not isinstance(value, dict):
+            raise _BadLineError(f"{name} is no object")
+        self._value = value
+
+    def _get(self, name: str, *kinds: type) -> Any:
+        value = self._value.get(name)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise _BadLineError(f"{name} is missing or of the wrong type")
+        return value
+
+    def text(self, name: str) -> str:
+        """A string of at most 4096 characters."""
+        value: str = self._get(name, str)
+        if len(value) > 4096:
+            raise _BadLineError(f"{name} is too long")
+        return value
+
+    def integer(self, name: str, most: int = _U64, least: int = 0) -> int:
+        """A whole number within bounds."""
+        value: int = self._get(name, int)
+        if not least <= value <= most:
+            raise _BadLineError(f"{name}: {str(value)[:30]} is not within {least} and {most}")
+        return value
+
+    def number(self, name: str) -> float:
+        """A finite number, not negative."""
+        value: float = self._get(name, int, float)
+        if not (0 <= value <= _EXACT and math.isfinite(value)):
+            raise _BadLineError(f"{name} is no sensible number")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        value: bool = self._get(name, bool)
+        return value
+
+    def array(self, name: str) -> list[Any]:
+        """Of anything."""
+        value: list[Any] = self._get(name, list)
+        return value
+
+    def object(self, name: str) -> _Object:
+        """Another object."""
+        return _Object(self._value.get(name), name)
+
+    def optional(self, name: str, get: Callable[[str], _T]) -> _T | None:
+        """None where it is null or missing."""
+        return None if self._value.get(name) is None else get(name)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """All fields."""
+        return iter(self._value.items())
+
+
+def _texts(values: list[Any], name: str) -> list[str]:
+    if not all(isinstance(value, str) and len(value) <= 4096 for value in values):
+        raise _BadLineError(f"{name} holds what is no text")
+    return values
+
+
+def _bytes(name: str) -> bytes:
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise _BadLineError("a name holds half a character") from None
+
+
+def _cgroup(value: Any) -> tuple[int, str | None]:
+    match value:
+        case [int(number), None | str() as path] if 0 <= number <= _U64:
+            if path is None or len(path) <= 4096:
+                return number, path
+    raise _BadLineError("a cgroup is no pair of number and path")
+
+
+def _host(line: _Object) -> Host:
+    thread_size = line.integer("thread_size_bytes", 1 << 16, PAGE_BYTES)
+    if thread_size % PAGE_BYTES:
+        raise _BadLineError("thread_size_bytes is no multiple of a page")
+    if line.integer("page_size_bytes") != PAGE_BYTES:
+        raise _BadLineError(f"page_size_bytes is not {PAGE_BYTES}")
+    return Host(
+        cpu_model=line.text("cpu_model"),
+        cpus=line.integer("cpus", 1 << 16, 1),
+        kernel_release=line.text("kernel_release"),
+        thread_size_bytes=thread_size,
+        mem_total_kib=line.integer("mem_total_kib", _EXACT, 1),
+    )
+
+
+def _kernel(line: _Object) -> KernelFacts:
+    config = dict(line.object("config").items())
+    _texts(list(config.values()), "config")
+    return KernelFacts(line.text("command_line"), config, line.optional("random_offset", line.flag))
+
+
+def _coverage(line: _Object) -> Coverage:
+    return Coverage(
+        read=line.integer("read", _EXACT),
+        unreadable=line.integer("unreadable", _EXACT),
+        kernel_stacks=line.optional("kernel_stacks", line.integer),
+        kernel_stack_kib=line.optional("kernel_stack_kib", line.integer),
+        refreshed=line.flag("refreshed"),
+        erased=line.integer("erased", _EXACT),
+        boot_idle_mark_bytes=line.optional("boot_idle_mark_bytes", line.integer),
+    )
+
+
+def _cost(line: _Object) -> Cost:
+    return Cost(
+        line.number("child_start_seconds"),
+        line.number("compile_seconds"),
+        line.number("load_seconds"),
+        line.number("scan_seconds"),
+        line.integer("child_peak_rss_kib", _EXACT),
+    )
+
+
+def _lifecycle(line: _Object) -> Lifecycle:
+    def counts(name: str, most: int) -> tuple[int, ...]:
+        values = line.array(name)
+        if len(values) > most or not all(_is_count(value) for value in values):
+            raise _BadLineError(f"{name} is no list of counts")
+        return tuple(values)
+
+    exited: dict[tuple[int, int], int] = {}
+    for row in line.array("exited")[:4096]:
+        match row:
+            case [int(mark), int(inherited), count] if (
+                1 <= mark <= 16 and 1 <= inherited <= 16 and _is_count(count)
+            ):
+                exited[mark, inherited] = count
+            case _:
+                raise _BadLineError("exited is no list of mark, inherited pages, count")
+    lost = dict(line.object("lost").items())
+    if len(lost) > 64 or not all(_is_count(value) for value in lost.values()):
+        raise _BadLineError("lost is no list of counts")
+    return Lifecycle(
+        created=line.integer("created"),
+        reused=line.integer("reused"),
+        exited=exited,
+        skipped=counts("skipped", 16),
+        growth_by_age=counts("growth_by_age", len(GROWTH_AGES)),
+        lost=lost,
+        runs=line.integer("runs"),
+        run_seconds=line.number("run_seconds"),
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _U64
+
+
+__all__ = ["Capture", "Frame", "read_frames", "read_last"]

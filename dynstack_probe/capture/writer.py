@@ -1,0 +1,173 @@
+"""Write captures: gzip'd lines of JSON, one gzip member a snapshot."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, Self
+
+from dynstack_probe import __version__
+from dynstack_probe.capture.lines import CHUNK, COLUMNS, FORMAT, LONGEST_LINE, VERSION
+from dynstack_probe.errors import UsageError
+from dynstack_probe.measure.sample import Lifecycle
+from dynstack_probe.measure.snapshot import Snapshot, Stacks
+
+_LEVEL = 6
+_NAMES = LONGEST_LINE // (4096 * len("\\u0000")) - 1
+
+
+class CaptureWriter:
+    """Writes FILE.part, which close() names FILE: so FILE is whole or is not there.
+
+    After each snapshot the part on disk can be read (with --partial), should the machine
+    die before the end.
+    """
+
+    def __init__(self, path: Path, *, force: bool = False, anonymized: bool = False) -> None:
+        """Raises UsageError if the folder can't be written or FILE exists, without `force`."""
+        self._path, self._force, self._anonymized = path, force, anonymized
+        self._snapshots = 0
+        try:
+            descriptor, name = tempfile.mkstemp(
+                prefix=f"{path.name}.", suffix=".part", dir=path.parent
+            )
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(descriptor, 0o666 & ~umask)
+        except OSError as error:
+            raise UsageError(f"can't write {path}: {error.strerror}") from error
+        self._part = Path(name)
+        self._file: IO[bytes] = os.fdopen(descriptor, "wb")
+
+    @property
+    def part(self) -> Path:
+        """Where it is until the end."""
+        return self._part
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def add(self, snapshot: Snapshot, lifecycle: Lifecycle | None = None) -> None:
+        """One more snapshot, and what was counted since the capture began."""
+        lines: list[Mapping[str, Any]] = []
+        if not self._snapshots:
+            lines.append(_header(snapshot, self._anonymized))
+        comms, comm_of = _numbered(snapshot.stacks.comms)
+        cgroups, cgroup_of = _numbered(snapshot.stacks.cgroup_ids)
+        lines.append(_snapshot(snapshot, lifecycle))
+        lines += _names("comms", [_text(comm) for comm in comms])
+        lines += _names("cgroups", [[n, snapshot.cgroup_paths.get(n)] for n in cgroups])
+        self._member(lines, _columns(snapshot.stacks, comm_of, cgroup_of))
+        self._snapshots += 1
+
+    def close(self) -> None:
+        """Write the end and give the file its name. Raises UsageError if that is taken."""
+        self._member([{"type": "end", "snapshots": self._snapshots}], ())
+        self._file.close()
+        try:
+            if self._force:
+                self._part.replace(self._path)
+            else:
+                os.link(self._part, self._path)  # unlike a rename, fails if it exists
+                self._part.unlink()
+        except FileExistsError:
+            raise UsageError(
+                f"{self._path} exists: the capture is in {self._part}; or use --force"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"can't write {self._path}: {error.strerror}") from error
+
+    def abandon(self) -> None:
+        """After a failure: what holds a snapshot stays as FILE.part, all else goes."""
+        self._file.close()
+        if not self._snapshots:
+            self._part.unlink(missing_ok=True)
+
+    def _member(
+        self, lines: Iterable[Mapping[str, Any]], columns: Iterable[Mapping[str, Any]]
+    ) -> None:
+        try:
+            with gzip.GzipFile(
+                filename="", fileobj=self._file, mode="wb", compresslevel=_LEVEL, mtime=0
+            ) as member:
+                for line in (*lines, *columns):
+                    text = json.dumps(line, separators=(",", ":"), allow_nan=False)
+                    member.write(text.encode("ascii") + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UsageError(f"can't write {self._part}: {error.strerror}") from error
+
+
+def _numbered(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
+    """The different values, and for each place which of them it holds."""
+    number: dict[Any, int] = {}
+    places = [number.setdefault(value, len(number)) for value in values]
+    return list(number), places
+
+
+def _text(name: bytes) -> str:
+    """Any bytes as a string that JSON can hold (PEP 383)."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _header(snapshot: Snapshot, anonymized: bool) -> Mapping[str, Any]:
+    return {
+        "type": FORMAT,
+        "version": VERSION,
+        "tool": f"dynstack-probe {__version__}",
+        "anonymized": anonymized,
+        "host": asdict(snapshot.host),
+        "kernel": asdict(snapshot.kernel),
+    }
+
+
+def _snapshot(snapshot: Snapshot, lifecycle: Lifecycle | None) -> Mapping[str, Any]:
+    counted = None
+    if lifecycle is not None:
+        counted = asdict(lifecycle)
+        counted["exited"] = [
+            [mark, inherited, count] for (mark, inherited), count in lifecycle.exited.items()
+        ]
+    cost = asdict(snapshot.cost)
+    del cost["native_output"]
+    return {
+        "type": "snapshot",
+        "taken_at": snapshot.taken_at,
+        "boot_ns": snapshot.boot_ns,
+        "stacks": len(snapshot.stacks),
+        "cpus": snapshot.host.cpus,
+        "context_switches": snapshot.context_switches,
+        "grown_kib": snapshot.grown_kib,
+        "coverage": asdict(snapshot.coverage),
+        "cost": cost,
+        "caveats": list(snapshot.caveats),
+        "lifecycle": counted,
+    }
+
+
+def _names(of: str, values: Sequence[Any]) -> Iterable[Mapping[str, Any]]:
+    """Lines of names, each well below LONGEST_LINE: a path has 4096 bytes at most."""
+    for start in range(0, len(values), _NAMES):
+        yield {"type": "names", "of": of, "values": values[start : start + _NAMES]}
+
+
+def _columns(
+    stacks: Stacks, comm_of: Sequence[int], cgroup_of: Sequence[int]
+) -> Iterable[Mapping[str, Any]]:
+    for start in range(0, len(stacks), CHUNK):
+        for name in COLUMNS:
+            column = {"comms": comm_of, "cgroups": cgroup_of}.get(name)
+            values = getattr(stacks, name) if column is None else column
+            yield {"type": "stacks", "column": name, "values": list(values[start : start + CHUNK])}
