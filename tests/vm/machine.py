@@ -97,7 +97,7 @@ class Kernel(NamedTuple):
         return self.folder / "config"
 
     def modules(self) -> list[Path]:
-        """Those that mount 9p, in the order in which they must be loaded."""
+        """Those asked for, in the order in which they must be loaded."""
         return sorted((self.folder / "modules").iterdir())
 
 
@@ -126,21 +126,21 @@ def check_host() -> None:
         raise UnavailableError(f"no {QEMU} here: apt-get install qemu-system-x86")
 
 
-def get_kernel(series: str) -> Kernel:
+def get_kernel(series: str, modules: tuple[str, ...] = MODULES) -> Kernel:
     """The newest kernel of that series (as "6.12") which Debian 12 has, or the one in the cache.
 
-    Raises UnavailableError.
+    With these modules. Raises UnavailableError.
     """
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / series
+    folder = cache / (series if modules == MODULES else "-".join((series, *modules)))
     with locked(cache):
         if not (cache / "busybox").exists() or not folder.exists():
             _update(cache)
         if not (cache / "busybox").exists():
             _fill_busybox(cache)
         if not folder.exists():
-            _fill_kernel(cache, series)
+            _fill_kernel(cache, series, modules, folder)
     return Kernel((folder / "release").read_text(), folder)
 
 
@@ -150,7 +150,7 @@ def _fill_busybox(cache: Path) -> None:
         (unpacked / "bin/busybox").rename(cache / "busybox")
 
 
-def _fill_kernel(cache: Path, series: str) -> None:
+def _fill_kernel(cache: Path, series: str, modules: tuple[str, ...], folder: Path) -> None:
     package, version = newest_kernel(_apt(cache, "apt-cache", "show", "linux-image-amd64"), series)
     with _unpacked(cache, f"{package}={version}") as unpacked:
         release = package.removeprefix("linux-image-")
@@ -158,10 +158,10 @@ def _fill_kernel(cache: Path, series: str) -> None:
         (fresh / "modules").mkdir(parents=True)
         (unpacked / f"boot/vmlinuz-{release}").rename(fresh / "vmlinuz")
         (unpacked / f"boot/config-{release}").rename(fresh / "config")
-        for number, (name, content) in enumerate(modules_in_order(unpacked)):
+        for number, (name, content) in enumerate(modules_in_order(unpacked, modules)):
             (fresh / f"modules/{number:02}-{name}.ko").write_bytes(content)
         (fresh / "release").write_text(release)
-        fresh.rename(cache / series)
+        fresh.rename(folder)
 
 
 def newest_kernel(stanzas: str, series: str) -> tuple[str, str]:
@@ -178,8 +178,8 @@ def newest_kernel(stanzas: str, series: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def modules_in_order(unpacked: Path) -> Iterator[tuple[str, bytes]]:
-    """MODULES and what they depend on, each after what it needs, decompressed."""
+def modules_in_order(unpacked: Path, modules: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    """These and what they depend on, each after what it needs, decompressed."""
     files = {
         path.name.partition(".")[0].replace("-", "_"): path for path in unpacked.rglob("*.ko*")
     }
@@ -198,7 +198,7 @@ def modules_in_order(unpacked: Path) -> Iterator[tuple[str, bytes]]:
             yield from visit(needed.replace("-", "_"))
         yield name, content
 
-    for name in MODULES:
+    for name in modules:
         yield from visit(name)
 
 
@@ -209,7 +209,7 @@ def _unpacked(cache: Path, package: str) -> Iterator[Path]:
         folder = Path(name)
         _apt(cache, "apt-get", "download", package, folder=folder)
         (deb,) = folder.glob("*.deb")
-        _run(["dpkg-deb", "-x", str(deb), str(folder)], cwd=folder)
+        run(["dpkg-deb", "-x", str(deb), str(folder)], cwd=folder)
         yield folder
 
 
@@ -219,13 +219,13 @@ def _update(cache: Path) -> None:
     apt = cache / "apt"
     for folder in ("lists/partial", "cache/archives/partial"):
         (apt / folder).mkdir(parents=True, exist_ok=True)
-    (apt / "sources.list").write_text(_sources())
+    (apt / "sources.list").write_text(sources())
     (apt / "status").touch()
     # without this apt-get takes a failed download of a list for a warning
     _apt(cache, "apt-get", "update", "-o", "APT::Update::Error-Mode=any")
 
 
-def _sources() -> str:
+def sources() -> str:
     """A sources.list for SUITES, from the mirrors that this machine itself uses."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)"],
@@ -262,10 +262,10 @@ def _apt(cache: Path, *command: str, folder: Path | None = None) -> str:
         "Acquire::Retries": 3,
     }
     options = [f"-o{key}={value}" for key, value in settings.items()]
-    return _run([command[0], "-qq", *options, *command[1:]], cwd=folder or cache)
+    return run([command[0], "-qq", *options, *command[1:]], cwd=folder or cache)
 
 
-def _run(command: list[str], cwd: Path) -> str:
+def run(command: list[str], cwd: Path) -> str:
     """What it prints. Raises UnavailableError with the first line that it complained of."""
     try:
         result = subprocess.run(
@@ -286,10 +286,10 @@ def _run(command: list[str], cwd: Path) -> str:
     return result.stdout
 
 
-def initramfs(kernel: Kernel, parts: list[str]) -> bytes:
-    """A root that mounts this machine's and runs guest.py in it."""
+def initramfs(kernel: Kernel, init: str) -> bytes:
+    """A first root with busybox and the kernel's modules, and this script as its PID 1."""
     files = {
-        "init": INIT.replace("@PARTS@", " ".join(parts)).encode(),
+        "init": init.encode(),
         "bin/busybox": (cache_folder() / "busybox").read_bytes(),
         f"boot/config-{kernel.release}": kernel.config.read_bytes(),
     }
@@ -323,17 +323,12 @@ def boot(kernel: Kernel, smp: str, parts: list[str]) -> dict[str, Any]:
         console, facts, ramdisk = (folder / f for f in ("console", "facts", "initramfs"))
         console.touch()
         facts.touch()
-        ramdisk.write_bytes(initramfs(kernel, parts))
+        ramdisk.write_bytes(initramfs(kernel, INIT.replace("@PARTS@", " ".join(parts))))
         command = [
-            # one thread for all CPUs: with several, QEMU 7.2 was seen to run a breakpoint which
-            # the kernel had already patched away (int3 in a static branch), and it panicked
-            *("nice", QEMU, "-accel", "tcg,thread=single", "-machine", "q35", "-cpu", "max"),
-            *("-smp", smp, "-m", str(MEMORY_MIB), "-nodefaults", "-display", "none"),
-            *("-no-reboot", "-kernel", str(kernel.image), "-initrd", str(ramdisk)),
-            *("-append", "console=ttyS0 panic=-1 loglevel=4"),
-            *("-serial", f"file:{console}", "-serial", f"file:{facts}"),
-            *_share("root", Path("/")),
-            *_share("checkout", ROOT),
+            *emulator(kernel, smp, ramdisk, console),
+            *("-serial", f"file:{facts}"),
+            *share("root", Path("/")),
+            *share("checkout", ROOT),
         ]
         started = time.monotonic()
         try:
@@ -347,27 +342,45 @@ def boot(kernel: Kernel, smp: str, parts: list[str]) -> dict[str, Any]:
             )
         except subprocess.TimeoutExpired as error:
             why = f"did not end within {error.timeout:g} s"
-            raise _failure(kernel, smp, why, console) from error
+            raise failure(kernel, smp, why, console) from error
         if result.returncode:
             why = f"could not run: {QEMU} says: {result.stderr.strip()}"
-            raise _failure(kernel, smp, why, console)
+            raise failure(kernel, smp, why, console)
         try:
             noted: dict[str, Any] = json.loads(facts.read_bytes())
         except ValueError as error:
-            raise _failure(kernel, smp, "ended without a result", console) from error
+            raise failure(kernel, smp, "ended without a result", console) from error
         return {**noted, "seconds": time.monotonic() - started}
 
 
-def _share(tag: str, path: Path) -> tuple[str, str]:
-    # a comma in QEMU's options is doubled
-    where = str(path).replace(",", ",,")
+def emulator(kernel: Kernel, smp: str, ramdisk: Path, console: Path) -> list[str]:
+    """The command that boots it, with its console in a file and no other device yet."""
+    return [
+        # one thread for all CPUs: with several, QEMU 7.2 was seen to run a breakpoint which
+        # the kernel had already patched away (int3 in a static branch), and it panicked
+        *("nice", QEMU, "-accel", "tcg,thread=single", "-machine", "q35", "-cpu", "max"),
+        *("-smp", smp, "-m", str(MEMORY_MIB), "-nodefaults", "-display", "none"),
+        *("-no-reboot", "-kernel", str(kernel.image), "-initrd", str(ramdisk)),
+        *("-append", "console=ttyS0 panic=-1 loglevel=4"),
+        *("-serial", f"file:{console}"),
+    ]
+
+
+def quoted(path: Path) -> str:
+    """A path in one of QEMU's options, where a comma is doubled."""
+    return str(path).replace(",", ",,")
+
+
+def share(tag: str, path: Path) -> tuple[str, str]:
+    """A folder of this machine, read-only, over 9p."""
     return (
         "-virtfs",
-        f"local,path={where},mount_tag={tag},security_model=none,readonly=on,multidevs=remap",
+        f"local,path={quoted(path)},mount_tag={tag},security_model=none,readonly=on,multidevs=remap",
     )
 
 
-def _failure(kernel: Kernel, smp: str, why: str, console: Path) -> GuestError:
+def failure(kernel: Kernel, smp: str, why: str, console: Path) -> GuestError:
+    """What to raise when a machine does not do its work."""
     text = console.read_text(errors="replace")
     text = re.sub(r"\x1b[\[c]?[0-9;?]*[A-Za-z]?|\r", "", text)
     end = "\n".join(text.splitlines()[-CONSOLE_LINES_SHOWN:])
