@@ -10,9 +10,13 @@ SYSTEM_PACKAGES := python3 python3-venv python3-bpfcc
 BPFTOOL := $(shell . /etc/os-release 2>/dev/null; \
 	[ "$$ID" = ubuntu ] && echo linux-tools-common linux-tools-generic || echo bpftool)
 TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-psutil python3-rich \
-	lintian man-db systemd prometheus stress-ng openssl qemu-system-x86 debian-archive-keyring
+	lintian man-db systemd prometheus stress-ng openssl qemu-system-x86 debian-archive-keyring \
+	mmdebstrap e2fsprogs
 
-.PHONY: estimate test vm-test lint format bench deb clean
+# Compiled loops, and what a user would otherwise run.
+BENCH_PACKAGES := gcc libc6-dev bpfcc-tools bpftrace prometheus-node-exporter
+
+.PHONY: estimate test vm-test lint format bench soak dashboards deb clean
 
 estimate: .venv/.installed
 	@$(SUDO) .venv/bin/dynstack-probe estimate
@@ -20,7 +24,8 @@ estimate: .venv/.installed
 test: .venv/.installed-dev .venv/.test-packages
 	@$(SUDO) .venv/bin/python -m pytest
 
-# Debian's 6.1 and 6.12 kernels in QEMU, downloaded into a cache and never installed.
+# Debian's 6.1 and 6.12 kernels in QEMU, and the package under a real systemd there;
+# downloaded into a cache and never installed.
 vm-test: .venv/.installed-dev .venv/.test-packages
 	@$(SUDO) env DYNSTACK_VM=all .venv/bin/python -m pytest tests/vm
 
@@ -35,9 +40,21 @@ format: .venv/.installed-dev
 	.venv/bin/ruff format .
 	.venv/bin/clang-format -i $(shell find probes tests -name '*.[ch]')
 
-bench: .venv/.installed-dev
+# About 20 minutes on a machine that does nothing else.
+bench: .venv/.installed-dev .venv/.bench-packages
 	@$(SUDO) .venv/bin/python tests/bench/estimate_bench.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/serve_bench.py docs/performance.md
+	@$(SUDO) .venv/bin/python tests/bench/daemon_bench.py docs/performance.md
+	@$(SUDO) .venv/bin/python tests/bench/million.py docs/performance.md
+	@$(SUDO) .venv/bin/python tests/bench/faults_bench.py docs/performance.md
+
+# Half an hour of fork storms.
+soak: .venv/.installed-dev .venv/.test-packages
+	@$(SUDO) .venv/bin/python tests/bench/soak.py docs/performance.md --minutes 30
+
+# grafana/dashboards/*.json from grafana/generate
+dashboards: .venv/.installed-dev
+	.venv/bin/python -m grafana.generate
 
 deb:
 	@$(call need,python3 python3-typer)
@@ -62,6 +79,10 @@ clean:
 
 .venv/.test-packages: .venv/.installed Makefile
 	@$(call need,$(TEST_PACKAGES))
+	@touch $@
+
+.venv/.bench-packages: .venv/.installed Makefile
+	@$(call need,$(BENCH_PACKAGES))
 	@touch $@
 
 # Installs what is missing of a list of Debian packages; asks apt for nothing else.

@@ -55,7 +55,7 @@ struct lifecycle_counters {
 	u64 created;
 	u64 reused;	  /* of those: on a stack that a task had before, from the cache */
 	u64 unread;	  /* exited, but the stack could not be read */
-	u64 unremembered; /* exited stacks that did not fit into the map of stacks */
+	u64 unremembered; /* living stacks whose inherited pages another's exit made us forget */
 	u64 exited[64];
 	u64 skipped[8]; /* exited stacks with page p below the mark all zero */
 	u64 growth[6];	/* tasks deepened by a page since the last scan, by age at exit */
@@ -74,9 +74,9 @@ struct living_counters {
 	u64 uncounted_cgroups; /* stacks whose cgroup did not fit into the map */
 	u64 boot_idle_mark_bytes;
 	u64 deepest_mark_bytes; /* of all stacks in stacks[] */
-	u64 stack_bytes;       /* THREAD_SIZE; 0 if no stack had to be read */
-	u64 last_pass_boot_ns; /* when the pass before this one ended: kept by user space */
-	u64 ended_boot_ns;     /* when the task iterator came to its end; 0 if it did not */
+	u64 stack_bytes;	/* THREAD_SIZE; 0 if no stack had to be read */
+	u64 last_pass_boot_ns;	/* when the pass before this one ended: kept by user space */
+	u64 ended_boot_ns;	/* when the task iterator came to its end; 0 if it did not */
 };
 
 /* Living stacks of one cgroup by pages held under a grow-only policy. */
@@ -90,6 +90,72 @@ struct page_fault_counters {
 	u64 user;
 	u64 kernel;
 	u64 unused[6];
+};
+
+/* stack_fault.context: where a task was when its stack first used a further page. */
+#define CONTEXT_SYSCALL 0
+#define CONTEXT_FORK_RETURN 1 /* on its way from its creation to user mode */
+#define CONTEXT_EXCEPTION 2   /* a page fault or interrupt of user mode */
+#define CONTEXT_EXIT 3
+#define CONTEXT_KTHREAD 4
+#define CONTEXT_WORKER 5 /* a user task that never leaves the kernel: io_uring, vhost */
+#define CONTEXT_IDLE 6
+
+/* stack_fault.flags */
+#define FAULT_IA32 1   /* a 32-bit system call */
+#define FAULT_LATE 2   /* found by a pass, not when it left the kernel */
+#define FAULT_HIDDEN 4 /* with CHECK_WINDOW: the window alone would not have shown it */
+
+/* A stack that first used one or more further pages; see stack_faults.c. */
+struct stack_fault {
+	u64 stack; /* lowest address */
+	u64 cgroup_id;
+	u64 start_boot_ns; /* task creation, CLOCK_BOOTTIME */
+	u64 found_boot_ns;
+	u32 tid;
+	u32 tgid;
+	u32 context;
+	u32 syscall; /* pt_regs.orig_ax; all ones: none */
+	u32 flags;
+	u32 mark_bytes;
+	u32 pages_before; /* down to the mark that was known */
+	u32 touched_pages;
+	char comm[16];
+};
+
+/* What stack_faults.c counts on one CPU; fills a cache line. */
+struct fault_counters {
+	u64 syscalls;  /* that ended */
+	u64 lost;      /* records that did not fit into the ring buffer */
+	u64 adopted;   /* tasks whose first sight was a system call's end */
+	u64 untracked; /* looks at a stack that fitted nowhere */
+	u64 unread;
+	u64 unused[3];
+};
+
+/* One sample of call_paths.c. The stack follows it, from sp up to its top. */
+#define SAMPLED_FRAMES 64
+
+struct path_sample {
+	u64 frames[64];	 /* the interrupted ip, then return addresses, innermost first */
+	u64 depth_bytes; /* from the top of the stack to sp */
+	u64 cgroup_id;
+	u32 frame_count;
+	u32 tid;
+	u32 tgid;
+	u32 kind;
+	u32 flags;	  /* FAULT_IA32 */
+	u32 copied_bytes; /* depth_bytes, or 0 where the stack could not be read */
+	char comm[16];
+};
+
+/* What call_paths.c counts on one CPU; fills a cache line. */
+struct sample_counters {
+	u64 taken;     /* all samples, of idle and user time too */
+	u64 in_kernel; /* of those: on a task's kernel stack */
+	u64 deep;      /* of those: deeper than asked for */
+	u64 lost;      /* that did not fit into the ring buffer */
+	u64 unused[4];
 };
 
 #endif

@@ -20,27 +20,28 @@ BPF_F_TABLE("array", u32, struct living_counters, living, 1, BPF_F_MMAPABLE);
 
 BPF_F_TABLE("hash", u64, struct cgroup_counters, cgroups, MAX_CGROUPS, BPF_F_NO_PREALLOC);
 
+/* Stacks lie this far apart in one stretch of addresses, so that caches which take their
+ * slot from the address rarely have two stacks share one. */
+#define STACK_STRIDE 32768
+
 /*
  * What is known of a stack by its address: one that its task has left, which may lie in
- * the kernel's cache, or a living one that was handed out with more than one page.
+ * the kernel's cache, or a living one that was handed out with more than one page. A
+ * direct-mapped cache: a hash map costs each fork and exit 1 us more.
  */
 struct known_stack {
-	u64 vm; /* with `page`, tells a cached stack from a new one at its address */
+	u64 stack; /* 0: this slot knows nothing */
+	u64 vm;	   /* with `page`, tells a cached stack from a new one at its address */
 	u64 page;
 	u32 held_pages;
 	u32 left; /* its task has exited */
 };
 
-#ifdef VMAP_FREE_TRACEPOINT
-BPF_F_TABLE("hash", u64, struct known_stack, known_stacks, MAX_KNOWN_STACKS, BPF_F_NO_PREALLOC);
-#else
-/* Nobody tells us when an address is given up: the oldest are forgotten. */
-BPF_TABLE("lru_hash", u64, struct known_stack, known_stacks, MAX_KNOWN_STACKS);
-#endif
+BPF_ARRAY(known_stacks, struct known_stack, KNOWN_SLOTS);
 
 /*
- * What the last pass saw of a task. A direct-mapped cache: stacks lie 32 KiB apart in one
- * stretch of addresses, so two rarely share a slot, and if they do one is read again.
+ * What the last pass saw of a task. A direct-mapped cache too: of two in one slot one is
+ * read again.
  */
 struct last_seen {
 	u64 task; /* start time and stack, mixed */
@@ -53,7 +54,6 @@ struct last_seen {
 };
 
 BPF_ARRAY(seen, struct last_seen, SEEN_SLOTS);
-#define STACK_STRIDE 32768
 
 #ifdef RECORD_EVENTS
 /* For tests: every event, so that its counting can be done again by other means. */
@@ -133,6 +133,11 @@ static __always_inline u32 seen_slot(u64 stack)
 	return stack / STACK_STRIDE % SEEN_SLOTS;
 }
 
+static __always_inline u32 known_slot(u64 stack)
+{
+	return stack / STACK_STRIDE % KNOWN_SLOTS;
+}
+
 static __always_inline u64 seen_tag(u64 stack, u64 start_boot_ns)
 {
 	return stack ^ start_boot_ns << 20 ^ start_boot_ns >> 44;
@@ -156,36 +161,54 @@ static __always_inline bool has_deepened(struct last_seen *before, u64 tag, u32 
 	return start_boot_ns > last_pass_boot_ns && mark_pages > 1;
 }
 
+/* Every 16th event is timed for all: reading the clock twice is a tenth of its cost. */
+#define TIMED_EVENTS 16
+
+static __always_inline u64 event_begins(struct lifecycle_counters *c)
+{
+	return __sync_fetch_and_add(&c->runs, 1) % TIMED_EVENTS ? 0 : bpf_ktime_get_ns();
+}
+
+static __always_inline void event_ends(struct lifecycle_counters *c, u64 began)
+{
+	if (began)
+		__sync_fetch_and_add(&c->run_ns, (bpf_ktime_get_ns() - began) * TIMED_EVENTS);
+}
+
 int on_new_task(struct raw_args *ctx)
 {
-	u64 began = bpf_ktime_get_ns();
 	u64 task = ctx->args[0];
 	u32 cpu = bpf_get_smp_processor_id();
 	struct lifecycle_counters *c = lifecycle.lookup(&cpu);
 	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
-	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+	u32 slot = known_slot(stack);
+	struct known_stack *known = known_stacks.lookup(&slot);
 
-	if (!c)
+	if (!c || !known)
 		return 0;
+	u64 began = event_begins(c);
 	__sync_fetch_and_add(&c->created, 1);
-	record(1, stack, vm, first_page_of(vm), 0);
-	struct known_stack *known = known_stacks.lookup(&stack);
-	if (known && known->vm == vm && known->page == first_page_of(vm)) {
-		__sync_fetch_and_add(&c->reused, 1);
-		known->left = 0;
-		if (known->held_pages == 1)
-			known_stacks.delete(&stack);
-	} else if (known) { /* another stack at its address */
-		known_stacks.delete(&stack);
+#ifdef RECORD_EVENTS
+	u64 recorded_vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+	record(1, stack, recorded_vm, first_page_of(recorded_vm), 0);
+#endif
+	if (known->stack == stack) {
+		u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+		if (known->vm == vm && known->page == first_page_of(vm)) {
+			__sync_fetch_and_add(&c->reused, 1);
+			known->left = 0;
+			if (known->held_pages == 1)
+				known->stack = 0;
+		} else { /* another stack at its address */
+			known->stack = 0;
+		}
 	}
-	__sync_fetch_and_add(&c->runs, 1);
-	__sync_fetch_and_add(&c->run_ns, bpf_ktime_get_ns() - began);
+	event_ends(c, began);
 	return 0;
 }
 
 int on_exit(struct raw_args *ctx)
 {
-	u64 began = bpf_ktime_get_ns();
 	u64 task = ctx->args[0];
 	u32 zero = 0;
 	u32 cpu = bpf_get_smp_processor_id();
@@ -196,6 +219,7 @@ int on_exit(struct raw_args *ctx)
 
 	if (!c || !s || !pass)
 		return 0;
+	u64 began = event_begins(c);
 	struct stack_record *r = &s->record;
 	r->flags = 0;
 	r->stack = PEEK(u64, task, TASK_STRUCT_STACK);
@@ -212,8 +236,11 @@ int on_exit(struct raw_args *ctx)
 	}
 
 	u32 inherited = 1;
-	struct known_stack *known = known_stacks.lookup(&stack);
-	if (known && !known->left && known->vm == vm)
+	u32 known_at = known_slot(stack);
+	struct known_stack *known = known_stacks.lookup(&known_at);
+	if (!known)
+		return 0;
+	if (known->stack == stack && !known->left && known->vm == vm)
 		inherited = known->held_pages;
 	u32 mark = mark_pages_of(touched);
 	u32 shape = shape_of(mark, inherited);
@@ -230,12 +257,14 @@ int on_exit(struct raw_args *ctx)
 			__sync_fetch_and_add(&c->growth[bucket], 1);
 	}
 
-	struct known_stack leaves = {
-	    .vm = vm, .page = page, .held_pages = mark > inherited ? mark : inherited, .left = 1};
-	if (known_stacks.update(&stack, &leaves))
+	if (known->stack && known->stack != stack && !known->left)
 		__sync_fetch_and_add(&c->unremembered, 1);
-	__sync_fetch_and_add(&c->runs, 1);
-	__sync_fetch_and_add(&c->run_ns, bpf_ktime_get_ns() - began);
+	known->vm = vm;
+	known->page = page;
+	known->held_pages = mark > inherited ? mark : inherited;
+	known->left = 1;
+	known->stack = stack;
+	event_ends(c, began);
 	return 0;
 }
 
@@ -245,8 +274,12 @@ int on_vmap_free(struct raw_args *ctx)
 {
 	u64 stack = ctx->args[0];
 
+	u32 slot = known_slot(stack);
+	struct known_stack *known = known_stacks.lookup(&slot);
+
 	record(3, stack, 0, 0, 0);
-	known_stacks.delete(&stack);
+	if (known && known->stack == stack)
+		known->stack = 0;
 	return 0;
 }
 #endif
@@ -334,8 +367,10 @@ int bpf_iter__task(struct task_iter *ctx)
 		pass->stack_bytes = r->stack_bytes;
 		touched = r->touched_pages;
 		if (!known_task) {
-			struct known_stack *known = known_stacks.lookup(&stack);
-			inherited = known && !known->left && known->vm == forget(s, (u64)vm)
+			u32 known_at = known_slot(stack);
+			struct known_stack *known = known_stacks.lookup(&known_at);
+			inherited = known && known->stack == stack && !known->left &&
+					    known->vm == forget(s, (u64)vm)
 					? known->held_pages
 					: 1;
 		}

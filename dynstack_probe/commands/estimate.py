@@ -13,7 +13,7 @@ import typer
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dynstack_probe.measure.snapshot import Snapshot
     from dynstack_probe.policy import Policy
@@ -33,6 +33,7 @@ class By(enum.StrEnum):
 
     comm = "comm"
     cgroup = "cgroup"
+    container = "container"
     kind = "kind"
 
 
@@ -46,6 +47,11 @@ BASE(kb) is what its kernel stacks hold now, Dynamic(kb) what they would hold.
   sudo dynstack-probe estimate
   sudo dynstack-probe estimate --policy rfc-v1 --policy static-8k
   sudo dynstack-probe estimate --by cgroup --format csv --output stacks.csv
+  sudo dynstack-probe estimate --depths
+  dynstack-probe estimate a.dsp b.dsp c.dsp
+
+With captures (see `record`) it reads those, needs no privileges, and prints a row each
+and a total; of a series it takes the last snapshot.
 
 Dynamic(kb) errs low: under the RFC a freed stack keeps its grown pages for the next
 task, which one scan cannot see. Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel
@@ -54,33 +60,83 @@ can't be measured, 4 not permitted (CAP_BPF and CAP_PERFMON are needed).
 
 
 def choose_policies(names: Sequence[str]) -> list[Policy]:
-    """The built-in policies of these names, each once; UsageError for an unknown one."""
+    """Built-in policies by name, and those described by *.toml files; each once.
+
+    Raises UsageError for what is unknown, unreadable or wrong.
+    """
     from dynstack_probe.policy import BUILT_IN
 
+    chosen: dict[str, Policy] = {}
     for name in names:
-        if name not in BUILT_IN:
+        if name.endswith(".toml"):
+            policy = _read_policy(Path(name))
+            if policy.name in BUILT_IN:
+                raise UsageError(f"{name}: name: {policy.name} is built in, choose another")
+        elif name in BUILT_IN:
+            policy = BUILT_IN[name]
+        else:
             known = ", ".join(BUILT_IN)
-            raise UsageError(f"unknown policy {name!r}: choose from {known}")
-    return [BUILT_IN[name] for name in dict.fromkeys(names)]
+            raise UsageError(f"unknown policy {name!r}: choose from {known}, or a .toml file")
+        chosen[policy.name] = policy
+    return list(chosen.values())
 
 
-def build_report(snapshot: Snapshot, policies: Sequence[Policy], by: str | None) -> EstimateReport:
+def _read_policy(path: Path) -> Policy:
+    import tomllib
+
+    from dynstack_probe.policy import policy_from
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(1 << 16).decode()
+        return policy_from(tomllib.loads(text))
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
+    except ValueError as error:  # of TOML, of UTF-8, or of a key
+        raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def build_report(
+    snapshot: Snapshot,
+    policies: Sequence[Policy],
+    by: str | None,
+    *,
+    source: str = "This host",
+    with_depths: bool = False,
+) -> EstimateReport:
     """Apply the policies; the first is the headline and the groups' one."""
     from dynstack_probe.measure.grouping import group_names
-    from dynstack_probe.policy import count_shapes, estimate, group_by
-    from dynstack_probe.report.model import EstimateReport
+    from dynstack_probe.measure.roles import roles
+    from dynstack_probe.policy import (
+        count_shapes,
+        depths_by_role,
+        estimate,
+        group_by,
+        random_offset_price,
+        shift_curve,
+    )
+    from dynstack_probe.report.model import DepthDetails, EstimateReport
 
-    shapes = count_shapes(snapshot.stacks)
-    groups = None
+    stacks = snapshot.stacks
+    shapes = count_shapes(stacks, [policy.asleep_seconds for policy in policies])
+    groups = details = None
     if by is not None:
-        names = group_names(snapshot, by)
-        groups = group_by(policies[0], snapshot.stacks, names, snapshot.host)
+        groups = group_by(policies[0], stacks, group_names(snapshot, by), snapshot.host)
+    if with_depths:
+        details = DepthDetails(
+            depths_by_role(stacks, roles(stacks.kinds, stacks.comms)),
+            random_offset_price(stacks),
+            snapshot.kernel.random_offset,
+            shift_curve(stacks, snapshot.host.thread_size_bytes),
+        )
     return EstimateReport(
         snapshot=snapshot,
         shapes=shapes,
         estimates=[estimate(policy, shapes, snapshot.host) for policy in policies],
         by=by,
         groups=groups,
+        source=source,
+        details=details,
     )
 
 
@@ -99,15 +155,39 @@ def render(report: EstimateReport, form: Format) -> str:
     return as_table.render(report)
 
 
+def render_many(reports: Sequence[EstimateReport], form: Format) -> str:
+    """A row a capture, and their total."""
+    if form is Format.json:
+        from dynstack_probe.report import as_json
+
+        return as_json.render_many(reports)
+    if form is Format.csv:
+        from dynstack_probe.report import as_csv
+
+        return as_csv.render_many(reports)
+    from dynstack_probe.report import as_table
+
+    return as_table.render_many(reports)
+
+
 def command(
+    captures: list[Path] = typer.Argument(
+        None, metavar="[CAPTURE]...", help="Files made by `record`, instead of this host."
+    ),
     policy: list[str] = typer.Option(
         ["rfc-v1"],
         "--policy",
         metavar="NAME",
-        help="Allocator model: rfc-v1, static-8k, static-12k. Repeat to compare.",
+        help="Allocator model, or a .toml file; `policies` lists them. Repeat to compare.",
     ),
     form: Format = typer.Option(Format.table, "--format", help="How to print."),
     by: Optional[By] = typer.Option(None, "--by", help="Group stacks as well."),  # noqa: UP045
+    depths: bool = typer.Option(
+        False, "--depths", help="Depth ever and now, by role; price of the random offset."
+    ),
+    partial: bool = typer.Option(
+        False, "--partial", help="Read a damaged capture up to the damage."
+    ),
     output: Optional[Path] = typer.Option(  # noqa: UP045
         None, "--output", "-o", help="Write to this file instead of the terminal."
     ),
@@ -124,15 +204,34 @@ def command(
 
     policies = choose_policies(policy)
     check_writable(output, force)
+    chosen_by = by.value if by else None
+    if captures:
+        if len(captures) > 1 and (by or depths):
+            raise UsageError("--by and --depths are for one capture")
+        reports = [
+            build_report(snapshot, policies, chosen_by, source=name, with_depths=depths)
+            for name, snapshot in read_captures(captures, partial)
+        ]
+        text = render(reports[0], form) if len(reports) == 1 else render_many(reports, form)
+        write(text, output, force)
+        return
 
     from dynstack_probe.measure.stack_scan import take_snapshot
 
-    snapshot = take_snapshot(btf, with_cgroup_paths=by is By.cgroup)
+    snapshot = take_snapshot(btf, with_cgroup_paths=by in (By.cgroup, By.container))
     scanned = time.perf_counter()
-    report = build_report(snapshot, policies, by.value if by else None)
+    report = build_report(snapshot, policies, chosen_by, with_depths=depths)
     write(render(report, form), output, force)
     if verbose:
         print(explain_cost(snapshot, time.perf_counter() - scanned), file=sys.stderr)
+
+
+def read_captures(paths: Sequence[Path], partial: bool) -> Iterator[tuple[str, Snapshot]]:
+    """Each file's name and last snapshot. Raises UsageError for what can't be read."""
+    from dynstack_probe.capture import read_last
+
+    for path in paths:
+        yield path.name, read_last(path, partial=partial).last.snapshot
 
 
 def explain_cost(snapshot: Snapshot, render_seconds: float) -> str:

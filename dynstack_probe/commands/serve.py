@@ -9,9 +9,9 @@ import typer
 
 HELP = """Serve this host's estimate and its stacks' lifecycle to Prometheus.
 
-Counts every task that is created or exits, scans the living every 15 seconds, and
-answers at http://127.0.0.1:10016/metrics. Privileges are needed at start only: once
-the probes are loaded every capability is dropped.
+Counts every task that is created or exits, scans the living every 15 seconds (less often
+where there are very many), and answers at http://127.0.0.1:10016/metrics. Privileges are
+needed at start only: once the probes are loaded every capability is dropped.
 
 \b
   sudo dynstack-probe serve

@@ -13,7 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dynstack_probe import __version__
-from dynstack_probe.exporter.containers import short_name
+from dynstack_probe.measure.containers import short_name
 from dynstack_probe.measure.page_faults import PageFaults
 from dynstack_probe.measure.sample import GROWTH_AGES, Sample
 from dynstack_probe.measure.snapshot import PAGE_BYTES
@@ -108,6 +108,11 @@ class HostCollector(Collector):
             "Living tasks whose measured mark is deeper than the policy's stack.",
             labels=["policy"],
         )
+        over_exited = CounterMetricFamily(
+            "dynstack_policy_over_limit_exited_tasks",
+            "Exited tasks whose measured mark was deeper than the policy's stack.",
+            labels=["policy"],
+        )
         faults = CounterMetricFamily(
             "dynstack_policy_faults",
             "Modelled: stack faults of the living, and of those that exited since the start.",
@@ -124,7 +129,8 @@ class HostCollector(Collector):
             labels=["policy"],
         )
         living = shape_counts(sample.living.all_shapes())
-        everything = living + shape_counts(sample.lifecycle.exited)
+        exited = shape_counts(sample.lifecycle.exited)
+        everything = living + exited
         skipped = [
             a + b for a, b in zip(sample.living.skipped, sample.lifecycle.skipped, strict=True)
         ]
@@ -134,6 +140,8 @@ class HostCollector(Collector):
             stack_bytes.add_metric([name], now.dynamic_kib * 1024)
             reserve.add_metric([name], now.reserve_kib * 1024)
             over.add_metric([name], now.over_limit_tasks)
+            ended = estimate(policy, exited, sample.host)
+            over_exited.add_metric([name], ended.over_limit_tasks)
             if not isinstance(policy, GrowOnly):
                 continue
             grown = estimate(policy, everything, sample.host).faults.max
@@ -143,7 +151,7 @@ class HostCollector(Collector):
             mapped.add_metric([name], self._rising(f"pages {name}", grown))
             reused = sum(policy.avoided_pages(s) * n for s, n in everything.items())
             avoided.add_metric([name], self._rising(f"avoided {name}", reused))
-        yield from (stack_bytes, reserve, over, faults, mapped, avoided)
+        yield from (stack_bytes, reserve, over, over_exited, faults, mapped, avoided)
 
     def _of_cgroups(self, sample: Sample) -> Iterable[Metric]:
         measured = GaugeMetricFamily(

@@ -11,16 +11,31 @@ from dynstack_probe.errors import UsageError
 from dynstack_probe.exporter.web import parse_address
 from dynstack_probe.policy import BUILT_IN, Policy
 
+SCAN_CPU_RATIO = 0.0005
+SHORTEST_PAUSE_SECONDS = 15.0
+LONGEST_PAUSE_SECONDS = 300.0
+
 
 @dataclass(frozen=True)
 class Config:
-    """How to serve. `listen` and `page_faults` need a restart to change."""
+    """How to serve. `listen` and `page_faults` need a restart to change.
+
+    Without interval_seconds scans are 15 seconds apart, or further where there are so many
+    tasks that they would take more than SCAN_CPU_RATIO of one CPU.
+    """
 
     listen: str = "127.0.0.1:10016"
-    interval_seconds: float = 15.0
+    interval_seconds: float | None = None
     policies: tuple[str, ...] = ("rfc-v1",)
     top_cgroups: int = 20
     page_faults: bool = True
+
+    def pause_seconds(self, scan_cpu_seconds: float) -> float:
+        """From one scan to the next, if they take that much CPU time each."""
+        if self.interval_seconds is not None:
+            return self.interval_seconds
+        within_budget = scan_cpu_seconds / SCAN_CPU_RATIO
+        return min(max(SHORTEST_PAUSE_SECONDS, within_budget), LONGEST_PAUSE_SECONDS)
 
     def chosen_policies(self) -> list[Policy]:
         """The policies themselves."""
@@ -63,8 +78,13 @@ def _complaint(key: str, value: Any) -> str | None:
     if key == "policies":
         if not (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
             return "must be a list of names"
-        unknown = [name for name in value if name not in BUILT_IN]
-        return f"unknown policy {unknown[0]!r}: {', '.join(BUILT_IN)}" if unknown else None
+        served = [name for name, policy in BUILT_IN.items() if policy.marks_suffice]
+        unknown = [name for name in value if name not in served]
+        if not unknown:
+            return None
+        if unknown[0] in BUILT_IN:
+            return f"{unknown[0]} needs each task's depth now: `record` and `policies` know it"
+        return f"unknown policy {unknown[0]!r}: {', '.join(served)}"
     if key == "top_cgroups":
         good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1000
         return None if good else "must be a whole number from 0 to 1000"

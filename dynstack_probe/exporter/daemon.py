@@ -67,6 +67,8 @@ class Daemon:
         if options.textfile is not None:
             textfile.check(options.textfile)
         self._sample: Sample | None = None
+        # The first scan reads all stacks and so says nothing of what later ones take.
+        self._pause_seconds = self._config.pause_seconds(0.0)
         self._cgroup_paths: Mapping[int, str] = {}
         self._page_faults: PageFaultCounter | None = None
         self._registry = CollectorRegistry()
@@ -114,7 +116,7 @@ class Daemon:
         return 0
 
     def _loop(self, sampler: Sampler) -> None:
-        due = time.monotonic() + self._config.interval_seconds
+        due = time.monotonic() + self._pause_seconds
         watchdog = sd_notify.watchdog_interval_seconds()
         while True:
             # The watchdog hears from this thread only: a scan that hangs trips it.
@@ -126,9 +128,11 @@ class Daemon:
             elif received is not None:
                 return
             if time.monotonic() >= due:
+                began = time.thread_time()
                 self._scan(sampler)
+                self._pause_seconds = self._config.pause_seconds(time.thread_time() - began)
                 sd_notify.status(self._status())
-                due = max(due + self._config.interval_seconds, time.monotonic())
+                due = max(due + self._pause_seconds, time.monotonic())
 
     def _scan(self, sampler: Sampler) -> None:
         sample = sampler.take()
@@ -164,7 +168,7 @@ class Daemon:
 
     def _is_healthy(self) -> bool:
         sample = self._sample
-        patience = STALE_INTERVALS * self._config.interval_seconds
+        patience = STALE_INTERVALS * self._pause_seconds
         return sample is not None and time.time() - sample.taken_at < patience
 
     def _estimate(self, sample: Sample) -> Estimate:

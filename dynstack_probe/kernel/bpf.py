@@ -60,10 +60,12 @@ def map_items(
         if error.errno != errno.ENOENT:  # that is how it says: these were the last
             raise
     (count,) = struct.unpack_from("=I", attributes.raw, 32)
+    # Views: `.raw` would copy all of a buffer for each element.
+    key, value = memoryview(keys), memoryview(values)
     return [
         (
-            keys.raw[i * key_bytes : (i + 1) * key_bytes],
-            values.raw[i * value_bytes : (i + 1) * value_bytes],
+            key[i * key_bytes : (i + 1) * key_bytes].tobytes(),
+            value[i * value_bytes : (i + 1) * value_bytes].tobytes(),
         )
         for i in range(count)
     ]

@@ -22,3 +22,13 @@ def short_name(path: str) -> str:
         runtime = {"libpod_parent": "podman", "docker": "docker"}.get(folder[1], "containerd")
         return f"{runtime}:{folder[2]}"
     return path
+
+
+def container_of(path: str) -> str | None:
+    """`docker:0123456789ab` if the path, or one above it, is a container's cgroup."""
+    while path not in ("", "/"):
+        name = short_name(path)
+        if name != path:
+            return name
+        path = path.rpartition("/")[0]
+    return None

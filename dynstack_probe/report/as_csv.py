@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from dynstack_probe.report.model import EstimateReport
 from dynstack_probe.report.text import printable, spreadsheet_safe
 
 POLICY_COLUMNS = (
+    "source",
     "cpu_model",
     "cpus",
     "kernel_release",
@@ -27,42 +29,64 @@ POLICY_COLUMNS = (
     "kernel_stacks",
     "missed",
 )
-GROUP_COLUMNS = ("policy", "by", "name", "stacks", "base_kib", "dynamic_kib")
+GROUP_COLUMNS = (
+    *("policy", "by", "name", "stacks", "base_kib", "dynamic_kib"),
+    *("saving_ratio", "worst_mark_bytes"),
+)
 
 
 def render(report: EstimateReport) -> str:
     """CSV with a header line. Names that look like a formula get a leading quote."""
+    return render_many([report]) if report.groups is None else _render_groups(report)
+
+
+def render_many(reports: Sequence[EstimateReport]) -> str:
+    """A row a capture and policy."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    host, coverage = report.snapshot.host, report.snapshot.coverage
-    if report.groups is not None:
-        writer.writerow(GROUP_COLUMNS)
-        policy = report.estimates[0].policy
-        for group in report.groups:
-            name = spreadsheet_safe(printable(group.name))
-            writer.writerow(
-                (policy, report.by, name, group.stacks, group.base_kib, group.dynamic_kib)
-            )
-        return buffer.getvalue()
     writer.writerow(POLICY_COLUMNS)
-    for estimate in report.estimates:
+    for report in reports:
+        host, coverage = report.snapshot.host, report.snapshot.coverage
+        for estimate in report.estimates:
+            writer.writerow(
+                (
+                    spreadsheet_safe(printable(report.source)),
+                    spreadsheet_safe(printable(host.cpu_model)),
+                    host.cpus,
+                    printable(host.kernel_release),
+                    estimate.policy,
+                    estimate.stacks,
+                    estimate.base_kib,
+                    estimate.dynamic_kib,
+                    estimate.reserve_kib,
+                    f"{estimate.saving_ratio:.6f}",
+                    f"{estimate.saving_with_reserve_ratio:.6f}",
+                    f"{estimate.saving_of_ram_ratio:.9f}",
+                    *estimate.faults,
+                    estimate.over_limit_tasks,
+                    coverage.kernel_stacks,
+                    coverage.missed,
+                )
+            )
+    return buffer.getvalue()
+
+
+def _render_groups(report: EstimateReport) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(GROUP_COLUMNS)
+    policy = report.estimates[0].policy
+    for group in report.groups or ():
         writer.writerow(
             (
-                spreadsheet_safe(printable(host.cpu_model)),
-                host.cpus,
-                printable(host.kernel_release),
-                estimate.policy,
-                estimate.stacks,
-                estimate.base_kib,
-                estimate.dynamic_kib,
-                estimate.reserve_kib,
-                f"{estimate.saving_ratio:.6f}",
-                f"{estimate.saving_with_reserve_ratio:.6f}",
-                f"{estimate.saving_of_ram_ratio:.9f}",
-                *estimate.faults,
-                estimate.over_limit_tasks,
-                coverage.kernel_stacks,
-                coverage.missed,
+                policy,
+                report.by,
+                spreadsheet_safe(printable(group.name)),
+                group.stacks,
+                group.base_kib,
+                group.dynamic_kib,
+                f"{group.saving_ratio:.6f}",
+                group.worst_mark_bytes,
             )
         )
     return buffer.getvalue()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from dynstack_probe.measure.snapshot import Kind
 from dynstack_probe.policy import Estimate
-from dynstack_probe.report.model import EstimateReport
+from dynstack_probe.report.model import DepthDetails, EstimateReport, totals_of
 from dynstack_probe.report.text import printable
 
 SCHEMA_VERSION = 1
@@ -35,6 +37,8 @@ def document(report: EstimateReport) -> dict[str, Any]:
     kthreads = kinds[Kind.KTHREAD] + kinds[Kind.IDLE]
     result: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
+        "source": printable(report.source),
+        "taken_at": snapshot.taken_at,
         "host": {
             "cpu_model": printable(host.cpu_model),
             "cpus": host.cpus,
@@ -79,6 +83,8 @@ def document(report: EstimateReport) -> dict[str, Any]:
     }
     if snapshot.grown_kib is not None:
         result["measured"]["nr_dynamic_stacks_faults_kib"] = snapshot.grown_kib
+    if report.details is not None:
+        result["depths"] = _details(report.details)
     if report.groups is not None:
         result["groups_by"] = report.by
         result["groups_policy"] = report.estimates[0].policy
@@ -88,12 +94,39 @@ def document(report: EstimateReport) -> dict[str, Any]:
                 "stacks": group.stacks,
                 "base_kib": group.base_kib,
                 "dynamic_kib": group.dynamic_kib,
+                "saving_ratio": group.saving_ratio,
+                "worst_mark_bytes": group.worst_mark_bytes,
             }
             for group in report.groups
         ]
     return result
 
 
+def _details(details: DepthDetails) -> dict[str, Any]:
+    price = details.offset_price
+    return {
+        "by_role": [asdict(row) for row in details.by_role],
+        "random_offset": {
+            "active": details.random_offset,
+            "user_stacks": price.user_stacks,
+            "pages_low": price.low_pages,
+            "pages_high": price.high_pages,
+        },
+        "shift_curve": [asdict(point) for point in details.curve],
+    }
+
+
 def render(report: EstimateReport) -> str:
     """JSON text, one trailing newline. Task names are escaped as in every output."""
     return json.dumps(document(report), indent=2, ensure_ascii=False) + "\n"
+
+
+def render_many(reports: Sequence[EstimateReport]) -> str:
+    """One document a capture, and the total of each policy."""
+    totals = [asdict(total) for total in totals_of(reports)]
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "captures": [document(report) for report in reports],
+        "total": totals,
+    }
+    return json.dumps(result, indent=2, ensure_ascii=False) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -14,7 +14,8 @@ from rich.text import Text
 
 from dynstack_probe.measure.snapshot import Kind
 from dynstack_probe.policy import Estimate, Group
-from dynstack_probe.report.model import EstimateReport
+from dynstack_probe.policy.depths import QUANTILES
+from dynstack_probe.report.model import DepthDetails, EstimateReport, totals_of
 from dynstack_probe.report.rfc_table import QUOTED
 from dynstack_probe.report.text import percent, printable, small_percent
 
@@ -23,7 +24,10 @@ GROUPS_SHOWN = 15
 DEEPEST_SHOWN = 5
 
 
-def _console(colour: bool) -> Console:
+def console_for(colour: bool | None) -> Console:
+    """Writes to a buffer; None: in colour where standard output is a terminal."""
+    if colour is None:
+        colour = sys.stdout.isatty()
     return Console(
         file=io.StringIO(),
         width=WIDTH,  # on a narrower terminal lines wrap, and no figure is cut
@@ -37,7 +41,7 @@ def _console(colour: bool) -> Console:
     )
 
 
-def _grid(first: str, numbers: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+def grid(first: str, numbers: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table whose first column gives way where a line is too long, and no figure."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False)
     table.add_column(first, overflow="ellipsis", no_wrap=True)
@@ -56,9 +60,9 @@ def _headline(report: EstimateReport) -> Table:
     host = report.snapshot.host
     rows: list[Sequence[str | Text]] = []
     for estimate in report.estimates:
-        label = f"This host: {printable(host.cpu_model)}"
+        label = f"{printable(report.source)}: {printable(host.cpu_model)}"
         if len(report.estimates) > 1 or estimate.policy != "rfc-v1":
-            label = f"This host, {estimate.policy}"
+            label = f"{printable(report.source)}, {estimate.policy}"
         rows.append(
             (
                 Text(label, style="bold"),
@@ -77,7 +81,7 @@ def _headline(report: EstimateReport) -> Table:
         )
         for row in QUOTED
     ]
-    return _grid("CPU", ("#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"), rows)
+    return grid("CPU", ("#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"), rows)
 
 
 def _reserve(estimate: Estimate, cpus: int) -> str:
@@ -169,14 +173,54 @@ def _deepest(report: EstimateReport) -> Table:
         (Text(printable(comm)), str(tid), kind.label, str(mark))
         for comm, tid, mark, kind in report.deepest(DEEPEST_SHOWN)
     ]
-    return _grid("Deepest tasks", ("tid", "kind", "mark, bytes"), rows)
+    return grid("Deepest tasks", ("tid", "kind", "mark, bytes"), rows)
+
+
+def _bytes(values: Mapping[str, int]) -> Sequence[str]:
+    return [str(values[name]) if name in values else "-" for name in QUANTILES]
+
+
+def _depths(details: DepthDetails) -> Iterable[Table | str]:
+    rows: list[Sequence[str | Text]] = []
+    for row in details.by_role:
+        rows.append((Text(f"{row.role}, ever"), str(row.stacks), *_bytes(row.ever)))
+        rows.append((Text("  now, asleep"), str(row.sleeping), *_bytes(row.now)))
+    yield grid("Depth in bytes", ("#Stacks", *QUANTILES), rows)
+    yield ""
+    yield from _random_offset(details)
+    yield ""
+    points = [
+        (
+            Text(f"{point.shift_bytes:+d}" if point.shift_bytes else "as it is"),
+            str(point.dynamic_kib),
+            percent(point.saving_ratio),
+            str(point.over_limit_tasks),
+        )
+        for point in details.curve
+        if point.shift_bytes % 256 == 0
+    ]
+    yield grid("Every stack deeper by", ("Dynamic(kb)", "Saving", "over THREAD_SIZE"), points)
+
+
+def _random_offset(details: DepthDetails) -> Iterable[str]:
+    price = details.offset_price
+    state = {True: "on", False: "off", None: "can't be told"}[details.random_offset]
+    yield f"Random stack offset (RANDOMIZE_KSTACK_OFFSET): {state} on this kernel"
+    if details.random_offset is not False:
+        yield (
+            f"  {price.low_pages:.0f} to {price.high_pages} pages of {price.user_stacks} user"
+            " stacks are used only because of it:"
+        )
+        yield "  the least if one call alone went deepest, the most if many did."
 
 
 def _group_row(name: str, groups: Sequence[Group]) -> Sequence[str | Text]:
+    worst = max(group.worst_mark_bytes for group in groups)
     base = sum(group.base_kib for group in groups)
     dynamic = sum(group.dynamic_kib for group in groups)
     stacks = sum(group.stacks for group in groups)
-    return Text(name), str(stacks), str(base), str(dynamic), percent(1 - dynamic / base)
+    saving = percent(1 - dynamic / base)
+    return Text(name), str(stacks), str(base), str(dynamic), saving, str(worst)
 
 
 def _groups(report: EstimateReport) -> Table:
@@ -186,12 +230,12 @@ def _groups(report: EstimateReport) -> Table:
     if rest:
         rows.append(_group_row(f"... {len(rest)} more (--format csv has all)", rest))
     first = f"By {report.by} ({report.estimates[0].policy})"
-    return _grid(first, ("#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"), rows)
+    return grid(first, ("#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving", "worst"), rows)
 
 
 def render(report: EstimateReport, *, colour: bool | None = None) -> str:
     """At most 80 columns; colour only on a terminal unless said."""
-    console = _console(sys.stdout.isatty() if colour is None else colour)
+    console = console_for(colour)
     console.print(_headline(report))
     console.print()
     facts = Table.grid(padding=(0, 2))
@@ -205,6 +249,46 @@ def render(report: EstimateReport, *, colour: bool | None = None) -> str:
         console.print(_groups(report))
     console.print()
     console.print(_deepest(report))
+    if report.details is not None:
+        console.print()
+        for part in _depths(report.details):
+            console.print(part)
+    return plain(console)
+
+
+def render_many(reports: Sequence[EstimateReport], *, colour: bool | None = None) -> str:
+    """The RFC's table, a row a capture, and a total; one table a policy."""
+    console = console_for(colour)
+    for at, total in enumerate(totals_of(reports)):
+        rows: list[Sequence[str | Text]] = []
+        for report in reports:
+            host, estimate = report.snapshot.host, report.estimates[at]
+            rows.append(
+                (
+                    Text(f"{printable(report.source)}: {printable(host.cpu_model)}"),
+                    *(str(host.cpus), str(estimate.stacks)),
+                    *(str(estimate.base_kib), str(estimate.dynamic_kib)),
+                    percent(estimate.saving_ratio),
+                )
+            )
+        numbers = (total.cpus, total.stacks, total.base_kib, total.dynamic_kib)
+        cells = [*map(str, numbers), percent(total.saving_ratio)]
+        last: Sequence[str | Text] = [Text(f"Total of {total.hosts}"), *cells]
+        first = f"CPU ({total.policy})" if total.policy != "rfc-v1" else "CPU"
+        names = ("#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving")
+        console.print(grid(first, names, [*rows, last]))
+        console.print(f"Reserve: {total.reserve_kib} KiB more for {total.cpus} CPUs")
+        if total.over_limit_tasks:
+            console.print(f"Overflow: {total.over_limit_tasks} tasks were deeper than that")
+        console.print()
+    for report in reports:
+        for caveat in report.snapshot.caveats:
+            console.print(Text(f"Note, {printable(report.source)}: {printable(caveat)}"))
+    return plain(console)
+
+
+def plain(console: Console) -> str:
+    """What was printed, as a mail may hold it."""
     output = console.file
     assert isinstance(output, io.StringIO)
     text = output.getvalue().replace("─", "-")  # plain text, for mails

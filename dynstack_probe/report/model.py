@@ -8,13 +8,25 @@ from dataclasses import dataclass
 
 from dynstack_probe.measure.snapshot import Kind, Snapshot
 from dynstack_probe.policy import Estimate, Group, ShapeCounts
+from dynstack_probe.policy.depths import Depths, OffsetPrice, ShiftPoint
+
+
+@dataclass(frozen=True)
+class DepthDetails:
+    """What `estimate --depths` adds; the curve is rfc-v1's."""
+
+    by_role: Sequence[Depths]
+    offset_price: OffsetPrice
+    random_offset: bool | None  # whether this kernel has it on
+    curve: Sequence[ShiftPoint]
 
 
 @dataclass(frozen=True)
 class EstimateReport:
     """A snapshot and each policy's estimate of it, the headline policy first.
 
-    `groups` are those of the headline policy, None unless they were asked for.
+    `groups` are those of the headline policy, None unless they were asked for, as are
+    `details`. `source` is the host, or the capture's name.
     """
 
     snapshot: Snapshot
@@ -22,6 +34,8 @@ class EstimateReport:
     estimates: Sequence[Estimate]
     by: str | None = None
     groups: Sequence[Group] | None = None
+    source: str = "This host"
+    details: DepthDetails | None = None
 
     def tasks_by_pages(self) -> dict[int, int]:
         """How many stacks have a mark of 1, 2, ... pages; each count up to P is there."""
@@ -44,3 +58,41 @@ class EstimateReport:
             (stacks.comms[i], stacks.tids[i], stacks.mark_bytes[i], Kind(stacks.kinds[i]))
             for i in order[:count]
         ]
+
+
+@dataclass(frozen=True)
+class Total:
+    """All captures together under one policy."""
+
+    policy: str
+    hosts: int
+    cpus: int
+    stacks: int
+    base_kib: int
+    dynamic_kib: int
+    reserve_kib: int
+    saving_ratio: float
+    over_limit_tasks: int
+
+
+def totals_of(reports: Sequence[EstimateReport]) -> list[Total]:
+    """One a policy, in the order of the first report's."""
+    totals = []
+    for at, estimate in enumerate(reports[0].estimates):
+        column = [report.estimates[at] for report in reports]
+        base = sum(one.base_kib for one in column)
+        dynamic = sum(one.dynamic_kib for one in column)
+        totals.append(
+            Total(
+                policy=estimate.policy,
+                hosts=len(reports),
+                cpus=sum(report.snapshot.host.cpus for report in reports),
+                stacks=sum(one.stacks for one in column),
+                base_kib=base,
+                dynamic_kib=dynamic,
+                reserve_kib=sum(one.reserve_kib for one in column),
+                saving_ratio=1 - dynamic / base if base else 0.0,
+                over_limit_tasks=sum(one.over_limit_tasks for one in column),
+            )
+        )
+    return totals

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynstack_probe.exporter.collector import HostCollector, Rising
-from dynstack_probe.exporter.containers import short_name
+from dynstack_probe.measure.containers import short_name
 from dynstack_probe.measure.page_faults import PageFaults
 from dynstack_probe.measure.sample import Lifecycle, Living, Sample
 from dynstack_probe.measure.snapshot import Coverage, Kind

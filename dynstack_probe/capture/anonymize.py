@@ -1,0 +1,60 @@
+"""Take names out of a snapshot, so that a company may share it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import replace
+
+from dynstack_probe.measure import roles
+from dynstack_probe.measure.snapshot import KernelFacts, Snapshot
+
+# Boot parameters that bear on stacks; all others go, with host names and disk labels in them.
+KEPT_PARAMETERS = ("randomize_kstack_offset", "mitigations", "isolcpus", "nohz_full", "kasan")
+_PREFIXES = {roles.KWORKER: "kworker", roles.VCPU: "vcpu", roles.IO_WORKER: "iou-wrk"}
+
+
+class Anonymizer:
+    """Replaces names by tokens: the same name, the same token.
+
+    Across captures too where they are given the same `key`. Without it nobody can find a
+    token by trying names, as the key is drawn at random and never kept.
+    """
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = hashlib.blake2b(secrets.token_bytes(32) if key is None else key).digest()
+
+    def snapshot(self, snapshot: Snapshot) -> Snapshot:
+        """Without command names, cgroup paths, and boot parameters that say nothing of stacks."""
+        stacks = snapshot.stacks
+        tokens = {
+            (kind, comm): self._comm(kind, comm)
+            for kind, comm in set(zip(stacks.kinds, stacks.comms, strict=True))
+        }
+        comms = [tokens[pair] for pair in zip(stacks.kinds, stacks.comms, strict=True)]
+        paths = {number: self._path(path) for number, path in snapshot.cgroup_paths.items()}
+        return replace(
+            snapshot,
+            stacks=replace(stacks, comms=comms),
+            cgroup_paths=paths,
+            kernel=_kernel(snapshot.kernel),
+        )
+
+    def _token(self, name: bytes) -> str:
+        return hashlib.blake2b(name, digest_size=5, key=self._key).hexdigest()
+
+    def _comm(self, kind: int, comm: bytes) -> bytes:
+        """A token by which its role can still be told."""
+        prefix = _PREFIXES.get(roles.role_of(kind, comm), "comm")
+        return f"{prefix}-{self._token(comm)}".encode()
+
+    def _path(self, path: str) -> str:
+        """Each part by itself, so that what lay together still does."""
+        parts = path.split("/")
+        return "/".join(part and self._token(part.encode("utf-8", "replace")) for part in parts)
+
+
+def _kernel(kernel: KernelFacts) -> KernelFacts:
+    words = kernel.command_line.split()
+    kept = [word for word in words if word.split("=", 1)[0] in KEPT_PARAMETERS]
+    return replace(kernel, command_line=" ".join(kept))

@@ -1,0 +1,104 @@
+"""`dynstack-probe policies`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from dynstack_probe.commands.estimate import Format, choose_policies
+from dynstack_probe.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dynstack_probe.policy import Policy
+    from dynstack_probe.report.policies import Comparison
+
+HELP = """Compare every proposed scheme for kernel stacks on the same evidence.
+
+Without a capture, this host is scanned. Of a capture that holds a series, faults and
+refills a second are worked out as well.
+
+\b
+  sudo dynstack-probe policies
+  dynstack-probe policies host.dsp
+  dynstack-probe policies host.dsp --policy rfc-v1 --policy mine.toml
+  dynstack-probe policies --explain vendor
+
+A policy of one's own is a TOML file, for example:
+
+\b
+  name = "mine"
+  model = "grow-only"
+  preallocated_pages = 2
+
+`--explain` shows each model's parameters. Exit codes: 0 good, 1 failed, 2 usage, 3 this
+kernel can't be measured, 4 not permitted.
+"""
+
+
+def command(
+    capture: Optional[Path] = typer.Argument(  # noqa: UP045
+        None, metavar="[CAPTURE]", help="A file made by `record`, instead of this host."
+    ),
+    policy: list[str] = typer.Option(
+        [], "--policy", metavar="NAME", help="Only this one, or a .toml file. Repeat.  [all]"
+    ),
+    explain: Optional[str] = typer.Option(  # noqa: UP045
+        None, "--explain", metavar="NAME", help="Print the model in words and formula."
+    ),
+    form: Format = typer.Option(Format.table, "--format", help="How to print."),
+    partial: bool = typer.Option(
+        False, "--partial", help="Read a damaged capture up to the damage."
+    ),
+    output: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--output", "-o", help="Write to this file instead of the terminal."
+    ),
+    force: bool = typer.Option(False, "--force", help="Overwrite --output if it exists."),
+    btf: Path = typer.Option(
+        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
+    ),
+) -> None:
+    """Run HELP's command."""
+    from dynstack_probe.policy import BUILT_IN
+    from dynstack_probe.report import policies as report
+    from dynstack_probe.report.output import check_writable, write
+
+    if explain is not None:
+        if capture is not None or policy:
+            raise UsageError("--explain takes no capture and no --policy")
+        typer.echo(report.explain(choose_policies([explain])[0]))
+        return
+    chosen = choose_policies(policy or list(BUILT_IN))
+    check_writable(output, force)
+    comparison = _of_capture(capture, chosen, partial) if capture else _of_host(chosen, btf)
+    renderers = {
+        Format.table: report.as_table,
+        Format.json: report.as_json,
+        Format.csv: report.as_csv,
+    }
+    write(renderers[form](comparison), output, force)
+
+
+def _of_host(policies: Sequence[Policy], btf: Path) -> Comparison:
+    from dynstack_probe.measure.stack_scan import take_snapshot
+    from dynstack_probe.report.policies import compare
+
+    return compare(take_snapshot(btf), policies, None, "this host")
+
+
+def _of_capture(path: Path, policies: Sequence[Policy], partial: bool) -> Comparison:
+    from dynstack_probe.capture import read_frames, read_last
+    from dynstack_probe.capture.lines import ESSENTIAL
+    from dynstack_probe.policy import collect
+    from dynstack_probe.report.policies import compare
+
+    capture = read_last(path, partial=partial, columns=ESSENTIAL | {"comms"})
+    activity = None
+    if capture.frames > 1:
+        frames = read_frames(path, partial=partial)
+        thresholds = [policy.asleep_seconds for policy in policies]
+        activity = collect(((frame.snapshot, frame.lifecycle) for frame in frames), thresholds)
+    return compare(capture.last.snapshot, policies, activity, path.name)

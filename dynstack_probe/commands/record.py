@@ -1,0 +1,114 @@
+"""`dynstack-probe record`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from dynstack_probe.errors import UsageError
+
+HELP = """Record this host's kernel stacks in a file, for later and for others.
+
+One snapshot, or with --duration a series, with tasks created and exited in between.
+Ctrl-C ends a series early; what was recorded so far is kept. All that reads the live
+host also reads a capture, on any machine and without privileges.
+
+\b
+  sudo dynstack-probe record host.dsp
+  sudo dynstack-probe record host.dsp --duration 10m --interval 30s
+  sudo dynstack-probe record share.dsp --anonymize
+  dynstack-probe estimate host.dsp
+  dynstack-probe policies host.dsp
+
+--anonymize replaces command and cgroup names by tokens, the same name by the same token.
+Tokens differ from capture to capture unless --anonymize-key FILE gives a secret.
+Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not permitted.
+"""
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_SECONDS = 30 * 86400
+
+
+def seconds_of(text: str, option: str) -> float:
+    """90, 90s, 1.5m, 2h or 1d as seconds; UsageError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise UsageError(f"{option} {text}: must be a time such as 90s, 10m or 2h, 30 days at most")
+    return seconds
+
+
+def command(
+    file: Path = typer.Argument(..., metavar="FILE", help="The capture to write."),
+    duration: Optional[str] = typer.Option(  # noqa: UP045
+        None, "--duration", metavar="TIME", help="Go on for this long: 90s, 10m, 2h."
+    ),
+    interval: str = typer.Option(
+        "10s", "--interval", metavar="TIME", help="From one snapshot to the next, with --duration."
+    ),
+    anonymize: bool = typer.Option(
+        False, "--anonymize", help="Replace command and cgroup names by tokens."
+    ),
+    anonymize_key: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--anonymize-key", metavar="SECRET", help="Tokens by this file's content."
+    ),
+    force: bool = typer.Option(False, "--force", help="Overwrite FILE if it exists."),
+    btf: Path = typer.Option(
+        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
+    ),
+) -> None:
+    """Run HELP's command."""
+    from dynstack_probe.capture.anonymize import Anonymizer
+    from dynstack_probe.capture.writer import CaptureWriter
+    from dynstack_probe.measure.recording import record
+    from dynstack_probe.report.output import check_writable
+    from dynstack_probe.report.progress import Progress
+
+    duration_seconds = seconds_of(duration, "--duration") if duration else 0.0
+    interval_seconds = seconds_of(interval, "--interval")
+    if duration and interval_seconds < 0.1:
+        raise UsageError(f"--interval {interval}: must be 0.1s or more")
+    key = _read_key(anonymize_key)
+    anonymizer = Anonymizer(key) if anonymize or key is not None else None
+    check_writable(file, force)
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    snapshots = stacks = 0
+    frames = record(stop, duration_seconds, interval_seconds, btf)
+    with (
+        CaptureWriter(file, force=force, anonymized=anonymizer is not None) as writer,
+        Progress("recording", duration_seconds) as progress,
+    ):
+        for snapshot, lifecycle in frames:
+            writer.add(anonymizer.snapshot(snapshot) if anonymizer else snapshot, lifecycle)
+            snapshots, stacks = snapshots + 1, stacks + len(snapshot.stacks)
+            progress.show(f"{snapshots} snapshots, {len(snapshot.stacks)} stacks")
+        if not snapshots:
+            raise KeyboardInterrupt
+    size = os.path.getsize(file)  # noqa: PTH202
+    print(
+        f"{file}: {snapshots} {'snapshot' if snapshots == 1 else 'snapshots'}, {size} bytes,"
+        f" {size / max(1, stacks):.1f} a stack",
+        file=sys.stderr,
+    )
+
+
+def _read_key(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        key = path.read_bytes()[:4096].strip()
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
+    if len(key) < 16:
+        raise UsageError(f"{path}: a key must have 16 bytes or more, or names could be guessed")
+    return key

@@ -1,0 +1,79 @@
+"""One's own policy: a model and its parameters, as read from a TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dynstack_probe.policy.models import (
+    AccessedBit,
+    FixedSize,
+    FullSizeInKernel,
+    GrowOnly,
+    Policy,
+    ReclaimBelowSp,
+)
+
+MODELS: dict[str, type[Any]] = {
+    "grow-only": GrowOnly,
+    "fixed-size": FixedSize,
+    "accessed-bit": AccessedBit,
+    "reclaim-below-sp": ReclaimBelowSp,
+    "full-size-in-kernel": FullSizeInKernel,
+}
+# The least and the most that makes sense; pages are 4 KiB, stacks at most 64 KiB.
+BOUNDS = {
+    "preallocated_pages": (1, 16),
+    "size_pages": (1, 16),
+    "thread_kib": (0, 64),
+    "reserve_factor": (0, 64),
+    "stash_pages": (0, 1 << 20),
+    "asleep_seconds": (0, 1 << 31),
+    "margin_kib": (0, 64),
+    "fault_stacks": (0, 16),
+}
+
+
+def policy_from(table: Mapping[str, Any]) -> Policy:
+    """The policy that `name`, `model` and the model's parameters describe.
+
+    Raises ValueError naming the key that is wrong.
+    """
+    model = table.get("model")
+    if not isinstance(model, str) or model not in MODELS:
+        raise ValueError(f"model: must be one of {', '.join(MODELS)}")
+    name = table.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,40}", name):
+        raise ValueError("name: must be 1 to 40 letters, digits, dots or dashes")
+    values: dict[str, Any] = {"name": name, "summary": _summary(table)}
+    parameters = {f.name: f for f in dataclasses.fields(MODELS[model])}
+    for key, value in table.items():
+        if key in ("model", "name", "summary"):
+            continue
+        if key not in parameters:
+            known = ", ".join(p for p in parameters if p not in values) or "no parameters"
+            raise ValueError(f"{key}: {model} has {known}")
+        values[key] = _checked(key, value)
+    for key, parameter in parameters.items():
+        if key not in values and parameter.default is dataclasses.MISSING:
+            raise ValueError(f"{key}: is missing")
+    policy: Policy = MODELS[model](**values)
+    return policy
+
+
+def _summary(table: Mapping[str, Any]) -> str:
+    summary = table.get("summary", "one's own")
+    if not isinstance(summary, str) or len(summary) > 200:
+        raise ValueError("summary: must be a line of at most 200 characters")
+    return summary
+
+
+def _checked(key: str, value: Any) -> int:
+    least, most = BOUNDS[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{key}: must be a whole number from {least} to {most}")
+    if key == "thread_kib" and value % 4:
+        raise ValueError("thread_kib: must be a multiple of 4")
+    return value

@@ -1,0 +1,1 @@
+"""The dashboards of grafana/dashboards, as code: one module a dashboard."""

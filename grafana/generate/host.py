@@ -1,0 +1,350 @@
+"""One host: what a policy would save on it, how deep its tasks go, what the probe costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
+
+from grafana.generate.panels import (
+    BYTES,
+    COUNT,
+    HALF,
+    PER_SECOND,
+    RATIO,
+    SECONDS,
+    THIRD,
+    Column,
+    Query,
+    Text,
+    assembled,
+    datasource_variable,
+    depths,
+    dial,
+    label_variable,
+    lines,
+    number,
+    rows,
+)
+
+HOST = '{job="$job", instance="$instance"}'
+POLICY = '{job="$job", instance="$instance", policy="$policy"}'
+SAVED = f"dynstack_stack_bytes{HOST} - on (job, instance) dynstack_policy_stack_bytes{POLICY}"
+RESERVE = f"dynstack_policy_reserve_bytes{POLICY}"
+STEP = "$__rate_interval"
+
+
+def _headline() -> Sequence[Builder[Panel]]:
+    return [
+        number(
+            Text(
+                "Saving under $policy (modelled)",
+                "Share of the stacks' memory that the policy would not need, its reserve left out,"
+                " as in the RFC's table.",
+            ),
+            Query(f"({SAVED}) / on (job, instance) dynstack_stack_bytes{HOST}"),
+            RATIO,
+            decimals=2,
+        ),
+        number(
+            Text(
+                "Saving with the reserve (modelled)",
+                "The same, less the pages that the policy keeps aside for faults.",
+            ),
+            Query(
+                f"({SAVED} - on (job, instance) {RESERVE})"
+                f" / on (job, instance) dynstack_stack_bytes{HOST}"
+            ),
+            RATIO,
+            decimals=2,
+        ),
+        number(
+            Text("Saved with the reserve (modelled)", "The same as an amount of memory."),
+            Query(f"{SAVED} - on (job, instance) {RESERVE}"),
+            BYTES,
+        ),
+        number(
+            Text(
+                "Saved with the reserve, of all memory (modelled)",
+                "That amount as a share of the host's memory: what it would mean for the machine.",
+            ),
+            Query(
+                f"({SAVED} - on (job, instance) {RESERVE})"
+                f" / on (job, instance) dynstack_host_memory_bytes{HOST}"
+            ),
+            RATIO,
+            decimals=4,
+        ),
+        number(
+            Text("Stacks (measured)", "Kernel stacks that were read in the last scan."),
+            Query(f"dynstack_stacks_read{HOST}"),
+            COUNT,
+        ),
+        dial(
+            Text(
+                "Coverage (measured)",
+                "Stacks read, of those that the kernel counts. Its count is batched, so some dozens"
+                " more or less, and a little above 100%, mean nothing.",
+            ),
+            Query(f"dynstack_stacks_read{HOST} / dynstack_kernel_stacks{HOST}"),
+            (None, "red"),
+            (0.9, "yellow"),
+            (0.99, "green"),
+        ),
+        dial(
+            Text(
+                "Deepest stack (measured)",
+                "The deepest high-water mark of all living tasks, as a share of a whole stack. At"
+                " 100% it overflows.",
+            ),
+            Query(f"dynstack_deepest_stack_bytes{HOST} / dynstack_thread_size_bytes{HOST}"),
+            (None, "green"),
+            (0.75, "yellow"),
+            (0.9, "red"),
+        ),
+        number(
+            Text(
+                "Tasks too deep for $policy (measured)",
+                "Living tasks whose mark is deeper than the policy's stack: each would overflow.",
+            ),
+            Query(f"dynstack_policy_over_limit_tasks{POLICY}"),
+            COUNT,
+        ),
+    ]
+
+
+def _memory() -> Sequence[Builder[Panel]]:
+    return [
+        lines(
+            Text(
+                "Memory in kernel stacks: measured, and modelled under $policy",
+                "Whole stacks as they are now, and what the policy would hold for the same tasks.",
+            ),
+            [
+                Query(f"dynstack_stack_bytes{HOST}", "measured: whole stacks"),
+                Query(
+                    f"dynstack_policy_stack_bytes{POLICY} + {RESERVE}",
+                    "modelled: {{policy}} with reserve",
+                ),
+                Query(f"dynstack_policy_stack_bytes{POLICY}", "modelled: {{policy}}"),
+            ],
+            BYTES,
+        ),
+        depths(
+            Text(
+                "Depth of living stacks (measured)",
+                "How many living tasks have used 1, 2, ... pages of their stacks, ever. A page is"
+                " 4 KiB.",
+            ),
+            Query(f"sum by (pages) (dynstack_tasks{HOST})", "{{pages}}"),
+            "pages",
+        ),
+    ]
+
+
+def _events() -> Sequence[Builder[Panel]]:
+    return [
+        lines(
+            Text(
+                "Stack faults a second under $policy (modelled)",
+                "Faults that the policy would take, and pages which they would map or get with a"
+                " cached stack. Only policies that grow on a fault have these.",
+            ),
+            [
+                Query(f"rate(dynstack_policy_faults_total{POLICY}[{STEP}])", "modelled: faults"),
+                Query(
+                    f"rate(dynstack_policy_fault_pages_total{POLICY}[{STEP}])",
+                    "modelled: pages mapped",
+                ),
+                Query(
+                    f"rate(dynstack_policy_avoided_fault_pages_total{POLICY}[{STEP}])",
+                    "modelled: pages that came with a cached stack",
+                ),
+            ],
+            PER_SECOND,
+        ),
+        lines(
+            Text(
+                "Page faults a second (measured)",
+                "All page faults of the host by CPU mode: each would pay for a longer fault path.",
+            ),
+            [Query(f"rate(dynstack_page_faults_total{HOST}[{STEP}])", "measured: {{mode}}")],
+            PER_SECOND,
+        ),
+        lines(
+            Text(
+                "Tasks created a second (measured)",
+                "And those of them whose stack came from the kernel's cache of freed ones.",
+            ),
+            [
+                Query(f"rate(dynstack_created_tasks_total{HOST}[{STEP}])", "measured: created"),
+                Query(
+                    f"rate(dynstack_reused_stacks_total{HOST}[{STEP}])", "measured: stack reused"
+                ),
+            ],
+            PER_SECOND,
+            width=THIRD,
+        ),
+        lines(
+            Text(
+                "Exits a second by final depth (measured)",
+                "Pages that exiting tasks had used in all their lives.",
+            ),
+            [
+                Query(
+                    f"sum by (pages) (rate(dynstack_exited_tasks_total{HOST}[{STEP}]))",
+                    "measured: {{pages}} pages",
+                )
+            ],
+            PER_SECOND,
+            width=THIRD,
+            stacked=True,
+        ),
+        lines(
+            Text(
+                "Late growth a second by age (measured)",
+                "Tasks found a page deeper than a scan before, by how old they were then: an upper"
+                " bound for what a reclaiming policy would have to map again.",
+            ),
+            [
+                Query(
+                    f"sum by (age) (rate(dynstack_late_growth_tasks_total{HOST}[{STEP}]))",
+                    "measured: {{age}}",
+                )
+            ],
+            PER_SECOND,
+            width=THIRD,
+        ),
+    ]
+
+
+def _cgroups() -> Sequence[Builder[Panel]]:
+    return [
+        rows(
+            Text(
+                "Top cgroups: measured, and modelled under $policy",
+                "Kernel stacks of each cgroup's tasks; 'other' is the sum of all that have no row.",
+            ),
+            {"cgroup": "Cgroup"},
+            [
+                Column(
+                    "Measured: whole stacks",
+                    f"sum by (cgroup) (dynstack_cgroup_stack_bytes{HOST})",
+                    BYTES,
+                ),
+                Column(
+                    "Modelled: held",
+                    f"sum by (cgroup) (dynstack_cgroup_policy_stack_bytes{POLICY})",
+                    BYTES,
+                ),
+                Column(
+                    "Modelled: saving",
+                    f"1 - sum by (cgroup) (dynstack_cgroup_policy_stack_bytes{POLICY})"
+                    f" / sum by (cgroup) (dynstack_cgroup_stack_bytes{HOST})",
+                    RATIO,
+                    2,
+                ),
+            ],
+            sort="Measured: whole stacks",
+        ),
+    ]
+
+
+def _own_cost() -> Sequence[Builder[Panel]]:
+    return [
+        lines(
+            Text(
+                "The probe's CPU (measured)",
+                "Share of one CPU: the daemon itself, and its BPF programs in the kernel.",
+            ),
+            [
+                Query(f"rate(process_cpu_seconds_total{HOST}[{STEP}])", "measured: daemon"),
+                Query(
+                    f"rate(dynstack_bpf_run_seconds_total{HOST}[{STEP}])",
+                    "measured: BPF {{program}}",
+                ),
+            ],
+            RATIO,
+            width=THIRD,
+        ),
+        lines(
+            Text(
+                "The probe's memory (measured)", "The daemon's resident memory, and its BPF maps."
+            ),
+            [
+                Query(f"process_resident_memory_bytes{HOST}", "measured: daemon"),
+                Query(f"dynstack_bpf_memory_bytes{HOST}", "measured: BPF maps"),
+            ],
+            BYTES,
+            width=THIRD,
+        ),
+        lines(
+            Text(
+                "Time of a scan and a scrape (measured)",
+                "A scan reads the stacks of tasks that have run; a scrape reports the last scan.",
+            ),
+            [
+                Query(f"dynstack_scan_duration_seconds{HOST}", "measured: scan"),
+                Query(f"scrape_duration_seconds{HOST}", "measured: scrape"),
+            ],
+            SECONDS,
+            width=THIRD,
+        ),
+        lines(
+            Text(
+                "Stacks read again in a scan (measured)",
+                "Stacks whose tasks had run since the scan before, beside all stacks.",
+            ),
+            [
+                Query(f"dynstack_scan_reread_stacks{HOST}", "measured: read again"),
+                Query(f"dynstack_stacks_read{HOST}", "measured: all"),
+            ],
+            COUNT,
+            width=HALF,
+        ),
+        lines(
+            Text(
+                "What the probe could not count (measured)",
+                "Events lost, by reason, and stacks that could not be read or that KSTACK_ERASE"
+                " overwrote: all zero on a good day.",
+            ),
+            [
+                Query(f"dynstack_lost_events_total{HOST}", "measured: lost, {{reason}}"),
+                Query(f"dynstack_stacks_unreadable{HOST}", "measured: unreadable"),
+                Query(f"dynstack_stacks_erased{HOST}", "measured: erased"),
+                Query(f"dynstack_cgroup_uncounted_stacks{HOST}", "measured: in no cgroup's series"),
+            ],
+            COUNT,
+            width=HALF,
+        ),
+    ]
+
+
+def host() -> Dashboard:
+    """The dashboard."""
+    return assembled(
+        "dynstack-host",
+        "Dynamic kernel stacks: Host",
+        "What one host would save if its kernel stacks grew on demand, and what the probe costs.",
+        "6h",
+        [
+            datasource_variable(),
+            label_variable("job", "Job", "dynstack_stack_bytes", many=False),
+            label_variable("instance", "Host", 'dynstack_stack_bytes{job="$job"}', many=False),
+            label_variable(
+                "policy",
+                "Policy",
+                f"dynstack_policy_stack_bytes{HOST}",
+                many=False,
+                first="rfc-v1",
+            ),
+        ],
+        {
+            "Headline": _headline(),
+            "Memory and depth": _memory(),
+            "Faults and lifecycle": _events(),
+            "Cgroups": _cgroups(),
+            "The probe's own cost": _own_cost(),
+        },
+    )

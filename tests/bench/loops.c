@@ -1,0 +1,120 @@
+/*
+ * The loops that a tool may slow down, timed from within one small static process.
+ *
+ * Usage: loops CPU. Each line of input, "LOOP MILLISECONDS", is answered with the
+ * nanoseconds that one turn of that loop took. All that it starts stays on that CPU.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SWITCHES_A_TURN 64 /* so that the clock does not count */
+
+static int ping[2], pong[2];
+
+static void check(int result, const char *what)
+{
+	if (result < 0) {
+		perror(what);
+		exit(1);
+	}
+}
+
+static long long now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* The least that a fork can be: no exec, nothing written. */
+static long fork_and_exit(void)
+{
+	pid_t child = fork();
+
+	check(child, "fork");
+	if (!child)
+		_exit(0);
+	check(waitpid(child, NULL, 0), "waitpid");
+	return 1;
+}
+
+/* What shells and supervisors do all day. */
+static long fork_exec_and_exit(void)
+{
+	pid_t child = vfork();
+
+	check(child, "vfork");
+	if (!child) {
+		execl("/bin/true", "true", NULL);
+		_exit(1);
+	}
+	check(waitpid(child, NULL, 0), "waitpid");
+	return 1;
+}
+
+/* A byte to a partner on the same CPU and back: each way is one context switch. */
+static long switch_context(void)
+{
+	char byte = 0;
+
+	for (int i = 0; i < SWITCHES_A_TURN; i += 2) {
+		check(write(ping[1], &byte, 1), "write");
+		check(read(pong[0], &byte, 1), "read");
+	}
+	return SWITCHES_A_TURN;
+}
+
+static void start_partner(void)
+{
+	char byte;
+
+	check(pipe(ping), "pipe");
+	check(pipe(pong), "pipe");
+	pid_t child = fork();
+	check(child, "fork");
+	if (child)
+		return;
+	close(ping[1]); /* so that the partner ends when we do */
+	while (read(ping[0], &byte, 1) == 1)
+		check(write(pong[1], &byte, 1), "write");
+	_exit(0);
+}
+
+static double ns_a_turn(long (*turn)(void), long milliseconds)
+{
+	long long began = now_ns(), now = began;
+	long turns = 0;
+
+	while (now - began < milliseconds * 1000000LL) {
+		turns += turn();
+		now = now_ns();
+	}
+	return (double)(now - began) / turns;
+}
+
+int main(int count, char **arguments)
+{
+	cpu_set_t cpus;
+	char loop[16];
+	long milliseconds;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(count > 1 ? atoi(arguments[1]) : 0, &cpus);
+	check(sched_setaffinity(0, sizeof(cpus), &cpus), "sched_setaffinity");
+	start_partner();
+	while (scanf("%15s %ld", loop, &milliseconds) == 2) {
+		long (*turn)(void) = !strcmp(loop, "exit")   ? fork_and_exit
+				     : !strcmp(loop, "exec") ? fork_exec_and_exit
+							     : switch_context;
+		printf("%.1f\n", ns_a_turn(turn, milliseconds));
+		fflush(stdout);
+	}
+	return 0;
+}
