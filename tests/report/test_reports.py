@@ -70,6 +70,8 @@ def test_json_contract() -> None:
         "stacks": 1,
         "base_kib": 16,
         "dynamic_kib": 12,
+        "saving_ratio": 0.25,
+        "worst_mark_bytes": 9000,
     }
 
 
@@ -133,7 +135,7 @@ def test_many_groups_are_cut_with_their_rest_summed() -> None:
     text = as_table.render(report, colour=False)
     assert "... 25 more" in text
     (rest,) = [line for line in text.splitlines() if line.startswith("... 25 more")]
-    assert rest.split()[-4:] == ["25", "400", "100", "75.00%"]
+    assert rest.split()[-5:] == ["25", "400", "100", "75.00%", "1000"]
 
 
 def test_a_kernel_with_dynamic_stacks_shows_what_is_resident() -> None:

@@ -1,0 +1,190 @@
+"""`record` on this machine, and what reads captures."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dynstack_probe.capture import read_frames, read_last
+from tests.live.machine import ROOT, estimate_json, run, sleepers
+
+SECRET = b"secret-project"
+
+
+def succeed(*arguments: str) -> str:
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def start_recording(path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A series, of which the first snapshot is on disk already."""
+    recorder = subprocess.Popen(
+        [sys.executable, "-m", "dynstack_probe", "record", str(path), *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any(part.stat().st_size for part in path.parent.glob("*.part")):
+        assert recorder.poll() is None
+        time.sleep(0.05)
+    return recorder
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds, in which 503 processes are forked and end."""
+    path = tmp_path_factory.mktemp("capture") / "series.dsp"
+    recorder = start_recording(path, "--duration", "6s", "--interval", "1s")
+    for _ in range(503):
+        os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+    _, errors = recorder.communicate(timeout=60)
+    assert recorder.returncode == 0, errors
+    return path
+
+
+def test_a_series_counts_what_came_and_went(series: Path) -> None:
+    frames = list(read_frames(series))
+    assert 5 <= len(frames) <= 7
+    first, last = frames[0].lifecycle, frames[-1].lifecycle
+    assert first is not None
+    assert last is not None
+    assert 503 <= last.created - first.created < 2000
+    assert sum(last.exited.values()) - sum(first.exited.values()) >= 503
+    assert {path.name for path in series.parent.iterdir()} == {series.name}
+
+
+def test_policies_of_a_series(series: Path) -> None:
+    document = json.loads(succeed("policies", str(series), "--format", "json"))
+    rows = {row["name"]: row for row in document["policies"]}
+    assert document["series"]["seconds"] == pytest.approx(5.5, abs=1)
+    assert rows["accessed-bit"]["rate"]["what"] == "refills"
+    assert rows["accessed-bit"]["rate"]["events_per_second"] > 0
+    # /bin/true goes to its second page in about every fifth run here, or always, or never
+    assert 0 <= rows["rfc-v1"]["rate"]["events_per_second"] < 2000
+    assert rows["static-8k"]["rate"] is None
+
+
+def test_a_capture_says_what_the_host_said(tmp_path: Path) -> None:
+    path = tmp_path / "one.dsp"
+    with sleepers(997, SECRET):
+        succeed("record", str(path))
+        live = estimate_json("--by", "comm")
+    stored = json.loads(succeed("estimate", str(path), "--by", "comm", "--format", "json"))
+    assert stored["host"] == live["host"]
+    assert stored["source"] == "one.dsp"
+
+    def sleeping(document: dict[str, list[dict[str, object]]]) -> list[dict[str, object]]:
+        return [g for g in document["groups"] if g["name"] == SECRET.decode()]
+
+    assert sleeping(stored)[0]["stacks"] == 997
+    assert sleeping(stored)[0]["dynamic_kib"] == sleeping(live)[0]["dynamic_kib"]
+    size = path.stat().st_size
+    assert size / stored["measured"]["stacks"] <= 40
+
+
+def test_an_anonymous_capture_names_nobody(tmp_path: Path) -> None:
+    plain, shared, again = (tmp_path / name for name in ("plain", "shared", "again"))
+    key = tmp_path / "key"
+    key.write_bytes(os.urandom(32))
+    with sleepers(97, SECRET):
+        succeed("record", str(plain))
+        succeed("record", str(shared), "--anonymize", "--anonymize-key", str(key))
+        succeed("record", str(again), "--anonymize-key", str(key))
+    assert SECRET in gzip.decompress(plain.read_bytes())
+    text = gzip.decompress(shared.read_bytes())
+    assert SECRET not in text
+    assert b"kthreadd" not in text
+    names = [set(read_last(path).last.snapshot.stacks.comms) for path in (shared, again)]
+    assert len(names[0] & names[1]) > len(names[0]) / 2
+    roles = json.loads(succeed("estimate", str(shared), "--depths", "--format", "json"))
+    assert "kworker" in {row["role"] for row in roles["depths"]["by_role"]}
+
+
+def test_ctrl_c_keeps_what_was_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "cut.dsp"
+    recorder = start_recording(path, "--duration", "1h", "--interval", "0.2s")
+    time.sleep(0.5)
+    recorder.send_signal(signal.SIGINT)
+    _, errors = recorder.communicate(timeout=20)
+    assert recorder.returncode == 0, errors
+    assert read_last(path).frames >= 2
+
+
+def test_what_was_recorded_is_never_lost(tmp_path: Path) -> None:
+    path = tmp_path / "kept.dsp"
+    path.write_text("precious")
+    result = run("record", str(path))
+    assert result.returncode == 2
+    assert "--force" in result.stderr
+    assert path.read_text() == "precious"
+    assert run("record", str(path), "--force").returncode == 0
+    assert read_last(path).frames == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.dsp"]
+
+
+def test_killed_it_leaves_a_part_that_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "killed.dsp"
+    recorder = start_recording(path, "--duration", "1h", "--interval", "0.2s")
+    time.sleep(0.5)
+    recorder.kill()
+    recorder.communicate()
+    (part,) = tmp_path.glob("*.part")
+    strict = run("estimate", str(part))
+    assert strict.returncode == 2
+    assert "--partial" in strict.stderr
+    succeed("estimate", str(part), "--partial")
+
+
+def test_captures_need_no_privileges(series: Path, tmp_path: Path) -> None:
+    """And several make a table with a total."""
+    copy = Path("/tmp") / f"dynstack-test-{os.getpid()}.dsp"
+    copy.write_bytes(series.read_bytes())
+    copy.chmod(0o644)
+    try:
+        result = subprocess.run(
+            [
+                *("/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+                *(sys.executable, "-m", "dynstack_probe", "estimate", str(copy), str(copy)),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            timeout=60,
+            check=False,
+        )
+    finally:
+        copy.unlink()
+    assert result.returncode == 0, result.stderr
+    assert "Total of 2" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["record", "/nonexistent/x"], "no folder /nonexistent"),
+        (["record", "x", "--duration", "soon"], "must be a time"),
+        (["record", "x", "--duration", "99999d"], "30 days"),
+        (["record", "x", "--anonymize-key", "/dev/null"], "16 bytes"),
+        (["estimate", "/etc/passwd"], "no gzip data"),
+        (["estimate", "/nonexistent"], "can't read"),
+        (["policies", "/etc/hostname"], "no gzip data"),
+        (["policies", "--policy", "nonsense"], "unknown policy"),
+        (["policies", "--policy", "/nonexistent.toml"], "can't read"),
+        (["policies", "--explain", "nonsense"], "unknown policy"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(arguments: list[str], complaint: str) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert complaint in result.stderr
+    assert len(result.stderr.splitlines()) == 1
