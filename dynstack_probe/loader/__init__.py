@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -71,6 +72,22 @@ class Iterator:
 
 
 @dataclass(frozen=True)
+class PerfEvent:
+    """A perf event of every online CPU, and the C function that it calls.
+
+    type and config as in linux/perf_event.h; called each `period` events, or if that is 0
+    `frequency` times a second.
+    """
+
+    name: str
+    type: int
+    config: int
+    function: str
+    period: int = 0
+    frequency: int = 0
+
+
+@dataclass(frozen=True)
 class Bcc:
     """The bcc that a child found."""
 
@@ -84,7 +101,8 @@ class LoadedProbe:
     """Descriptors of a loaded probe, by name.
 
     `iterators` are read, once each; `links` keep them attached and give further ones;
-    `maps` are those asked for; `tracepoints` keep programs attached while they are open.
+    `maps` are those asked for; `tracepoints` and `perf_events`, one a CPU, keep programs
+    attached while they are open.
 
     child_start_seconds, compile_seconds and load_seconds say what the child did;
     child_peak_rss_kib is its VmHWM.
@@ -100,6 +118,7 @@ class LoadedProbe:
     load_seconds: float
     child_peak_rss_kib: int
     native_output: str
+    perf_events: dict[str, list[int]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         return self
@@ -107,12 +126,23 @@ class LoadedProbe:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def detach(self) -> None:
+        """Take the programs off tracepoints and perf events; maps stay readable."""
+        for fd in (*self.tracepoints.values(), *chain(*self.perf_events.values())):
+            os.close(fd)
+        self.tracepoints.clear()
+        self.perf_events.clear()
+
     def close(self) -> None:
         """Close all descriptors; the kernel then frees the programs and maps."""
-        for fds in (self.iterators, self.links, self.maps, self.tracepoints):
+        self.detach()
+        for fds in (self.iterators, self.links, self.maps):
             for fd in fds.values():
                 os.close(fd)
             fds.clear()
+
+
+_EPERM = "Operation not permitted"
 
 
 class _NoBccError(ProbeError):
@@ -196,11 +226,23 @@ class Child:
                 f"did not answer within {seconds:g} s; set {TIMEOUT_VARIABLE} to wait longer"
             ) from None
         try:
-            return self._understand(data, flags), fds
-        except ProbeError:
+            answer = self._understand(data, flags)
+            self._receive_rest(fds, answer.get("fds", 0))
+        except (ProbeError, OSError) as error:
             for fd in fds:
                 os.close(fd)
-            raise
+            if isinstance(error, ProbeError):
+                raise
+            raise self.failed("stopped in the middle of its answer") from error
+        return answer, fds
+
+    def _receive_rest(self, fds: list[int], count: object) -> None:
+        """Descriptors that did not fit into the first message."""
+        while isinstance(count, int) and len(fds) < count:
+            data, more, _, _ = self._receive_once()
+            if not data:
+                return  # too few: _loaded() notices
+            fds += more
 
     def _receive_once(self) -> tuple[bytes, list[int], int, Any]:
         return socket.recv_fds(self._socket, _MAX_MESSAGE_BYTES, _MAX_FDS)
@@ -223,14 +265,16 @@ class Child:
     def _error(self, kind: str, message: str) -> ProbeError:
         if kind in ("no-bcc", "wrong-bcc"):
             return _NoBccError(f"{self.python}: {message}")
-        if kind == "permission":
+        output = self.native_output()
+        # A seccomp filter stops bcc at its first map, of which only its output tells.
+        if kind == "permission" or "could not open bpf map" in output and _EPERM in output:
             return NotPermittedError(
-                f"the kernel refused to load BPF programs: {message};"
-                " in a user namespace capabilities do not count, run on the host"
+                f"the kernel refused to load BPF programs: {message.splitlines()[0]}; in a user"
+                " namespace capabilities do not count, and a container's seccomp filter may"
+                " forbid bpf(): run on the host, or allow it"
                 if not capabilities.missing_for_bpf()
                 else capabilities.explain_missing()
             )
-        output = self.native_output()
         if kind == "unsupported":
             return UnmeasurableError(message)
         return ProbeError(f"the probe could not be loaded: {message}", output)
@@ -260,11 +304,12 @@ class Loader:
         *,
         maps: Sequence[str] = (),
         tracepoints: Mapping[str, str] | None = None,
+        perf_events: Sequence[PerfEvent] = (),
     ) -> LoadedProbe:
         """Compile and attach `source`; tries each interpreter until one has bcc.
 
         `maps` are those whose descriptors are wanted; `tracepoints` are raw ones, each
-        with the function to attach.
+        with the function to attach; `perf_events` are attached on every online CPU.
 
         Raises UnmeasurableError if none has, else what Child.receive() raises.
         """
@@ -278,11 +323,17 @@ class Loader:
             "iterators": [[i.name, i.function, i.map] for i in iterators],
             "maps": list(maps),
             "tracepoints": list((tracepoints or {}).items()),
+            "perf_events": [asdict(event) for event in perf_events],
         }
         answer, fds = self._ask(job)
         self._child.wait()
         names = [i.name for i in iterators]
-        return self._loaded(answer, fds, [names, names, list(maps), list(tracepoints or {})])
+        return self._loaded(
+            answer,
+            fds,
+            [names, names, list(maps), list(tracepoints or {})],
+            [event.name for event in perf_events],
+        )
 
     def find_bcc(self) -> Bcc:
         """Which bcc would be used; UnmeasurableError if there is none."""
@@ -306,13 +357,22 @@ class Loader:
             self._child = Child(self._candidates.pop(0))
 
     def _loaded(
-        self, answer: dict[str, Any], fds: list[int], names: list[list[str]]
+        self,
+        answer: dict[str, Any],
+        fds: list[int],
+        names: list[list[str]],
+        perf_events: Sequence[str] = (),
     ) -> LoadedProbe:
         try:
-            if len(fds) != sum(map(len, names)):
+            cpus = [int(count) for count in answer["cpus"]]
+            if len(fds) != sum(map(len, names)) + sum(cpus):
                 raise ValueError(fds)
             remaining = iter(fds)
             named = [{name: next(remaining) for name in group} for group in names]
+            events = {
+                name: list(islice(remaining, count))
+                for name, count in zip(perf_events, cpus, strict=True)
+            }
             seconds = answer["seconds"]
             return LoadedProbe(
                 iterators=named[0],
@@ -325,6 +385,7 @@ class Loader:
                 load_seconds=float(seconds["load"]),
                 child_peak_rss_kib=int(answer["peak_rss_kib"]),
                 native_output=self._child.native_output(),
+                perf_events=events,
             )
         except (KeyError, TypeError, ValueError) as error:
             for fd in fds:

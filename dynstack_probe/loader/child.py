@@ -4,8 +4,9 @@ Usage: python3 -I child.py SOCKET_FD PARENT_PID. Standard library and bcc only.
 
 Reads one job (JSON, see Loader.load) from the socket, answers with one message:
 either {"error": kind, "message": text}, or what was loaded together with the
-descriptors of all iterators, then of all their links, maps and tracepoints. Whatever bcc
-and LLVM print goes to stdout and stderr, which the parent keeps.
+descriptors of all iterators, then of all their links, maps, tracepoints and perf events,
+of which there is one a CPU. Descriptors that do not fit into one message follow in
+further ones. Whatever bcc and LLVM print goes to stdout and stderr, which the parent keeps.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BPF_PROG_TYPE_TRACING = 26  # linux/bpf.h
+FDS_A_MESSAGE = 64  # the kernel takes up to 253 (SCM_MAX_FD)
 
 
 class RefusalError(Exception):
@@ -87,6 +89,24 @@ def attach_raw_tracepoint(bpf: Any, tracepoint: str, function: str) -> int:
     return int(bpf.raw_tracepoint_fds[tracepoint.encode()])
 
 
+def attach_perf_event(bpf: Any, event: dict[str, Any]) -> list[int]:
+    """Attach a program to a perf event on each online CPU; returns their descriptors."""
+    kind, config = event["type"], event["config"]
+    try:
+        bpf.attach_perf_event(
+            ev_type=kind,
+            ev_config=config,
+            fn_name=event["function"].encode(),
+            sample_period=event["period"],
+            sample_freq=event["frequency"],
+        )
+    except Exception as error:
+        if "privileges" in str(error) or ctypes.get_errno() in (errno.EPERM, errno.EACCES):
+            raise RefusalError("permission", f"{event['name']}: not permitted") from error
+        raise RefusalError("attach", f"{event['name']}: {error}".replace("b'", "'")) from error
+    return [int(fd) for fd in bpf.open_perf_events[(kind, config)].values()]
+
+
 def peak_rss_kib() -> int:
     """VmHWM of this process, KiB."""
     with Path("/proc/self/status").open() as status:
@@ -120,6 +140,10 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
     fds = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
     fds += [bpf[name].map_fd for name in job["maps"]]
     fds += [attach_raw_tracepoint(bpf, tp, function) for tp, function in job["tracepoints"]]
+    events = [attach_perf_event(bpf, event) for event in job["perf_events"]]
+    answer["cpus"] = [len(of_each_cpu) for of_each_cpu in events]
+    fds += [fd for of_each_cpu in events for fd in of_each_cpu]
+    answer["fds"] = len(fds)
     answer["seconds"]["load"] = time.monotonic() - compiled
     answer["peak_rss_kib"] = peak_rss_kib()
     return answer, fds
@@ -140,7 +164,9 @@ def main() -> None:
         answer = {"error": refusal.kind, "message": str(refusal)}
     data = json.dumps(answer).encode()
     if fds:
-        socket.send_fds(connection, [data], fds)
+        socket.send_fds(connection, [data], fds[:FDS_A_MESSAGE])
+        for at in range(FDS_A_MESSAGE, len(fds), FDS_A_MESSAGE):
+            socket.send_fds(connection, [b"+"], fds[at : at + FDS_A_MESSAGE])
     else:
         connection.send(data)
     sys.stdout.flush()

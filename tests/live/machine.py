@@ -38,7 +38,7 @@ def estimate_json(*arguments: str) -> dict[str, Any]:
 
 
 _SLEEPERS = """
-import _thread, ctypes, sys, time
+import _thread, ctypes, os, sys, time
 count, name = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
 prctl = ctypes.CDLL(None).prctl
 lock = _thread.allocate_lock()
@@ -49,8 +49,11 @@ def sleeper():
     named.append(1)
     lock.acquire()
 _thread.stack_size(65536)
-for _ in range(count):
-    _thread.start_new_thread(sleeper, ())
+try:
+    for _ in range(count):
+        _thread.start_new_thread(sleeper, ())
+except RuntimeError:  # no more threads: those that are there would wait for ever
+    os._exit(1)
 while len(named) <= count:
     time.sleep(0.01)
 time.sleep(0.1)

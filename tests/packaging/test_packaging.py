@@ -436,6 +436,19 @@ class TestInTheUnitsSandbox:
         result = self.confined(package, SYSTEM_PYTHON, "-c", forbidden)
         assert "PermissionError" in result.stderr
 
+    @pytest.mark.live
+    def test_a_filter_that_forbids_bpf_is_named(self, package: Package) -> None:
+        """As of a container: both capabilities are there, and yet it is not permitted."""
+        unit = package.root / "usr/lib/systemd/system/dynstack-probe.service"
+        strict = package.root.parent / "strict.service"
+        strict.write_text(unit.read_text().replace("=bpf perf_event_open", "=perf_event_open"))
+        command = self.command(package, SYSTEM_PYTHON, package.root / "usr/bin/dynstack-probe")
+        command[2] = strict
+        result = run(*command, "estimate", **self.environment(package))
+        assert result.returncode == 4
+        assert "seccomp filter may forbid bpf()" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
     def test_capabilities_can_be_dropped(self, package: Package) -> None:
         code = (
             "import pathlib; from dynstack_probe.exporter.privileges import drop_privileges;"
