@@ -16,7 +16,7 @@ TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-psut
 # Compiled loops, and what a user would otherwise run.
 BENCH_PACKAGES := gcc libc6-dev bpfcc-tools bpftrace prometheus-node-exporter
 
-.PHONY: estimate test vm-test lint format bench soak dashboards deb clean
+.PHONY: estimate test vm-test lint format bench soak scale dashboards deb clean
 
 estimate: .venv/.installed
 	@$(SUDO) .venv/bin/dynstack-probe estimate
@@ -51,6 +51,10 @@ bench: .venv/.installed-dev .venv/.bench-packages
 # Half an hour of fork storms.
 soak: .venv/.installed-dev .venv/.test-packages
 	@$(SUDO) .venv/bin/python tests/bench/soak.py docs/performance.md --minutes 30
+
+# Thousands of simulated hosts under a real Prometheus: docs/scale.md.
+scale: .venv/.installed-dev .venv/.test-packages
+	@$(SUDO) .venv/bin/python tests/scale/measure.py docs/scale.md
 
 # grafana/dashboards/*.json from grafana/generate
 dashboards: .venv/.installed-dev

@@ -20,6 +20,9 @@
 #define FLAG_ON_CPU 4	  /* depth_bytes is unknown: thread.sp is stale */
 #define FLAG_ERASED 8	  /* KSTACK_ERASE overwrote it: the mark is a lower bound */
 
+/* stack_record.syscall: a 32-bit call, whose numbers are others */
+#define SYSCALL_IA32 4294967296
+
 /* One task's kernel stack. Page 0 is the top one, where a stack begins. */
 struct stack_record {
 	u64 stack;	   /* lowest address */
@@ -27,6 +30,7 @@ struct stack_record {
 	u64 switches;	   /* voluntary and involuntary context switches */
 	u64 start_boot_ns; /* task creation, CLOCK_BOOTTIME */
 	u64 asleep_ns;	   /* since it last was on a CPU; 0 if it is */
+	u64 syscall;	   /* in which a user task sleeps; all ones: in none, or not known */
 	u32 tid;
 	u32 tgid;
 	u32 kind;

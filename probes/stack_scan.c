@@ -17,6 +17,28 @@ BPF_ARRAY(scratch, struct scratch, 1);
  * the CPU's idle task where the first had to find it, else 0. */
 BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
 
+/* asm/thread_info.h */
+#define TS_COMPAT 2
+#define NO_SYSCALL (~0ULL)
+
+/*
+ * The system call in which a user task sleeps, from its top page, which scan_stack() reads
+ * last. An entry from user mode saves the registers at the top of the stack; struct pt_regs
+ * is ABI and ends with orig_ax, ip, cs, flags, sp, ss. With CONFIG_X86_FRED 16 more bytes
+ * follow (TOP_OF_KERNEL_STACK_PADDING; the last 8 are zero with FRED and without, as ss of
+ * user mode never is). syscall_get_nr(): orig_ax is the call's number as an int, and -1
+ * after any other entry.
+ */
+static __always_inline void set_syscall(struct stack_record *r, struct scratch *s, u32 status)
+{
+	r->syscall = NO_SYSCALL;
+	if (r->kind != KIND_USER || r->flags & (FLAG_ON_CPU | FLAG_UNREADABLE))
+		return;
+	u32 orig_ax = s->page[PAGE_WORDS - (s->page[PAGE_WORDS - 1] ? 6 : 8)];
+	if (orig_ax != (u32)-1)
+		r->syscall = status & TS_COMPAT ? orig_ax | SYSCALL_IA32 : orig_ax;
+}
+
 int bpf_iter__task(struct task_iter *ctx)
 {
 	void *task = ctx->task;
@@ -36,6 +58,11 @@ int bpf_iter__task(struct task_iter *ctx)
 	u64 involuntary = FIELD(u64, task, TASK_STRUCT_NIVCSW);
 	u64 start = FIELD(u64, task, TASK_STRUCT_START_BOOTTIME);
 	u64 last_ran = FIELD(u64, task, TASK_STRUCT_SE_EXEC_START);
+#ifdef TASK_STRUCT_THREAD_INFO_STATUS
+	u32 status = FIELD(u32, task, TASK_STRUCT_THREAD_INFO_STATUS);
+#else
+	u32 status = 0;
+#endif
 	u64 comm_low = FIELD(u64, task, TASK_STRUCT_COMM);
 	u64 comm_high = FIELD(u64, task, TASK_STRUCT_COMM + 8);
 	u64 vm_bytes = FIELD(u64, vm, VM_STRUCT_SIZE);
@@ -69,6 +96,7 @@ int bpf_iter__task(struct task_iter *ctx)
 		*slot = idle;
 #endif
 	scan_stack(s, readable_pages(task, r->stack_bytes, vm_pages));
+	set_syscall(r, s, status);
 
 	if (FIELD(u64, task, TASK_STRUCT_STACK) == stack)
 		bpf_seq_write(ctx->meta->seq, r, sizeof(*r));
@@ -95,6 +123,7 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 	r->cgroup_id = 0;
 	r->switches = PEEK(u64, task, TASK_STRUCT_NVCSW) + PEEK(u64, task, TASK_STRUCT_NIVCSW);
 	r->start_boot_ns = 0;
+	r->syscall = NO_SYSCALL;
 	r->tid = 0;
 	r->tgid = 0;
 	r->kind = KIND_IDLE;

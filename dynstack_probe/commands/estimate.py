@@ -35,6 +35,7 @@ class By(enum.StrEnum):
     cgroup = "cgroup"
     container = "container"
     kind = "kind"
+    syscall = "syscall"
 
 
 HELP = """Estimate the memory that on-demand kernel stacks would save on this host.
@@ -49,6 +50,8 @@ BASE(kb) is what its kernel stacks hold now, Dynamic(kb) what they would hold.
   sudo dynstack-probe estimate --by cgroup --format csv --output stacks.csv
   sudo dynstack-probe estimate --depths
   dynstack-probe estimate a.dsp b.dsp c.dsp
+
+--by syscall tells in which system call each user task sleeps now.
 
 With captures (see `record`) it reads those, needs no privileges, and prints a row each
 and a total; of a series it takes the last snapshot.

@@ -167,13 +167,14 @@ class HostCollector(Collector):
         rows = sorted(sample.cgroups.items(), key=lambda row: (-sum(row[1]), row[0]))
         top = max(0, self._top_cgroups())
         paths = self._cgroup_paths()
-        shown = {}
+        shown: dict[str, tuple[int, ...]] = {}
         for cgroup_id, held in rows[:top]:
             name = short_name(paths.get(cgroup_id, f"cgroup:{cgroup_id}"))
-            shown[printable(name)] = held
+            # two may be shortened to one name, as a container's cgroup and one below it
+            shown[printable(name)] = _sum(shown.get(printable(name), (0,) * len(held)), held)
         rest = [held for _, held in rows[top:]]
         if rest:
-            shown["other"] = tuple(map(sum, zip(*rest, strict=True)))
+            shown["other"] = tuple([sum(column) for column in zip(*rest, strict=True)])
         for name, held in shown.items():
             measured.add_metric([name], sum(held) * sample.host.thread_size_bytes)
             shapes = shape_counts({(n, 1): count for n, count in enumerate(held, start=1)})
@@ -190,6 +191,10 @@ class HostCollector(Collector):
         yield GaugeMetricFamily(
             "dynstack_cgroups_in_other", "Cgroups summed up as 'other'.", value=len(rest)
         )
+
+
+def _sum(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple([a + b for a, b in zip(one, other, strict=True)])
 
 
 def _living(sample: Sample) -> Iterable[Metric]:

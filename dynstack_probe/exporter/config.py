@@ -39,7 +39,7 @@ class Config:
 
     def chosen_policies(self) -> list[Policy]:
         """The policies themselves."""
-        return [BUILT_IN[name] for name in self.policies]
+        return [BUILT_IN[name] for name in dict.fromkeys(self.policies)]
 
 
 def read_config(path: Path | None, defaults: Config | None = None) -> Config:

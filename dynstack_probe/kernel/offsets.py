@@ -31,6 +31,15 @@ REQUIRED_FIELDS = {
     "vm_struct.pages": "",
 }
 
+# What stack_faults.c and call_paths.c need besides.
+REGISTER_FIELDS = (
+    "pt_regs.orig_ax",
+    "pt_regs.cs",
+    "pt_regs.sp",
+    "pt_regs.ip",
+    "task_struct.thread_info.status",
+)
+
 # The way to each CPU's idle task; without it those stacks count as missed.
 IDLE_FIELDS = ("rq.idle", "rq.cpu", "cfs_rq.rq", "task_struct.se.cfs_rq")
 
@@ -74,7 +83,28 @@ def probe_macros(btf: Btf) -> dict[str, int]:
     macros["USER_WORKER_FLAGS"] = (
         PF_IO_WORKER if btf.find("kernel_clone_args.io_thread") else 0
     ) | (PF_USER_WORKER if btf.find("kernel_clone_args.user_worker") else 0)
+    status = btf.find("task_struct.thread_info.status")
+    if status is not None:
+        macros["TASK_STRUCT_THREAD_INFO_STATUS"] = status.offset_bytes
     macros.update(_idle_macros(btf))
+    return macros
+
+
+def register_macros(btf: Btf) -> dict[str, int]:
+    """Macros for the registers that an entry to the kernel saves on the task's stack.
+
+    Raises UnmeasurableError naming a field that the kernel lacks.
+    """
+    macros = {}
+    for path in REGISTER_FIELDS:
+        member = btf.find(path)
+        if member is None:
+            raise UnmeasurableError(
+                f"this kernel's BTF ({btf.path}) has no field {path}: its system calls can't"
+                " be told; please report this release to us"
+            )
+        # bcc has macros of its own that begin with PT_REGS_
+        macros[_macro(path).removeprefix("PT_")] = member.offset_bytes
     return macros
 
 

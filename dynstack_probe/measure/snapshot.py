@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 PAGE_BYTES = 4096  # x86-64 has no other
+IA32_CALL = 1 << 32  # SYSCALL_IA32 of probes/records.h
 
 
 class Kind(enum.IntEnum):
@@ -57,7 +58,9 @@ class Stacks:
     bitmaps whose bit p stands for page p, counted from the top, where a stack begins;
     depth_bytes is the depth at the saved stack pointer, 0 for a task on a CPU;
     asleep_seconds since it last was on one. A capture holds no addresses: they are
-    the host's own, and tell where its kernel lies.
+    the host's own, and tell where its kernel lies. Nor does it hold syscalls: the number
+    of the one in which a user task sleeps, with IA32_CALL added to a 32-bit one's, -1 for
+    none or not known.
     """
 
     mark_bytes: Sequence[int]
@@ -73,6 +76,7 @@ class Stacks:
     start_boot_ns: Sequence[int]
     asleep_seconds: Sequence[int]
     addresses: Sequence[int] = ()
+    syscalls: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.mark_bytes)

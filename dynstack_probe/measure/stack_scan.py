@@ -290,4 +290,5 @@ class _Records:
             start_boot_ns=column("start_boot_ns"),
             asleep_seconds=array("I", (ns // 10**9 for ns in column("asleep_ns"))),
             addresses=column("stack"),
+            syscalls=array("q", column("syscall").tobytes()),
         )

@@ -1,0 +1,4 @@
+"""What a Prometheus server knows about many hosts: ask it, and make rows of its answer.
+
+Reads nothing of this machine, so it works anywhere, without privileges.
+"""

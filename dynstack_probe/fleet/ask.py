@@ -1,0 +1,333 @@
+"""The questions, in PromQL, and the rows that their answers make.
+
+Two queries: how the hosts are, and their figures. All figures come in one query, since
+Prometheus isolates a query from scrapes under way: each host's figures are of one scrape.
+By CPU or kernel the server sums up, and its answer is small however many hosts it has.
+By host the answer is raw series, which are put together here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from dynstack_probe.errors import ProbeError
+from dynstack_probe.fleet.client import Answer, Series, Server
+from dynstack_probe.fleet.model import NAMES_SHOWN, STALE_SECONDS, By, Fleet, Health, Row, ordered
+from dynstack_probe.report.text import printable
+
+# our own label, by which the parts of one answer are told apart
+FIGURE = "dynstack_figure"
+# labels that our metrics carry themselves; all others say which host it is
+OWN_LABELS = ("cpu_model", "kernel_release", "policy", "thread_size_bytes")
+BASE = "dynstack_stack_bytes"
+DYNAMIC = "dynstack_policy_stack_bytes"
+INFO = "dynstack_host_info"
+SCANNED_AT = "dynstack_scan_timestamp_seconds"
+KERNEL_STACKS = "dynstack_kernel_stacks"
+# Row's figure: metric
+METRICS = {
+    "cpus": "dynstack_host_cpus",
+    "stacks": "dynstack_stacks_read",
+    "base": BASE,
+    "dynamic": DYNAMIC,
+    "reserve": "dynstack_policy_reserve_bytes",
+    "memory": "dynstack_host_memory_bytes",
+}
+FIGURE_OF = {metric: figure for figure, metric in METRICS.items()} | {
+    KERNEL_STACKS: "kernel_stacks",
+    SCANNED_AT: "scanned_at",
+}
+HOSTS = "hosts"
+# before a metric's name: how many hosts of all groups have it
+COUNT = "count "
+GROUP_LABELS = {By.cpu: "cpu_model", By.kernel: "kernel_release"}
+# more than the bytes of all computers, and exact as a float up to 9 PB
+MAX_FIGURE = 2.0**63
+
+HostKey = tuple[tuple[str, str], ...]
+
+
+def ask(
+    server: Server,
+    by: By,
+    policy: str,
+    job: str | None = None,
+    on_answer: Callable[[str, Answer], None] = lambda expression, answer: None,
+) -> Fleet:
+    """Ask for the fleet's table.
+
+    Raises ProbeError, NotPermittedError if the server is in trouble, or has no such hosts.
+    """
+
+    def query(expression: str) -> Answer:
+        answer = server.query(expression)
+        on_answer(expression, answer)
+        return answer
+
+    selection = _Selection(policy, job)
+    health_answer = query(selection.health())
+    health = _health(health_answer.series)
+    if not health.answered:
+        raise ProbeError(_nobody(server.url, job, health))
+    if by is By.host:
+        figures = query(selection.raw())
+        rows, odd = _host_rows(figures.series)
+    else:
+        figures = query(selection.grouped(GROUP_LABELS[by]))
+        rows, odd = _group_rows(figures.series, GROUP_LABELS[by], server.url), []
+    if not rows:
+        others = query(f"group by (policy) ({selection.of(DYNAMIC, any_policy=True)})")
+        raise ProbeError(_no_policy(server.url, policy, others.series))
+    return Fleet(
+        url=server.url,
+        job=job,
+        policy=policy,
+        by=by,
+        rows=ordered(rows),
+        health=health,
+        left_out=max(0, health.answered - sum(row.hosts for row in rows)),
+        left_out_names=odd[:NAMES_SHOWN],
+        warnings=list(dict.fromkeys(health_answer.warnings + figures.warnings)),
+    )
+
+
+def _quoted(text: str) -> str:
+    """A PromQL string, whatever is in it."""
+    escaped = text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return f'"{escaped}"'
+
+
+def _tagged(figure: str, expression: str) -> str:
+    return f'label_replace({expression}, "{FIGURE}", "{figure}", "", "")'
+
+
+class _Selection:
+    """Which hosts and which policy are meant."""
+
+    def __init__(self, policy: str, job: str | None) -> None:
+        self._policy = policy
+        self._job = job
+
+    def of(self, metric: str, *, any_policy: bool = False) -> str:
+        """The selector of a metric."""
+        matchers = [] if self._job is None else [f"job={_quoted(self._job)}"]
+        if metric.startswith("dynstack_policy_") and not any_policy:
+            matchers.append(f"policy={_quoted(self._policy)}")
+        return f"{metric}{{{','.join(matchers)}}}"
+
+    def health(self) -> str:
+        """How many hosts were asked, answered, are stale; some names of those that are not."""
+        up, age = self.of("up"), f"(time() - {self.of(SCANNED_AT)})"
+        if self._job is None:  # only jobs in which somebody has our metrics
+            up = f"({up} and on (job) dynstack_build_info)"
+        stale = f"({age} > {STALE_SECONDS})"
+        parts = {
+            "asked": f"count({up})",
+            "answered": f"count({self.of(BASE)})",
+            "stale": f"count({stale})",
+            "median_age": f"quantile(0.5, {age})",
+            "oldest_age": f"max({age})",
+            "down_host": f"bottomk({NAMES_SHOWN}, {up} == 0)",
+            "stale_host": f"topk({NAMES_SHOWN}, {stale})",
+        }
+        return " or ".join(_tagged(figure, part) for figure, part in parts.items())
+
+    def raw(self) -> str:
+        """Each host's own series."""
+        return self._all_of([*METRICS.values(), INFO, SCANNED_AT, KERNEL_STACKS])
+
+    def grouped(self, label: str) -> str:
+        """The figures summed up by a label of the host's info, and how many hosts have each.
+
+        Hosts are matched by all labels but our own, so that two of one name in two
+        clusters stay two. topk, since a host has two infos for a while where samples are
+        not marked stale, and a match must be unique. All metrics go through one match,
+        which is what takes time.
+        """
+        own = ", ".join(OWN_LABELS)
+        info = f"topk without ({own}) (1, {self.of(INFO)})"
+        match = f"* ignoring ({FIGURE}, {own}) group_left ({label}) {info}"
+        metrics = self._all_of([*METRICS.values(), KERNEL_STACKS])
+        chosen = f"({metrics} and ignoring (policy) {self.of(DYNAMIC)})"
+        named = f'label_replace({chosen}, "{FIGURE}", "$1", "__name__", "(.+)")'
+        sums = f"sum by ({label}, {FIGURE}) ({named} {match})"
+        hosts = _tagged(HOSTS, f"count by ({label}) ({self.of(DYNAMIC)} {match})")
+        counts = f"count by (__name__) ({chosen})"
+        counted = f'label_replace({counts}, "{FIGURE}", "{COUNT}$1", "__name__", "(.+)")'
+        return f"{sums} or {hosts} or {counted}"
+
+    def _all_of(self, metrics: Iterable[str]) -> str:
+        """One selector for several metrics, with or without a policy."""
+        matchers = [
+            f'__name__=~"{"|".join(metrics)}"',
+            f"policy=~{_quoted('|' + _literal(self._policy))}",
+        ]
+        if self._job is not None:
+            matchers.append(f"job={_quoted(self._job)}")
+        return f"{{{','.join(matchers)}}}"
+
+
+def _literal(text: str) -> str:
+    """A regular expression (RE2) for just this text."""
+    return "".join(c if c.isalnum() or c in "_-" else f"\\x{{{ord(c):x}}}" for c in text)
+
+
+def _is_sensible(value: float) -> bool:
+    return 0 <= value < MAX_FIGURE  # and so no NaN
+
+
+def host_name(labels: Mapping[str, str]) -> str:
+    """What people call the host."""
+    return labels.get("instance") or labels.get("job") or "?"
+
+
+def _health(series: Iterable[Series]) -> Health:
+    figures: dict[str, float] = {}
+    names: dict[str, list[str]] = {"down_host": [], "stale_host": []}
+    for element in series:
+        figure = element.labels.get(FIGURE, "")
+        if figure in names:
+            names[figure].append(host_name(element.labels))
+        else:
+            figures[figure] = element.value
+
+    def count(figure: str) -> int:
+        value = figures.get(figure, 0.0)
+        return int(value) if _is_sensible(value) else 0
+
+    def age(figure: str) -> float | None:
+        value = figures.get(figure)
+        # clocks differ: a sample can't be younger than now
+        return max(0.0, value) if value is not None and abs(value) < MAX_FIGURE else None
+
+    return Health(
+        asked=count("asked") if "asked" in figures else None,
+        answered=count("answered"),
+        down_names=sorted(names["down_host"]),
+        stale=count("stale"),
+        stale_names=sorted(names["stale_host"]),
+        median_age_seconds=age("median_age"),
+        oldest_age_seconds=age("oldest_age"),
+    )
+
+
+def _group_rows(series: Iterable[Series], label: str, url: str) -> list[Row]:
+    """Raises ProbeError if a sum is of fewer hosts than another, or no number."""
+    groups: dict[str, dict[str, float]] = {}
+    counts: dict[str, float] = {}
+    for element in series:
+        figure = element.labels.get(FIGURE, "")
+        if figure.startswith(COUNT):
+            counts[figure.removeprefix(COUNT)] = element.value
+        else:
+            figures = groups.setdefault(element.labels.get(label, ""), {})
+            figures[FIGURE_OF.get(figure, figure)] = element.value
+    if any(counts.get(metric) != counts.get(DYNAMIC) for metric in METRICS.values()):
+        raise ProbeError(_senseless(url))
+    all_counted = counts.get(KERNEL_STACKS) == counts.get(DYNAMIC)
+    rows = []
+    for name, figures in groups.items():
+        hosts = figures.get(HOSTS, -1)
+        if not (_is_complete(figures) and _is_sensible(hosts)):
+            raise ProbeError(_senseless(url))
+        row = _row(name or "unknown", figures, int(hosts))
+        rows.append(row if all_counted else replace(row, kernel_stacks=None))
+    return rows
+
+
+def _senseless(url: str) -> str:
+    return f"{url} has hosts whose figures are missing or senseless: --by host names them"
+
+
+def _is_complete(figures: Mapping[str, float]) -> bool:
+    return all(figure in figures and _is_sensible(figures[figure]) for figure in METRICS)
+
+
+def _row(name: str, figures: Mapping[str, float], hosts: int) -> Row:
+    counted = figures.get("kernel_stacks")
+    return Row(
+        name=name,
+        hosts=hosts,
+        cpus=int(figures["cpus"]),
+        stacks=int(figures["stacks"]),
+        base_kib=int(figures["base"]) // 1024,
+        dynamic_kib=int(figures["dynamic"]) // 1024,
+        reserve_kib=int(figures["reserve"]) // 1024,
+        mem_total_kib=int(figures["memory"]) // 1024,
+        kernel_stacks=int(counted) if counted is not None and _is_sensible(counted) else None,
+    )
+
+
+def _host_rows(series: Iterable[Series]) -> tuple[list[Row], list[str]]:
+    """A row a host, and the names of those whose figures are incomplete or senseless."""
+    hosts: dict[HostKey, dict[str, float]] = {}
+    infos: dict[HostKey, Mapping[str, str]] = {}
+    now = 0.0
+    for element in series:
+        labels = element.labels
+        key = _host_key(labels)
+        metric = labels.get("__name__", "")
+        now = element.at
+        if metric == INFO:
+            infos[key] = labels
+        elif metric in FIGURE_OF:
+            hosts.setdefault(key, {})[FIGURE_OF[metric]] = element.value
+    names = _distinct_names(list(hosts))
+    rows, odd = [], []
+    for key, figures in hosts.items():
+        if not _is_complete(figures):
+            odd.append(names[key])
+            continue
+        info = infos.get(key, {})
+        row = _row(names[key], figures, hosts=1)
+        rows.append(_described(row, info, now - figures.get("scanned_at", now)))
+    return rows, sorted(odd)
+
+
+def _described(row: Row, info: Mapping[str, str], age_seconds: float) -> Row:
+    return replace(
+        row,
+        cpu_model=info.get("cpu_model"),
+        kernel_release=info.get("kernel_release"),
+        sample_age_seconds=max(0.0, age_seconds) if abs(age_seconds) < MAX_FIGURE else None,
+    )
+
+
+def _host_key(labels: Mapping[str, str]) -> HostKey:
+    own = ("__name__", *OWN_LABELS)
+    return tuple(sorted((name, value) for name, value in labels.items() if name not in own))
+
+
+def _distinct_names(keys: Sequence[HostKey]) -> dict[HostKey, str]:
+    """Each host's instance; with its other labels where two have the same."""
+    seen: dict[str, int] = {}
+    for key in keys:
+        name = host_name(dict(key))
+        seen[name] = seen.get(name, 0) + 1
+    names = {}
+    for key in keys:
+        name = host_name(dict(key))
+        if seen[name] > 1:
+            rest = ",".join(f"{label}={value}" for label, value in key if label != "instance")
+            name = f"{name} {{{rest}}}"
+        names[key] = name
+    return names
+
+
+def _nobody(url: str, job: str | None, health: Health) -> str:
+    where = "" if job is None else f" of job {job!a}"
+    if health.asked:
+        return (
+            f"{url} knows {health.asked} hosts{where}, and none has a sample: are their"
+            " `dynstack-probe serve` running?"
+        )
+    return f"{url} has no dynstack metrics{where}: does it scrape `dynstack-probe serve`?"
+
+
+def _no_policy(url: str, policy: str, others: Iterable[Series]) -> str:
+    known = sorted({printable(element.labels.get("policy", "")[:40]) for element in others})
+    return (
+        f"no host of {url} has figures of policy {policy!a}, but of"
+        f" {', '.join(known[:10]) or 'none'}: see `policies` in the daemon's configuration"
+    )

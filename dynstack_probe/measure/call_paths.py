@@ -1,0 +1,237 @@
+"""By which call paths tasks go deep: samples of probes/call_paths.c.
+
+Exact: the depth at the sampled stack pointer, and the chain of functions as the kernel
+unwinds it. The depth of each caller is where its callee's return address lies on the
+stack: searched for from the stack pointer upwards, so that a stale copy of the same
+address, left by an earlier call, can make a frame look smaller than it is.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from dynstack_probe.kernel import host
+from dynstack_probe.kernel.btf import VMLINUX, Btf
+from dynstack_probe.kernel.features import Features
+from dynstack_probe.kernel.kallsyms import Symbols
+from dynstack_probe.kernel.offsets import probe_macros, register_macros
+from dynstack_probe.kernel.ring_buffer import RingBuffer
+from dynstack_probe.kernel.syscalls import NONE, syscall_name
+from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
+from dynstack_probe.measure.faults import Context, require_fixed_stacks
+from dynstack_probe.measure.records import read_constants, read_layout
+from dynstack_probe.measure.snapshot import Kind
+
+DEFAULT_RATE_HZ = 99
+DEFAULT_DEEPER_THAN = 4096
+RING_PAGES = 1024  # 4 MiB: 700 samples of 6 KB between two reads
+MAX_PATHS = 20_000  # kept apart; further ones are counted
+
+# linux/perf_event.h: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK
+_SOFTWARE, _CPU_CLOCK = 1, 0
+
+# asm/segment.h: __USER_CS, __USER32_CS, __USER_DS; where pt_regs, which end at the top of
+# the stack, hold them, in words from the end. With FRED two words of padding follow.
+_USER_CS, _USER_DS = (0x33, 0x23), 0x2B
+_SS, _CS, _ORIG_AX = -1, -4, -6
+_PADDINGS = (0, 2)
+
+_KIND_NAMES = {
+    Kind.USER_WORKER: Context.WORKER.label,
+    Kind.KTHREAD: Context.KTHREAD.label,
+    Kind.IDLE: Context.IDLE.label,
+}
+
+
+class Frame(NamedTuple):
+    """A function of a call path.
+
+    depth_bytes is from the top of the stack to its frame's end, None where it can't be told.
+    """
+
+    function: str
+    depth_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One deep moment of a task. Frames from the outermost to the innermost."""
+
+    tid: int
+    comm: bytes
+    call: str
+    depth_bytes: int
+    frames: tuple[Frame, ...]
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The path without depths."""
+        return tuple(frame.function for frame in self.frames)
+
+
+@dataclass
+class PathTally:
+    """All samples of one path: how many, and the deepest."""
+
+    deepest: Sample
+    samples: int = 0
+
+    def add(self, sample: Sample) -> None:
+        """Count it."""
+        self.samples += 1
+        if sample.depth_bytes > self.deepest.depth_bytes:
+            self.deepest = sample
+
+
+@dataclass
+class CallPaths:
+    """Samples by task name, call and path."""
+
+    paths: dict[tuple[bytes, str, tuple[str, ...]], PathTally] = field(default_factory=dict)
+    left_out: int = 0
+
+    def add(self, sample: Sample) -> None:
+        """Count it."""
+        key = sample.comm, sample.call, sample.functions
+        tally = self.paths.get(key)
+        if tally is None:
+            if len(self.paths) >= MAX_PATHS:
+                self.left_out += 1
+                return
+            tally = self.paths[key] = PathTally(sample)
+        tally.add(sample)
+
+    def deepest_first(self) -> list[PathTally]:
+        """The paths, by depth."""
+        return sorted(self.paths.values(), key=lambda path: -path.deepest.depth_bytes)
+
+
+class SampleCounters(NamedTuple):
+    """What the probe counted over all CPUs; see sample_counters in probes/records.h."""
+
+    taken: int
+    in_kernel: int
+    deep: int
+    lost: int
+
+
+def load_call_paths(
+    loader: Loader,
+    *,
+    rate_hz: int = DEFAULT_RATE_HZ,
+    deeper_than: int = DEFAULT_DEEPER_THAN,
+    btf_path: Path = VMLINUX,
+) -> LoadedProbe:
+    """Load the probe; it samples from here on. Errors as load_faults()."""
+    require_fixed_stacks(Features())
+    with Btf(btf_path) as btf:
+        values = {**probe_macros(btf), **register_macros(btf)}
+    values["POSSIBLE_CPUS"] = host.possible_cpus()
+    values["RING_PAGES"] = RING_PAGES
+    values["DEEPER_THAN"] = deeper_than
+    return loader.load(
+        probes_dir() / "call_paths.c",
+        values,
+        [],
+        maps=("paths", "counters"),
+        perf_events=[PerfEvent("samples", _SOFTWARE, _CPU_CLOCK, "on_sample", frequency=rate_hz)],
+    )
+
+
+class Sampling:
+    """Reads a loaded probe. One thread at a time."""
+
+    def __init__(self, probe: LoadedProbe, symbols: Symbols) -> None:
+        """Map what `probe`, which must stay open, hands over."""
+        header = probes_dir() / "records.h"
+        self._layout = read_layout(header, "path_sample")
+        self._counter_layout = read_layout(header, "sample_counters")
+        self._ia32 = read_constants(header, "FAULT")["IA32"]
+        self._symbols = symbols
+        self._length = self._counter_layout.size_bytes * host.possible_cpus()
+        pages = -(-self._length // mmap.PAGESIZE)
+        self._counters = mmap.mmap(
+            probe.maps["counters"], pages * mmap.PAGESIZE, prot=mmap.PROT_READ
+        )
+        self._ring = RingBuffer(probe.maps["paths"], RING_PAGES * mmap.PAGESIZE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmap all."""
+        self._counters.close()
+        self._ring.close()
+
+    def read(self) -> list[Sample]:
+        """Deep samples since the last read, oldest first."""
+        return [self._understand(raw) for raw in self._ring.read()]
+
+    def counters(self) -> SampleCounters:
+        """Since the probe was loaded."""
+        raw = self._counters[: self._length]
+        columns = (self._counter_layout.column(raw, name) for name in SampleCounters._fields)
+        return SampleCounters(*map(sum, columns))
+
+    def _understand(self, raw: bytes) -> Sample:
+        head = raw[: self._layout.size_bytes]
+        values = self._layout.unpack(head)
+        numbers = {name: v for name, v in values.items() if isinstance(v, int)}
+        frames = values["frames"]
+        assert isinstance(frames, tuple)
+        words = array("Q")
+        words.frombytes(raw[len(head) : len(head) + numbers["copied_bytes"] // 8 * 8])
+        chain = frames[: numbers["frame_count"]]
+        depths = frame_depths(chain, words, numbers["depth_bytes"])
+        named = [
+            Frame(self._symbols.name(address - (0 if at == 0 else 1)), depth)
+            for at, (address, depth) in enumerate(zip(chain, depths, strict=True))
+        ]
+        kind = Kind(numbers["kind"])
+        ia32 = bool(numbers["flags"] & self._ia32)
+        return Sample(
+            tid=numbers["tid"],
+            comm=self._layout.texts(head, "comm")[0],
+            call=_KIND_NAMES.get(kind) or entry_name(words, ia32=ia32),
+            depth_bytes=numbers["depth_bytes"],
+            frames=tuple(reversed(named)),
+        )
+
+
+def frame_depths(chain: Sequence[int], words: array[int], depth_bytes: int) -> list[int | None]:
+    """How deep each frame of a chain reaches, bytes from the top of the stack.
+
+    `chain` is innermost first: an instruction pointer, then return addresses; `words` is
+    the stack from the stack pointer upwards. The innermost frame ends at the stack
+    pointer, every other right above the return address into it.
+    """
+    depths: list[int | None] = [depth_bytes] if chain else []
+    at = 0
+    for address in chain[1:]:
+        try:
+            at = words.index(address, at) + 1
+        except ValueError:  # not on this stack: the chain went on elsewhere
+            depths.append(None)
+            continue
+        depths.append(depth_bytes - at * 8)
+    return depths
+
+
+def entry_name(words: array[int], *, ia32: bool = False) -> str:
+    """By what a user task entered the kernel, from the registers at the top of its stack."""
+    for padding in _PADDINGS:
+        if len(words) < padding - _ORIG_AX:
+            continue
+        ss, cs = words[_SS - padding] & 0xFFFF, words[_CS - padding] & 0xFFFF
+        if ss == _USER_DS and cs in _USER_CS:
+            number = words[_ORIG_AX - padding] & NONE
+            return Context.EXCEPTION.label if number == NONE else syscall_name(number, ia32=ia32)
+    return Context.FORK_RETURN.label

@@ -1,0 +1,357 @@
+"""Who first uses a further page of its stack, and in which system call: stack_faults.c."""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from dynstack_probe.errors import UnmeasurableError
+from dynstack_probe.kernel import bpf, host
+from dynstack_probe.kernel.btf import VMLINUX, Btf
+from dynstack_probe.kernel.features import Features
+from dynstack_probe.kernel.offsets import probe_macros, register_macros
+from dynstack_probe.kernel.ring_buffer import RingBuffer
+from dynstack_probe.kernel.syscalls import syscall_name
+from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
+from dynstack_probe.measure.lifecycle import seen_slots
+from dynstack_probe.measure.records import read_constants, read_layout
+from dynstack_probe.measure.snapshot import PAGE_BYTES
+from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
+
+# How far below a boundary a call that crossed it is looked for. Of 3,700 first crossings
+# under mixed load on Linux 6.18, when whole pages were compared, each had used a word
+# within 56 bytes. 64 bytes more cost about 4 ns a call; CHECK_WINDOW compares again.
+WINDOW_BYTES = 128
+MAX_CROWDED = 4096
+RING_PAGES = 512  # 2 MiB: 20,000 crossings between two reads
+MAPS = ("faults", "counters")
+TRACEPOINTS = {
+    "sys_exit": "on_sys_exit",
+    "task_newtask": "on_new_task",
+    "sched_process_exit": "on_process_exit",
+}
+# linux/perf_event.h: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MAJ
+MAJOR_FAULTS = PerfEvent("major faults", 1, 6, "on_major_fault", period=1)
+REMEMBERED = 4096  # tasks that crossed lately
+
+NULL_CALLS = 2000
+NULL_REPEATS = 40
+
+
+class Context(enum.IntEnum):
+    """What a task was in; the values are those of CONTEXT_ in probes/records.h."""
+
+    SYSCALL = 0
+    FORK_RETURN = 1
+    EXCEPTION = 2
+    EXIT = 3
+    KTHREAD = 4
+    WORKER = 5
+    IDLE = 6
+
+    @property
+    def label(self) -> str:
+        """The name in all output; a system call is shown by its own."""
+        return _LABELS[self]
+
+
+_LABELS = {
+    Context.SYSCALL: "system call",
+    Context.FORK_RETURN: "(fork return)",
+    Context.EXCEPTION: "(page fault or interrupt)",
+    Context.EXIT: "(exit)",
+    Context.KTHREAD: "(kernel thread)",
+    Context.WORKER: "(user worker)",
+    Context.IDLE: "(idle task)",
+}
+
+
+@dataclass(frozen=True)
+class StackFault:
+    """A task's stack first used one or more further pages.
+
+    A grow-only kernel would have faulted `faults` times for it, and mapped `pages`: one
+    fault maps every page down to where it hit, so a page that was skipped took none.
+    mark_bytes is the high-water mark after it. `late`: a pass over all tasks found it, so
+    the call is the one that the task was in then.
+    """
+
+    tid: int
+    tgid: int
+    comm: bytes
+    cgroup_id: int
+    context: Context
+    call: str
+    late: bool
+    mark_bytes: int
+    pages_before: int
+    pages: int
+    faults: int
+    age_seconds: float
+    found_boot_ns: int
+    start_boot_ns: int
+    hidden: bool = False
+
+
+@dataclass
+class CallTally:
+    """What one system call, or one context outside any, caused."""
+
+    name: str
+    events: int = 0
+    faults: int = 0
+    pages: int = 0
+    late: int = 0
+    deepest_bytes: int = 0
+    deepest_comm: bytes = b""
+    tasks: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, fault: StackFault) -> None:
+        """Count it."""
+        self.events += 1
+        self.faults += fault.faults
+        self.pages += fault.pages
+        self.late += fault.late
+        self.tasks[fault.comm] = self.tasks.get(fault.comm, 0) + fault.faults
+        if fault.mark_bytes > self.deepest_bytes:
+            self.deepest_bytes, self.deepest_comm = fault.mark_bytes, fault.comm
+
+
+class Ranking:
+    """Tallies by call."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, CallTally] = {}
+
+    def add(self, fault: StackFault) -> None:
+        """Count it."""
+        self.calls.setdefault(fault.call, CallTally(fault.call)).add(fault)
+
+    def ranked(self) -> list[CallTally]:
+        """Most faults first, then most pages, then deepest."""
+        return sorted(
+            self.calls.values(), key=lambda c: (-c.faults, -c.pages, -c.deepest_bytes, c.name)
+        )
+
+
+class Counters(NamedTuple):
+    """What the probe counted over all CPUs; see fault_counters in probes/records.h."""
+
+    syscalls: int
+    lost: int
+    adopted: int
+    untracked: int
+    unread: int
+
+
+@dataclass(frozen=True)
+class WatchCost:
+    """What the watch cost while it ran.
+
+    ns_per_syscall is getppid() with the probe minus without, taken in turns at the end;
+    pass_seconds what the passes took.
+    """
+
+    ns_per_syscall: float
+    bare_ns: float
+    passes: int
+    pass_seconds: float
+
+
+def require_fixed_stacks(features: Features) -> None:
+    """UnmeasurableError where the end of a stack that is in use must not be looked at.
+
+    With dynamic stacks, to read an unmapped page of one's own stack maps it.
+    """
+    machine = os.uname().machine
+    if machine != "x86_64":
+        raise UnmeasurableError(f"{machine} stacks are not understood: run on x86-64")
+    if features.lockdown() == "confidentiality":
+        raise UnmeasurableError(
+            "the kernel is in lockdown mode confidentiality, in which BPF may not read"
+            " kernel memory: boot with lockdown=integrity or less"
+        )
+    if features.dynamic_stacks():
+        raise UnmeasurableError(
+            "this kernel grows its stacks itself, and to look at a page would map it:"
+            " its own nr_dynamic_stacks_faults in /proc/vmstat tells what they take"
+        )
+
+
+def caveats(features: Features | None = None) -> list[str]:
+    """Sentences that a reader of the figures must know."""
+    features = features or Features()
+    if features.in_initial_pid_namespace() is False:
+        return [
+            "In a PID namespace: of tasks outside it only system calls are seen, and no"
+            " kernel threads. Run on the host."
+        ]
+    return []
+
+
+def load_faults(
+    loader: Loader, *, btf_path: Path = VMLINUX, macros: Mapping[str, int] | None = None
+) -> LoadedProbe:
+    """Load and attach the probe. Errors as Loader.load() and require_fixed_stacks()."""
+    require_fixed_stacks(Features())
+    with Btf(btf_path) as btf:
+        values = {**probe_macros(btf), **register_macros(btf)}
+        iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
+    values["POSSIBLE_CPUS"] = host.possible_cpus()
+    values["SLOTS"] = seen_slots(host.memory_total_kib())
+    values["MAX_CROWDED"] = MAX_CROWDED
+    values["RING_PAGES"] = RING_PAGES
+    values["WINDOW_BYTES"] = WINDOW_BYTES
+    values.update(macros or {})
+    return loader.load(
+        probes_dir() / "stack_faults.c",
+        values,
+        iterators,
+        maps=MAPS,
+        tracepoints=TRACEPOINTS,
+        perf_events=[MAJOR_FAULTS],
+    )
+
+
+class FaultWatch:
+    """Reads a loaded probe. One thread at a time."""
+
+    def __init__(self, probe: LoadedProbe) -> None:
+        """Map what `probe`, which must stay open, hands over."""
+        header = probes_dir() / "records.h"
+        self._layout = read_layout(header, "stack_fault")
+        self._flags = read_constants(header, "FAULT")
+        self._counter_layout = read_layout(header, "fault_counters")
+        self._probe = probe
+        length = self._counter_layout.size_bytes * host.possible_cpus()
+        pages = -(-length // mmap.PAGESIZE)
+        self._counters_length = length
+        self._counters = mmap.mmap(
+            probe.maps["counters"], pages * mmap.PAGESIZE, prot=mmap.PROT_READ
+        )
+        self._ring = RingBuffer(probe.maps["faults"], RING_PAGES * mmap.PAGESIZE)
+        self._known: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._passes = 0
+        self._pass_seconds = 0.0
+        self._at_begin = self._read_counters()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmap all."""
+        self._counters.close()
+        self._ring.close()
+
+    def begin(self) -> None:
+        """Make the marks of all tasks known: what they use from here on counts."""
+        self.look_at_all()
+        self._ring.read()
+        self._passes, self._pass_seconds = 0, 0.0
+        self._at_begin = self._read_counters()
+
+    def look_at_all(self) -> None:
+        """One pass over all tasks: finds what no system call's end has shown.
+
+        Raises OSError where the kernel lets no process without capabilities do so.
+        """
+        started = time.perf_counter()
+        for link in self._probe.links.values():
+            fd = bpf.create_iterator(link)
+            try:
+                read_iterator(fd)
+            finally:
+                os.close(fd)
+        self._passes += 1
+        self._pass_seconds += time.perf_counter() - started
+
+    def read(self) -> list[StackFault]:
+        """What has been found since the last read, oldest first."""
+        found = (self._understand(raw) for raw in self._ring.read())
+        return [fault for fault in found if fault is not None]
+
+    def _understand(self, raw: bytes) -> StackFault | None:
+        numbers = {n: v for n, v in self._layout.unpack(raw).items() if isinstance(v, int)}
+        # Both its task and a pass may tell of the same page: the first counts.
+        key = numbers["tid"], numbers["start_boot_ns"]
+        before = max(numbers["pages_before"], self._known.pop(key, 0))
+        after = -(-numbers["mark_bytes"] // PAGE_BYTES)
+        self._known[key] = max(before, after)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        if after <= before:
+            return None
+        context = Context(numbers["context"])
+        ia32 = bool(numbers["flags"] & self._flags["IA32"])
+        call = context.label
+        if context is Context.SYSCALL:
+            call = syscall_name(numbers["syscall"], ia32=ia32)
+        age_ns = max(0, numbers["found_boot_ns"] - numbers["start_boot_ns"])
+        return StackFault(
+            tid=numbers["tid"],
+            tgid=numbers["tgid"],
+            comm=self._layout.texts(raw, "comm")[0],
+            cgroup_id=numbers["cgroup_id"],
+            context=context,
+            call=call,
+            late=bool(numbers["flags"] & self._flags["LATE"]),
+            mark_bytes=numbers["mark_bytes"],
+            pages_before=before,
+            pages=after - before,
+            faults=(numbers["touched_pages"] >> before).bit_count(),
+            age_seconds=age_ns / 1e9,
+            found_boot_ns=numbers["found_boot_ns"],
+            start_boot_ns=numbers["start_boot_ns"],
+            hidden=bool(numbers["flags"] & self._flags["HIDDEN"]),
+        )
+
+    def counters(self) -> Counters:
+        """Since the watch began."""
+        pairs = zip(self._read_counters(), self._at_begin, strict=True)
+        return Counters(*(now - then for now, then in pairs))
+
+    def _read_counters(self) -> Counters:
+        raw = self._counters[: self._counters_length]
+        return Counters(*(sum(self._counter_layout.column(raw, name)) for name in Counters._fields))
+
+    def end(self) -> WatchCost:
+        """Detach the probe, and measure what a system call cost with it."""
+        with_probe = null_call_ns()
+        self._probe.detach()
+        bare = null_call_ns()
+        return WatchCost(
+            ns_per_syscall=max(0.0, with_probe - bare),
+            bare_ns=bare,
+            passes=self._passes,
+            pass_seconds=self._pass_seconds,
+        )
+
+
+def null_call_ns() -> float:
+    """The least that one getppid() took from here, nanoseconds: Python's own cost included."""
+    call = os.getppid
+    best = float("inf")
+    for _ in range(NULL_REPEATS):
+        started = time.perf_counter_ns()
+        for _ in range(NULL_CALLS):
+            call()
+        best = min(best, time.perf_counter_ns() - started)
+    return best / NULL_CALLS
+
+
+def rank(faults: Sequence[StackFault]) -> list[CallTally]:
+    """Tallies of these, most faults first."""
+    ranking = Ranking()
+    for fault in faults:
+        ranking.add(fault)
+    return ranking.ranked()

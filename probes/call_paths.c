@@ -1,0 +1,84 @@
+/*
+ * By which call paths do tasks go deep?
+ *
+ * A perf event interrupts each CPU some times a second. Where the interrupted task was in
+ * the kernel and deeper than DEEPER_THAN bytes, the call chain that the kernel unwinds is
+ * handed over, and the used part of the stack with it: the chain gives only addresses of
+ * code, and where on the stack they lie tells how deep each frame begins.
+ */
+#include "task.h"
+
+#define TS_COMPAT 2 /* asm/thread_info.h */
+#define RB_NO_WAKEUP 1
+#define MAX_DEPTH (8 * PAGE_BYTES) /* THREAD_SIZE with KASAN */
+
+/* What BPF_PROG_TYPE_PERF_EVENT is given begins with the interrupted registers. */
+struct registers {
+	u64 words[21];
+};
+
+struct sample {
+	struct path_sample head;
+	u8 stack[MAX_DEPTH];
+};
+
+/* One a CPU, where an event does not interrupt another; per-CPU maps end at 32 KiB. */
+BPF_ARRAY(samples, struct sample, POSSIBLE_CPUS);
+
+#define PAGE_SIZE PAGE_BYTES /* which bcc's macro asks for */
+BPF_RINGBUF_OUTPUT(paths, RING_PAGES);
+BPF_F_TABLE("array", u32, struct sample_counters, counters, POSSIBLE_CPUS, BPF_F_MMAPABLE);
+
+static __always_inline u64 cgroup_id_of(u64 task)
+{
+	u64 css_set = PEEK(u64, task, TASK_STRUCT_CGROUPS);
+	u64 cgroup = PEEK(u64, css_set, CSS_SET_DFL_CGRP);
+
+	return PEEK(u64, PEEK(u64, cgroup, CGROUP_KN), KERNFS_NODE_ID);
+}
+
+int on_sample(struct registers *ctx)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	struct sample_counters *c = counters.lookup(&cpu);
+	struct sample *s = samples.lookup(&cpu);
+
+	if (!c || !s)
+		return 0;
+	c->taken++;
+	if (ctx->words[REGS_CS / 8] & 3)
+		return 0; /* user mode */
+	u64 task = bpf_get_current_task();
+	u64 sp = ctx->words[REGS_SP / 8];
+	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+	u64 bytes = VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
+	u64 top = PEEK(u64, task, TASK_STRUCT_STACK) + bytes;
+	u64 depth = top - sp;
+	if (!vm || depth > bytes || depth > MAX_DEPTH)
+		return 0; /* on another stack: an interrupt's, or the boot CPU's idle task */
+	c->in_kernel++;
+	if (depth <= DEEPER_THAN)
+		return 0;
+	c->deep++;
+
+	struct path_sample *head = &s->head;
+	long length = bpf_get_stack(ctx, head->frames, sizeof(head->frames), 0);
+	head->frame_count = length > 0 ? length / sizeof(u64) : 0;
+	head->depth_bytes = depth;
+	head->cgroup_id = cgroup_id_of(task);
+	head->tid = PEEK(u32, task, TASK_STRUCT_PID);
+	head->tgid = PEEK(u32, task, TASK_STRUCT_TGID);
+	head->kind = kind_of(PEEK(u32, task, TASK_STRUCT_FLAGS));
+	head->flags = PEEK(u32, task, TASK_STRUCT_THREAD_INFO_STATUS) & TS_COMPAT ? FAULT_IA32 : 0;
+	bpf_get_current_comm(head->comm, sizeof(head->comm));
+
+	u32 used = depth;
+	if (used > MAX_DEPTH)
+		return 0;
+	if (bpf_probe_read_kernel(s->stack, used, (void *)sp))
+		used = 0;
+	head->copied_bytes = used;
+	if (paths.ringbuf_output(s, sizeof(*head) + used, RB_NO_WAKEUP))
+		c->lost++;
+	return 0;
+}

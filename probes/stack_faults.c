@@ -1,0 +1,408 @@
+/*
+ * Which task, in which system call, first used a further page of its stack?
+ *
+ * For each stack the boundary below which nothing has been used is kept. When a system
+ * call ends, the few bytes just below it are looked at: a call chain that went past a
+ * boundary has left return addresses there. How many bytes that takes was measured, see
+ * WINDOW_BYTES in measure/faults.py. All other growth is found when a task exits, when a
+ * page fault of user mode that did I/O ends, or by the iterators' pass over all tasks,
+ * which user space reads once a second.
+ *
+ * The same growth may be told twice, by its task and by a pass that looked at the same
+ * moment. User space takes the first.
+ */
+#include "task.h"
+
+#define WINDOW_WORDS (WINDOW_BYTES / 8)
+#define STACK_STRIDE 32768 /* with its guard page no two stacks share as much */
+#define NO_SYSCALL 0xFFFFFFFF
+#define RT_SIGRETURN 15
+#define NEVER 0xFFFFFFFF /* known_depth.switches: no pass has read it */
+
+/* asm/thread_info.h; linux/sched.h; uapi/linux/bpf.h */
+#define TS_COMPAT 2
+#define PF_EXITING 4
+#define RB_NO_WAKEUP 1
+
+struct raw_args {
+	u64 args[2];
+};
+
+/* What BPF_PROG_TYPE_PERF_EVENT is given begins with the interrupted registers. */
+struct fault_registers {
+	u64 words[21];
+};
+
+struct known_depth {
+	u64 stack;    /* whose, lowest address; 0: a free slot */
+	u64 boundary; /* the address below which nothing was used yet */
+	u32 switches; /* when a pass last read it */
+	u32 is_new;   /* it has not left the kernel since its creation */
+	u64 syscalls; /* that ended since they were last added up */
+};
+
+/* A direct-mapped table: stacks lie 32 KiB apart in one stretch of addresses, so two
+ * rarely share a slot. Those which would are in a hash. */
+BPF_ARRAY(known, struct known_depth, SLOTS);
+BPF_HASH(crowded, u64, struct known_depth, MAX_CROWDED);
+
+#define PAGE_SIZE PAGE_BYTES /* which bcc's macro asks for */
+BPF_RINGBUF_OUTPUT(faults, RING_PAGES);
+BPF_F_TABLE("array", u32, struct fault_counters, counters, POSSIBLE_CPUS, BPF_F_MMAPABLE);
+BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
+
+/* Tracepoints do not interrupt each other, but they may interrupt a pass. */
+BPF_PERCPU_ARRAY(scratch, struct scratch, 1);
+BPF_ARRAY(pass_scratch, struct scratch, 1);
+
+/* From pt_regs to the top of a stack: learned, for BTF knows no padding. */
+BPF_ARRAY(registers_below_top, u64, 1);
+
+static __always_inline struct known_depth *find(u64 stack)
+{
+	u32 at = stack / STACK_STRIDE % SLOTS;
+	struct known_depth *slot = known.lookup(&at);
+
+	if (slot && slot->stack == stack)
+		return slot;
+	return crowded.lookup(&stack);
+}
+
+static __always_inline void keep(u64 stack, u64 boundary, u32 switches, u32 is_new)
+{
+	u32 at = stack / STACK_STRIDE % SLOTS;
+	struct known_depth *slot = known.lookup(&at);
+	struct known_depth depth = {
+	    .stack = stack, .boundary = boundary, .switches = switches, .is_new = is_new};
+
+	if (!slot)
+		return;
+	if (slot->stack && slot->stack != stack) {
+		if (crowded.update(&stack, &depth)) {
+			u32 cpu = bpf_get_smp_processor_id();
+			struct fault_counters *c = counters.lookup(&cpu);
+			if (c)
+				__sync_fetch_and_add(&c->untracked, 1);
+		}
+		return;
+	}
+	slot->boundary = boundary;
+	slot->switches = switches;
+	slot->is_new = is_new;
+	slot->syscalls = 0;
+	slot->stack = stack;
+}
+
+/* They are counted with the stack, in a cache line that is at hand; a few may get lost. */
+static __always_inline void add_up_syscalls(struct known_depth *depth)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	struct fault_counters *c = counters.lookup(&cpu);
+
+	if (c)
+		__sync_fetch_and_add(&c->syscalls, depth->syscalls);
+	depth->syscalls = 0;
+}
+
+static __always_inline void forget_stack(u64 stack)
+{
+	u32 at = stack / STACK_STRIDE % SLOTS;
+	struct known_depth *slot = known.lookup(&at);
+
+	if (slot && slot->stack == stack) {
+		add_up_syscalls(slot);
+		slot->stack = 0;
+	} else
+		crowded.delete(&stack);
+}
+
+static __always_inline u64 cgroup_id_of(u64 task)
+{
+	u64 css_set = PEEK(u64, task, TASK_STRUCT_CGROUPS);
+	u64 cgroup = PEEK(u64, css_set, CSS_SET_DFL_CGRP);
+
+	return PEEK(u64, PEEK(u64, cgroup, CGROUP_KN), KERNFS_NODE_ID);
+}
+
+static __always_inline u32 stack_bytes_of(u64 vm)
+{
+	return VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
+}
+
+/* The boundary that the scan of the record's stack shows. */
+static __always_inline u64 scanned_boundary(struct stack_record *r)
+{
+	u64 pages = (r->mark_bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+
+	return r->stack + r->stack_bytes - (pages ? pages : 1) * PAGE_BYTES;
+}
+
+static __always_inline void tell(struct stack_record *r, u64 task, u64 boundary, u32 context,
+				 u32 syscall, u32 flags)
+{
+	struct stack_fault fault = {
+	    .stack = r->stack,
+	    .cgroup_id = cgroup_id_of(task),
+	    .start_boot_ns = PEEK(u64, task, TASK_STRUCT_START_BOOTTIME),
+	    .found_boot_ns = bpf_ktime_get_boot_ns(),
+	    .tid = PEEK(u32, task, TASK_STRUCT_PID),
+	    .tgid = PEEK(u32, task, TASK_STRUCT_TGID),
+	    .context = context,
+	    .syscall = syscall,
+	    .flags = flags,
+	    .mark_bytes = r->mark_bytes,
+	    .pages_before = (r->stack + r->stack_bytes - boundary) / PAGE_BYTES,
+	    .touched_pages = r->touched_pages,
+	};
+
+	if (PEEK(u32, task, TASK_STRUCT_THREAD_INFO_STATUS) & TS_COMPAT)
+		fault.flags |= FAULT_IA32;
+	bpf_probe_read_kernel(fault.comm, sizeof(fault.comm), (void *)(task + TASK_STRUCT_COMM));
+	if (faults.ringbuf_output(&fault, sizeof(fault), RB_NO_WAKEUP)) {
+		u32 cpu = bpf_get_smp_processor_id();
+		struct fault_counters *c = counters.lookup(&cpu);
+		if (c)
+			__sync_fetch_and_add(&c->lost, 1);
+	}
+}
+
+/* Reads all of the current task's stack, and tells if it has grown since it was known. */
+static __always_inline void look(u32 context, u32 syscall, u32 flags)
+{
+	u64 task = bpf_get_current_task();
+	u32 zero = 0;
+	u32 cpu = bpf_get_smp_processor_id();
+	struct scratch *s = scratch.lookup(&zero);
+	struct fault_counters *c = counters.lookup(&cpu);
+	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+
+	if (!s || !c)
+		return;
+	struct stack_record *r = &s->record;
+	r->flags = 0;
+	r->stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	r->stack_bytes = stack_bytes_of(vm);
+	scan_stack(s, PEEK(u32, vm, VM_STRUCT_NR_PAGES));
+	if (r->flags & FLAG_UNREADABLE) {
+		__sync_fetch_and_add(&c->unread, 1);
+		return;
+	}
+	u64 stack = r->stack;
+	u64 boundary = scanned_boundary(r);
+	struct known_depth *depth = find(stack);
+	if (!depth) {
+		__sync_fetch_and_add(&c->adopted, 1);
+		keep(stack, boundary, NEVER, 0);
+		return;
+	}
+	u64 before = depth->boundary;
+	if (boundary >= before)
+		return;
+	depth->boundary = boundary;
+	tell(r, task, before, context, syscall, flags);
+}
+
+#ifdef CHECK_WINDOW
+/* For tests: whether a word of the page below the boundary was used, window or not. */
+static __always_inline bool page_is_used(u64 boundary, u64 stack)
+{
+	u32 zero = 0;
+	struct scratch *s = scratch.lookup(&zero);
+
+	if (!s || bpf_probe_read_kernel(s->page, PAGE_BYTES, (void *)(boundary - PAGE_BYTES)))
+		return false;
+	if (boundary - PAGE_BYTES == stack)
+		s->page[0] = 0;
+	return lowest_used_word(s) < PAGE_WORDS;
+}
+#endif
+
+int on_sys_exit(struct raw_args *ctx)
+{
+	u64 regs = ctx->args[0]; /* on the task's stack, right below its top */
+	u32 at = regs / STACK_STRIDE % SLOTS;
+	struct known_depth *slot = known.lookup(&at);
+	u32 context = CONTEXT_SYSCALL;
+	u32 flags = 0;
+	u64 window[WINDOW_WORDS];
+
+	if (!slot)
+		return 0;
+	slot->syscalls++;
+	if (regs - slot->stack < STACK_STRIDE) {
+		u64 used = 0;
+		if (slot->is_new) {
+			slot->is_new = 0;
+			context = CONTEXT_FORK_RETURN;
+		}
+		if (slot->boundary == slot->stack)
+			return 0; /* all its pages are used */
+		if (bpf_probe_read_kernel(window, sizeof(window),
+					  (void *)(slot->boundary - sizeof(window))))
+			return 0;
+#pragma unroll
+		for (u32 i = 0; i < WINDOW_WORDS; i++)
+			used |= USED_BITS(window[i]);
+#ifdef CHECK_WINDOW
+		if (!used && page_is_used(slot->boundary, slot->stack)) {
+			used = 1;
+			flags = FAULT_HIDDEN;
+		}
+#endif
+		if (!used)
+			return 0;
+	} else {
+		u32 zero = 0;
+		u64 *below_top = registers_below_top.lookup(&zero);
+		u64 task = bpf_get_current_task();
+		u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+		if (below_top && !*below_top)
+			*below_top = PEEK(u64, task, TASK_STRUCT_STACK) + stack_bytes_of(vm) - regs;
+	}
+	u32 number = PEEK(u32, regs, REGS_ORIG_AX);
+	/* arch/x86/kernel/signal_64.c: restore_sigcontext() sets orig_ax to -1 */
+	look(context, number == NO_SYSCALL ? RT_SIGRETURN : number, flags);
+	return 0;
+}
+
+int on_new_task(struct raw_args *ctx)
+{
+	u64 task = ctx->args[0];
+	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+
+	keep(stack, stack + stack_bytes_of(vm) - PAGE_BYTES, NEVER, 1);
+	return 0;
+}
+
+int on_process_exit(struct raw_args *ctx)
+{
+	u64 task = bpf_get_current_task();
+
+	look(PEEK(u32, task, TASK_STRUCT_FLAGS) & PF_KTHREAD ? CONTEXT_KTHREAD : CONTEXT_EXIT,
+	     NO_SYSCALL, 0);
+	forget_stack(PEEK(u64, task, TASK_STRUCT_STACK));
+	return 0;
+}
+
+/* Software event PERF_COUNT_SW_PAGE_FAULTS_MAJ: mm_account_fault(), when all is done. */
+int on_major_fault(struct fault_registers *ctx)
+{
+	if (ctx->words[REGS_CS / 8] & 3)
+		look(CONTEXT_EXCEPTION, NO_SYSCALL, 0);
+	return 0;
+}
+
+/* What a sleeping or preempted user task was last in: the registers of its last entry. */
+static __always_inline u32 last_entry(struct scratch *s, u64 top)
+{
+	u32 zero = 0;
+	u64 *below_top = registers_below_top.lookup(&zero);
+
+	if (!below_top || !*below_top)
+		return NO_SYSCALL;
+	return PEEK(u32, top - *below_top, REGS_ORIG_AX);
+}
+
+/* Keeps what the scan showed, and tells what is new in it. */
+static __always_inline void compare(struct scratch *s, u64 task, u32 kind, u32 switches,
+				    bool exiting)
+{
+	struct stack_record *r = &s->record;
+	u64 stack = r->stack;
+	u64 boundary = scanned_boundary(r);
+	struct known_depth *depth = find(stack);
+	u32 context = CONTEXT_IDLE;
+	u32 syscall = NO_SYSCALL;
+
+	if (!depth) {
+		if (!exiting)
+			keep(stack, boundary, switches, 0);
+		return;
+	}
+	u64 before = depth->boundary;
+	depth->switches = switches;
+	if (boundary >= before)
+		return;
+	depth->boundary = boundary;
+	if (kind == KIND_KTHREAD)
+		context = CONTEXT_KTHREAD;
+	else if (kind == KIND_USER_WORKER)
+		context = CONTEXT_WORKER;
+	else if (kind == KIND_USER) {
+		syscall = last_entry(s, stack + r->stack_bytes);
+		context = depth->is_new		  ? CONTEXT_FORK_RETURN
+			  : syscall == NO_SYSCALL ? CONTEXT_EXCEPTION
+						  : CONTEXT_SYSCALL;
+	}
+	tell(r, task, before, context, syscall, FAULT_LATE);
+}
+
+int bpf_iter__task(struct task_iter *ctx)
+{
+	void *task = ctx->task;
+	u32 zero = 0;
+	struct scratch *s = pass_scratch.lookup(&zero);
+
+	if (!task || !s)
+		return 0;
+
+	/* Forgotten, since the verifier lets nobody calculate with a pointer. */
+	u64 stack = forget(s, FIELD(u64, task, TASK_STRUCT_STACK));
+	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
+	u32 flags = FIELD(u32, task, TASK_STRUCT_FLAGS);
+	u32 switches = FIELD(u64, task, TASK_STRUCT_NVCSW) + FIELD(u64, task, TASK_STRUCT_NIVCSW);
+	u32 on_cpu = ON_CPU(FIELD, task);
+	u64 vm_bytes = FIELD(u64, vm, VM_STRUCT_SIZE);
+
+#ifdef FIND_IDLE_BY_RUNQUEUE
+	u32 cpu;
+	u64 idle = idle_task_beside(task, &cpu);
+	u64 *cpu_slot = cpus.lookup(&cpu);
+	if (cpu_slot)
+		*cpu_slot = idle;
+#endif
+	if (!stack || !vm_bytes)
+		return 0; /* a zombie: it has given its stack back */
+
+	/* Without a context switch, and not on a CPU now: it can't have deepened. */
+	struct known_depth *depth = find(stack);
+	if (depth)
+		add_up_syscalls(depth);
+	if (depth && !on_cpu && depth->switches == switches)
+		return 0;
+
+	struct stack_record *r = &s->record;
+	r->flags = 0;
+	r->stack = stack;
+	r->stack_bytes = VM_AREA_BYTES(vm_bytes, FIELD(u64, vm, VM_STRUCT_FLAGS));
+	scan_stack(s, readable_pages(task, r->stack_bytes, FIELD(u32, vm, VM_STRUCT_NR_PAGES)));
+	if (FIELD(u64, task, TASK_STRUCT_STACK) != stack || r->flags & FLAG_UNREADABLE)
+		return 0; /* it exited meanwhile */
+	compare(s, forget(s, (u64)task), kind_of(flags), switches, flags & PF_EXITING);
+	return 0;
+}
+
+int bpf_iter__bpf_map_elem(struct map_iter *ctx)
+{
+	u32 *key = ctx->key;
+	u64 *value = ctx->value;
+	u32 zero = 0;
+	struct scratch *s = pass_scratch.lookup(&zero);
+
+	if (!key || !value || !s)
+		return 0;
+	u64 task = idle_task_of(*key, *value);
+	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	if (!task || !stack)
+		return 0;
+
+	struct stack_record *r = &s->record;
+	describe_idle_stack(r, task, stack);
+	if (r->flags & FLAG_STATIC)
+		return 0; /* the kernel counts it not */
+	scan_stack(s, r->stack_bytes / PAGE_BYTES);
+	if (!(r->flags & FLAG_UNREADABLE))
+		compare(s, task, KIND_IDLE, 0, false);
+	return 0;
+}

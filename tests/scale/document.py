@@ -1,0 +1,16 @@
+"""The configurations that docs/scale.md recommends, so that tests can try them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from tests.live.machine import ROOT
+
+
+def yaml_blocks() -> list[dict[str, Any]]:
+    """Each YAML block of the document."""
+    text = (ROOT / "docs" / "scale.md").read_text()
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
