@@ -9,8 +9,9 @@
  */
 #include "task.h"
 
-/* Per CPU: exits on several CPUs copy their stacks at the same time. */
-BPF_PERCPU_ARRAY(scratch, struct scratch, 1);
+/* Exits on several CPUs copy their stacks at the same time, and may preempt the one pass. */
+BPF_PERCPU_ARRAY(exit_scratch, struct scratch, 1);
+BPF_ARRAY(scratch, struct scratch, 1);
 
 BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
 
@@ -214,7 +215,7 @@ int on_exit(struct raw_args *ctx)
 	u32 cpu = bpf_get_smp_processor_id();
 	struct lifecycle_counters *c = lifecycle.lookup(&cpu);
 	struct living_counters *pass = living.lookup(&zero);
-	struct scratch *s = scratch.lookup(&zero);
+	struct scratch *s = exit_scratch.lookup(&zero);
 	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
 
 	if (!c || !s || !pass)

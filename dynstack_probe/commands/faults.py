@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from dynstack_probe.commands.estimate import Format
+from dynstack_probe.commands.record import seconds_of
 from dynstack_probe.errors import ProbeError, UsageError
 
 if TYPE_CHECKING:
     from dynstack_probe.kernel.kallsyms import Symbols
+    from dynstack_probe.loader import LoadedProbe
     from dynstack_probe.measure.call_paths import CallPaths, SampleCounters, Sampling
     from dynstack_probe.measure.faults import FaultWatch, StackFault
     from dynstack_probe.report.faults import FaultReport
@@ -31,16 +33,17 @@ boundary, that is a fault which a kernel with grow-only stacks would take. Says 
 in which system call, how deep and how old the task was; then ranks the system calls.
 
 \b
-  sudo dynstack-probe faults --duration 10
-  sudo dynstack-probe faults --duration 60 --format csv --output faults.csv
-  sudo dynstack-probe faults -d 60 --rate 999 --deeper-than 3072 --flamegraph deep.svg
+  sudo dynstack-probe faults --duration 10s
+  sudo dynstack-probe faults --duration 1m --format csv --output faults.csv
+  sudo dynstack-probe faults -d 1m --rate 999 --deeper-than 3072 --flamegraph deep.svg
 
 With --folded or --flamegraph it also samples which functions tasks are in while deeper
 than --deeper-than; this needs CAP_SYSLOG too, for the functions' names.
 
 It looks at each system call's end and so costs some 50 ns a call while it runs (measured
 and printed at the end), nothing afterwards. What a page fault without I/O, a signal or
-other work outside system calls grows, counts for the next call of its task.
+other work outside system calls grows, counts for the next call of its task. Without
+files to write it drops all privileges once it has started.
 
 Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not permitted
 (CAP_BPF and CAP_PERFMON are needed).
@@ -260,9 +263,34 @@ def sampling_of(options: PathOptions, btf: Path) -> Iterator[Sampling | None]:
             yield sampling
 
 
+def works_without_privileges(probe: LoadedProbe) -> bool:
+    """Whether this kernel lets a process without any read an iterator again (since 5.19)."""
+    from dynstack_probe.exporter.privileges import drop_privileges
+    from dynstack_probe.kernel import bpf
+
+    trial = os.fork()
+    if trial == 0:
+        try:
+            drop_privileges()
+            for link in probe.links.values():
+                os.close(bpf.create_iterator(link))
+        except (OSError, ProbeError):
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(trial, 0)[1] == 0
+
+
+def drop_what_is_not_needed(probe: LoadedProbe, files: Sequence[Path | None]) -> None:
+    """Give up all privileges, unless some are needed to write files or to read on."""
+    from dynstack_probe.exporter.privileges import drop_privileges
+
+    if not any(files) and works_without_privileges(probe):
+        drop_privileges()
+
+
 def command(
-    duration: Optional[float] = typer.Option(  # noqa: UP045
-        None, "--duration", "-d", metavar="SECONDS", help="Stop after this.  [default: Ctrl-C]"
+    duration: Optional[str] = typer.Option(  # noqa: UP045
+        None, "--duration", "-d", metavar="TIME", help="30s, 10m or 2h.  [default: until Ctrl-C]"
     ),
     form: Format = typer.Option(Format.table, "--format", help="How to print."),
     output: Optional[Path] = typer.Option(  # noqa: UP045
@@ -286,8 +314,7 @@ def command(
     """Run HELP's command."""
     from dynstack_probe.report.output import check_writable, write
 
-    if duration is not None and not 0 < duration < float("inf"):
-        raise UsageError("--duration must be more than 0 seconds")
+    wanted_seconds = None if duration is None else seconds_of(duration, "--duration")
     check_writable(output, force)
     paths = PathOptions(folded, flamegraph, rate, deeper_than, force)
     paths.check()
@@ -301,10 +328,11 @@ def command(
         FaultWatch(probe) as watch,
         sampling_of(paths, btf) as sampling,
     ):
+        drop_what_is_not_needed(probe, (output, folded, flamegraph))
         watch.begin()
         watching = Watching(watch, sampling)
         try:
-            seconds = watch_for(watching, duration)
+            seconds = watch_for(watching, wanted_seconds)
         except OSError as error:
             raise ProbeError(f"the watch broke off: {error.strerror}") from error
         report = make_report(watching, seconds, caveats())

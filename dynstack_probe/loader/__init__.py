@@ -267,9 +267,10 @@ class Child:
             return _NoBccError(f"{self.python}: {message}")
         output = self.native_output()
         # A seccomp filter stops bcc at its first map, of which only its output tells.
-        if kind == "permission" or "could not open bpf map" in output and _EPERM in output:
+        if kind == "permission" or ("could not open bpf map" in output and _EPERM in output):
+            what, _, _ = message.partition("\n")
             return NotPermittedError(
-                f"the kernel refused to load BPF programs: {message.splitlines()[0]}; in a user"
+                f"the kernel refused to load BPF programs: {what}; in a user"
                 " namespace capabilities do not count, and a container's seccomp filter may"
                 " forbid bpf(): run on the host, or allow it"
                 if not capabilities.missing_for_bpf()

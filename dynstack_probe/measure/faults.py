@@ -23,7 +23,7 @@ from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.lifecycle import seen_slots
 from dynstack_probe.measure.records import read_constants, read_layout
 from dynstack_probe.measure.snapshot import PAGE_BYTES
-from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
+from dynstack_probe.measure.stack_scan import ITERATORS, check_machine, read_iterator
 
 # How far below a boundary a call that crossed it is looked for. Of 3,700 first crossings
 # under mixed load on Linux 6.18, when whole pages were compared, each had used a word
@@ -170,14 +170,7 @@ def require_fixed_stacks(features: Features) -> None:
 
     With dynamic stacks, to read an unmapped page of one's own stack maps it.
     """
-    machine = os.uname().machine
-    if machine != "x86_64":
-        raise UnmeasurableError(f"{machine} stacks are not understood: run on x86-64")
-    if features.lockdown() == "confidentiality":
-        raise UnmeasurableError(
-            "the kernel is in lockdown mode confidentiality, in which BPF may not read"
-            " kernel memory: boot with lockdown=integrity or less"
-        )
+    check_machine(features)
     if features.dynamic_stacks():
         raise UnmeasurableError(
             "this kernel grows its stacks itself, and to look at a page would map it:"

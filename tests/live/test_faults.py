@@ -286,6 +286,8 @@ def test_a_signal_ends_it_with_a_summary(number: signal.Signals) -> None:
     )
     assert process.stderr is not None
     assert "until Ctrl-C" in process.stderr.readline()
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    assert int(status.partition("CapEff:")[2].split()[0], 16) == 0
     time.sleep(0.5)
     process.send_signal(number)
     output, _ = process.communicate(timeout=20)

@@ -14,7 +14,7 @@ HEADER = probes_dir() / "records.h"
 
 def test_layout_of_the_real_header() -> None:
     layout = read_layout(HEADER, "stack_record")
-    assert layout.size_bytes == struct.calcsize("5Q10I16s")
+    assert layout.size_bytes == struct.calcsize("6Q10I16s")
     assert layout.fields["stack"] == ("Q", 0)
     assert layout.fields["comm"] == ("16s", layout.size_bytes - 16)
 
