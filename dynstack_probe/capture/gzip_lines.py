@@ -10,7 +10,7 @@ from dynstack_probe.capture.lines import LONGEST_LINE
 
 _READ_BYTES = 1 << 16
 # A capture shrinks to a third or a tenth. What unpacks to far more was made to.
-_FREE_BYTES, _MOST_EXPANSION = 1 << 20, 50
+_FREE_BYTES, _MOST_EXPANSION = 1 << 20, 20
 
 
 class DamagedError(Exception):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from array import array
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,15 +99,33 @@ class _BadLineError(Exception):
 
 
 @dataclass
+class _Names:
+    """Names in one piece: an object for each would take ten times what it does in the file."""
+
+    text: bytearray = field(default_factory=bytearray)
+    count: int = 0
+
+    def add(self, names: list[bytes]) -> None:
+        """None of which holds a NUL, as no name of the kernel's does."""
+        self.text += b"".join(name + b"\0" for name in names)
+        self.count += len(names)
+
+    def all(self) -> list[bytes]:
+        """In their order."""
+        return bytes(self.text).split(b"\0")[:-1]
+
+
+@dataclass
 class _Pending:
-    """A snapshot whose columns are still coming."""
+    """A snapshot whose columns are still coming. A cgroup without a path has an empty one."""
 
     frame: Frame
     stacks: int
     columns: dict[str, array[int]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    comms: list[bytes] = field(default_factory=list)
-    cgroups: list[tuple[int, str | None]] = field(default_factory=list)
+    comms: _Names = field(default_factory=_Names)
+    cgroups: array[int] = field(default_factory=lambda: array("Q"))
+    cgroup_paths: _Names = field(default_factory=_Names)
 
 
 class _Parser:
@@ -162,10 +179,10 @@ class _Parser:
     def _header(self, kind: str, line: _Object) -> None:
         if kind != FORMAT:
             raise _BadLineError("this is no capture of dynstack-probe")
-        version = line.integer("version", _EXACT)
+        version, tool = line.integer("version", _EXACT), line.text("tool")
         if version != VERSION:
             raise _BadLineError(
-                f"version {version} of the format, made by {line.text('tool')[:60]!a}: this"
+                f"version {version} of the format, made by {tool[:60]!a}: this"
                 f" program reads version {VERSION}, a newer one may read it"
             )
         self._host = _host(line.object("host"))
@@ -196,13 +213,15 @@ class _Parser:
         values = line.array("values")
         of = line.text("of")
         if of == "comms":
-            pending.comms += [_bytes(name) for name in _texts(values, "comms")]
+            pending.comms.add([_name(name, of) for name in values])
         elif of == "cgroups":
-            pending.cgroups += [_cgroup(value) for value in values]
+            cgroups = [_cgroup(value) for value in values]
+            pending.cgroups.extend(number for number, _ in cgroups)
+            pending.cgroup_paths.add([path for _, path in cgroups])
         else:
             raise _BadLineError(f"names of unknown {of[:40]!a}")
-        if max(len(pending.comms), len(pending.cgroups)) > MOST_STACKS:
-            raise _BadLineError(f"more than {MOST_STACKS} names")
+        if max(pending.comms.count, pending.cgroup_paths.count) > pending.stacks:
+            raise _BadLineError(f"{of}: more names than stacks")
 
     def _column(self, pending: _Pending, line: _Object) -> None:
         name = line.text("column")
@@ -289,10 +308,10 @@ def _finished(pending: _Pending, rows: int, wanted: Collection[str]) -> Frame:
         values = pending.columns.get(name, array(code))
         return values if len(values) == rows else values[:rows]
 
-    def named(name: str, names: list[_T], nothing: _T) -> list[_T]:
-        places = column(name)
+    def named(name: str, names: Sequence[_T], nothing: _T) -> list[_T]:
         if name not in wanted:
             return [nothing] * rows
+        places = column(name)
         if rows and max(places) >= len(names):
             raise _BadLineError(f"{name}: {max(places)} has no name")
         return list(map(names.__getitem__, places))
@@ -300,10 +319,11 @@ def _finished(pending: _Pending, rows: int, wanted: Collection[str]) -> Frame:
     numbers = {name: column(name) for name in COLUMNS if name not in ("comms", "cgroups")}
     stacks = Stacks(
         **numbers,
-        comms=named("comms", pending.comms, b""),
-        cgroup_ids=array("Q", named("cgroups", [number for number, _ in pending.cgroups], 0)),
+        comms=named("comms", pending.comms.all(), b""),
+        cgroup_ids=array("Q", named("cgroups", pending.cgroups, 0)),
     )
-    paths = {number: path for number, path in pending.cgroups if path is not None}
+    named_cgroups = zip(pending.cgroups, pending.cgroup_paths.all(), strict=True)
+    paths = {n: path.decode("utf-8", "surrogateescape") for n, path in named_cgroups if path}
     snapshot = replace(pending.frame.snapshot, stacks=stacks, cgroup_paths=paths)
     return replace(pending.frame, snapshot=snapshot)
 
@@ -337,8 +357,7 @@ class _Object:
     def text(self, name: str) -> str:
         """A string of at most 4096 characters."""
         value: str = self._get(name, str)
-        if len(value) > 4096:
-            raise _BadLineError(f"{name} is too long")
+        _bytes(value, name)
         return value
 
     def integer(self, name: str, most: int = _U64, least: int = 0) -> int:
@@ -351,7 +370,7 @@ class _Object:
     def number(self, name: str) -> float:
         """A finite number, not negative."""
         value: float = self._get(name, int, float)
-        if not (0 <= value <= _EXACT and math.isfinite(value)):
+        if not 0 <= value <= _EXACT:  # nor is NaN
             raise _BadLineError(f"{name} is no sensible number")
         return value
 
@@ -379,23 +398,34 @@ class _Object:
 
 
 def _texts(values: list[Any], name: str) -> list[str]:
-    if not all(isinstance(value, str) and len(value) <= 4096 for value in values):
-        raise _BadLineError(f"{name} holds what is no text")
+    for value in values:
+        _bytes(value, name)
     return values
 
 
-def _bytes(name: str) -> bytes:
+def _bytes(value: Any, name: str) -> bytes:
+    """The bytes that a text stands for (PEP 383)."""
+    if not isinstance(value, str):
+        raise _BadLineError(f"{name} holds what is no text")
+    if len(value) > 4096:
+        raise _BadLineError(f"{name} is too long")
     try:
-        return name.encode("utf-8", "surrogateescape")
+        return value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        raise _BadLineError("a name holds half a character") from None
+        raise _BadLineError(f"{name} holds half a character") from None
 
 
-def _cgroup(value: Any) -> tuple[int, str | None]:
+def _name(value: Any, name: str) -> bytes:
+    data = _bytes(value, name)
+    if b"\0" in data:
+        raise _BadLineError(f"{name} holds a NUL")
+    return data
+
+
+def _cgroup(value: Any) -> tuple[int, bytes]:
     match value:
         case [int(number), None | str() as path] if 0 <= number <= _U64:
-            if path is None or len(path) <= 4096:
-                return number, path
+            return number, _name(path or "", "cgroups")
     raise _BadLineError("a cgroup is no pair of number and path")
 
 

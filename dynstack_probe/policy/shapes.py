@@ -55,9 +55,9 @@ def shape_keys(stacks: Stacks, thresholds: Sequence[int] = ()) -> Iterator[tuple
     Each column runs through a table of all its values by the interpreter's C loops: a
     million stacks take a quarter of a second.
     """
-    deepest = max((max(c, default=0) for c in (stacks.mark_bytes, stacks.depth_bytes)), default=0)
-    mark_pages = [max(1, -(-mark // PAGE_BYTES)) for mark in range(deepest + 1)]
-    depth_kib = [-(-depth // 1024) for depth in range(deepest + 1)]
+    deepest = max(max(column, default=0) for column in (stacks.mark_bytes, stacks.depth_bytes))
+    mark_pages = _rounded_up(deepest, PAGE_BYTES, least=1)
+    depth_kib = _rounded_up(deepest, 1024, least=0)
     fresh = (1,) * len(stacks)
     return zip(
         map(mark_pages.__getitem__, stacks.mark_bytes),
@@ -68,6 +68,14 @@ def shape_keys(stacks: Stacks, thresholds: Sequence[int] = ()) -> Iterator[tuple
         _asleep(stacks.asleep_seconds, thresholds),
         strict=True,
     )
+
+
+def _rounded_up(deepest: int, unit_bytes: int, least: int) -> list[int]:
+    """For each depth in bytes, down to the deepest, how many units hold it."""
+    table = [least]
+    for units in range(1, -(-deepest // unit_bytes) + 1):
+        table += [units] * unit_bytes
+    return table
 
 
 def _asleep(seconds: Sequence[int], thresholds: Sequence[int]) -> Iterable[int]:

@@ -1,24 +1,29 @@
 """What runs inside the virtual machine: does known things to its kernel, notes what the tool says.
 
 Only notes: what is right is decided by test_kernels.py, on the host. Runs as root under
-/usr/bin/python3 from the checkout, imports nothing but the standard library, and prints one
+/usr/bin/python3 from the checkout, needs nothing but the standard library, and prints one
 JSON document. Where it is comes on stderr, which is the serial console.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dynstack_probe.capture import CaptureWriter
+from dynstack_probe.measure.stack_scan import take_snapshot
 from tests.live.machine import sleepers, visible_threads
 
 SLEEPERS = 97
@@ -62,6 +67,28 @@ def estimate() -> dict[str, Any]:
         result = run_tool("estimate", "--format", "json", "--by", "comm")
         after = len(visible_threads())
     return {"run": result, "tasks_before": before, "tasks_after": after}
+
+
+def capture() -> dict[str, Any]:
+    """Two snapshots while some tasks sleep and others read files: the capture, in base64.
+
+    tests/data holds what this gave for each kernel: python -m tests.data.golden KERNEL
+    """
+    say("a capture")
+    # page faults and reads through 9p, its page cache and virtio, and new programs
+    load = "find /usr/share /usr/lib/python3 -type f | xargs -P 4 -n 20 cat > /dev/null"
+    with (
+        sleepers(SLEEPERS, SLEEPERS_NAME.encode()),
+        subprocess.Popen(["sh", "-c", load], start_new_session=True) as reader,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        path = Path(folder) / "capture"
+        with CaptureWriter(path) as writer:
+            for _ in range(2):
+                time.sleep(3)
+                writer.add(take_snapshot(with_cgroup_paths=True))
+        os.killpg(reader.pid, signal.SIGKILL)
+        return {"base64": base64.b64encode(path.read_bytes()).decode("ascii")}
 
 
 def doctor() -> dict[str, Any]:
@@ -161,6 +188,7 @@ def serve() -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "estimate": estimate,
     "doctor": doctor,
+    "capture": capture,
     "serve": serve,
 }
 

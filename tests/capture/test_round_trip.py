@@ -1,0 +1,225 @@
+"""What is written is what is read."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynstack_probe.capture import CaptureWriter, read_frames, read_last
+from dynstack_probe.capture.lines import CHUNK, COLUMNS, ESSENTIAL
+from dynstack_probe.errors import UsageError
+from dynstack_probe.measure.sample import Lifecycle
+from dynstack_probe.measure.snapshot import KernelFacts, Snapshot, Stacks
+from tests.capture.files import (
+    A_LIFECYCLE,
+    CAPTURED,
+    a_full_snapshot,
+    capture_bytes,
+    members,
+    same,
+    two_frames,
+    written,
+)
+from tests.factory import a_host, a_snapshot, some_stacks
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5])
+def test_every_column_and_field(tmp_path: Path, count: int) -> None:
+    snapshot = a_full_snapshot(count)
+    path = written(tmp_path / "capture", [snapshot])
+    (frame,) = read_frames(path)
+    assert same(frame, snapshot)
+    assert isinstance(frame.snapshot, Snapshot)
+
+
+def test_the_columns_are_all_that_a_capture_keeps() -> None:
+    assert set(COLUMNS) == set(CAPTURED) - {"cgroup_ids"} | {"cgroups"}
+
+
+def test_no_address_is_written() -> None:
+    stacks = some_stacks([100])
+    address = str(stacks.addresses[0]).encode()
+    assert not any(address in text for text in members(capture_bytes([a_snapshot(stacks)])))
+
+
+def test_a_series_with_counters_between(tmp_path: Path) -> None:
+    path = written(tmp_path / "capture", two_frames())
+    first, second = read_frames(path)
+    assert same(first, a_full_snapshot(7))
+    assert same(second, a_full_snapshot(9, 1_700_000_060.0), A_LIFECYCLE)
+    capture = read_last(path)
+    assert (capture.path, capture.last, capture.frames) == (path, second, 2)
+
+
+def test_cpus_may_come_and_go_within_a_series(tmp_path: Path) -> None:
+    snapshots = [a_snapshot(some_stacks([100]), a_host(cpus)) for cpus in (2, 4, 3)]
+    path = written(tmp_path / "capture", snapshots)
+    assert [frame.snapshot.host.cpus for frame in read_frames(path)] == [2, 4, 3]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_not_asked_for_holds_zeros(tmp_path: Path, name: str) -> None:
+    snapshot = a_full_snapshot(CHUNK + 3)
+    path = written(tmp_path / "capture", [snapshot])
+    (frame,) = read_frames(path, columns=set(COLUMNS) - {name})
+    for column in CAPTURED:
+        got = list(getattr(frame.snapshot.stacks, column))
+        if column == {"cgroups": "cgroup_ids"}.get(name, name):
+            assert got == [b"" if name == "comms" else 0] * (CHUNK + 3)
+        else:
+            assert got == list(getattr(snapshot.stacks, column))
+
+
+def test_the_essential_columns_alone(tmp_path: Path) -> None:
+    path = written(tmp_path / "capture", [a_full_snapshot(50)])
+    (frame,) = read_frames(path, columns=ESSENTIAL)
+    assert frame.snapshot.stacks.mark_bytes == read_last(path).last.snapshot.stacks.mark_bytes
+    assert set(frame.snapshot.stacks.tids) == {0}
+
+
+U64 = st.integers(0, (1 << 64) - 1)
+U32 = st.integers(0, (1 << 32) - 1)
+STACK = st.fixed_dictionaries(
+    {
+        "mark_bytes": st.integers(0, 16384),
+        "touched_pages": st.integers(0, 65535),
+        "resident_pages": st.integers(0, 65535),
+        "depth_bytes": st.integers(0, 16384),
+        "kinds": st.integers(0, 3),
+        "comms": st.binary(max_size=15).filter(lambda comm: 0 not in comm),
+        "tids": U32,
+        "tgids": U32,
+        "cgroup_ids": U64,
+        "switches": U64,
+        "start_boot_ns": U64,
+        "asleep_seconds": U32,
+    }
+)
+# what os.fsdecode() may give: no half characters but those that stand for a byte
+PATHS = st.binary(min_size=1, max_size=40).filter(lambda path: 0 not in path).map(os.fsdecode)
+LIFECYCLES = st.builds(
+    Lifecycle,
+    created=U64,
+    reused=U64,
+    exited=st.dictionaries(st.tuples(st.integers(1, 16), st.integers(1, 16)), U64, max_size=9),
+    skipped=st.lists(U64, max_size=16).map(tuple),
+    growth_by_age=st.lists(U64, min_size=6, max_size=6).map(tuple),
+    lost=st.dictionaries(st.text("abc_", max_size=5), U64, max_size=4),
+    runs=U64,
+    run_seconds=st.floats(0, 1e9),
+)
+
+
+@given(
+    tasks=st.lists(STACK, max_size=20),
+    paths=st.lists(PATHS, max_size=20),
+    lifecycle=st.none() | LIFECYCLES,
+    command_line=PATHS,
+    taken_at=st.floats(0, 1e12),
+)
+def test_whatever_the_values(
+    tasks: list[dict[str, int | bytes]],
+    paths: list[str],
+    lifecycle: Lifecycle | None,
+    command_line: str,
+    taken_at: float,
+) -> None:
+    columns = {name: [task[name] for task in tasks] for name in CAPTURED}
+    stacks = Stacks(**columns)  # type: ignore[arg-type]
+    ids = dict.fromkeys(stacks.cgroup_ids)
+    snapshot = replace(
+        a_snapshot(stacks),
+        cgroup_paths=dict(zip(ids, paths, strict=False)),
+        kernel=KernelFacts(command_line),
+        taken_at=taken_at,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "capture"
+        with CaptureWriter(path) as writer:
+            writer.add(snapshot, lifecycle)
+        (frame,) = read_frames(path)
+    assert same(frame, snapshot, lifecycle)
+
+
+def test_the_same_snapshot_gives_the_same_bytes() -> None:
+    """No time of writing, no file name: captures can be compared and stored by content."""
+    assert capture_bytes(two_frames()) == capture_bytes(two_frames())
+
+
+def test_it_can_be_read_from_a_pipe(tmp_path: Path) -> None:
+    """As `estimate <(ssh host cat capture)` does."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = capture_bytes(two_frames())
+    sender = threading.Thread(target=pipe.write_bytes, args=(data,))
+    sender.start()
+    frames = list(read_frames(pipe))
+    sender.join()
+    assert [len(frame.snapshot.stacks) for frame in frames] == [7, 9]
+
+
+def test_the_file_has_its_name_only_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "capture"
+    with CaptureWriter(path) as writer:
+        writer.add(a_full_snapshot(5))
+        assert not path.exists()
+        frames = list(read_frames(writer.part, partial=True))
+        assert [len(frame.snapshot.stacks) for frame in frames] == [5]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["capture"]
+
+
+def test_a_failure_keeps_the_part_if_it_holds_a_snapshot(tmp_path: Path) -> None:
+    for snapshots in (0, 1):
+        writer = CaptureWriter(tmp_path / "capture")
+        for _ in range(snapshots):
+            writer.add(a_full_snapshot(5))
+        with pytest.raises(KeyError), writer:
+            raise KeyError
+        left = [entry.name for entry in tmp_path.iterdir()]
+        assert len(left) == snapshots
+        assert all(name.startswith("capture.") and name.endswith(".part") for name in left)
+
+
+def test_an_existing_file_is_not_replaced_without_force(tmp_path: Path) -> None:
+    path = tmp_path / "capture"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="exists: the capture is in"):
+        written(path, two_frames(), force=False)
+    assert path.read_text() == "mine"
+    (part,) = set(tmp_path.iterdir()) - {path}
+    assert len(list(read_frames(part))) == 2
+    written(path, two_frames())
+    assert len(list(read_frames(path))) == 2
+
+
+def test_the_umask_decides_who_may_read_it(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        path = written(tmp_path / "capture", two_frames())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"can't write .*nowhere/capture: No such file"):
+        CaptureWriter(tmp_path / "nowhere/capture")
+
+
+def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = CaptureWriter(tmp_path / "capture")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsageError, match=r"can't write .*part: No space left"), writer:
+        writer.add(a_full_snapshot(5))
+    assert list(tmp_path.iterdir()) == []
