@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
+import queue
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from dynstack_probe.kernel.btf import VMLINUX
 from dynstack_probe.kernel.features import Features
@@ -47,3 +51,56 @@ def record(
             if due > started + duration_seconds:
                 return
             stop.wait(due - time.monotonic())
+
+
+class Watch:
+    """record() without end in a thread: whoever reads keys never waits for a pass.
+
+    fileno() can be read when there is something to take().
+    """
+
+    def __init__(self, interval_seconds: float, btf_path: Path = VMLINUX) -> None:
+        """Starts when entered; errors come out of take()."""
+        self._interval, self._btf_path = interval_seconds, btf_path
+        self._stop = threading.Event()
+        self._frames: queue.SimpleQueue[tuple[Snapshot, Lifecycle | None] | BaseException] = (
+            queue.SimpleQueue()
+        )
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        os.close(self._event)
+
+    def fileno(self) -> int:
+        """Of an eventfd."""
+        return self._event
+
+    def take(self, *, wait: bool = False) -> Iterator[tuple[Snapshot, Lifecycle | None]]:
+        """The frames since the last call; with `wait` one at least. Raises as record()."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._event)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                frame = self._frames.get(block=wait)
+                wait = False
+                if isinstance(frame, BaseException):
+                    raise frame
+                yield frame
+
+    def _run(self) -> None:
+        try:
+            for frame in record(self._stop, math.inf, self._interval, self._btf_path):
+                self._tell(frame)
+        except BaseException as error:
+            self._tell(error)
+
+    def _tell(self, frame: tuple[Snapshot, Lifecycle | None] | BaseException) -> None:
+        self._frames.put(frame)
+        os.eventfd_write(self._event, 1)

@@ -10,7 +10,6 @@ from dynstack_probe.report.model import EstimateReport
 from dynstack_probe.report.text import printable, spreadsheet_safe
 
 POLICY_COLUMNS = (
-    "source",
     "cpu_model",
     "cpus",
     "kernel_release",
@@ -28,6 +27,7 @@ POLICY_COLUMNS = (
     "over_limit_tasks",
     "kernel_stacks",
     "missed",
+    "source",
 )
 GROUP_COLUMNS = (
     *("policy", "by", "name", "stacks", "base_kib", "dynamic_kib"),
@@ -50,7 +50,6 @@ def render_many(reports: Sequence[EstimateReport]) -> str:
         for estimate in report.estimates:
             writer.writerow(
                 (
-                    spreadsheet_safe(printable(report.source)),
                     spreadsheet_safe(printable(host.cpu_model)),
                     host.cpus,
                     printable(host.kernel_release),
@@ -66,6 +65,7 @@ def render_many(reports: Sequence[EstimateReport]) -> str:
                     estimate.over_limit_tasks,
                     coverage.kernel_stacks,
                     coverage.missed,
+                    spreadsheet_safe(printable(report.source)),
                 )
             )
     return buffer.getvalue()

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import json
-
 from typing import Any
 
 import pytest
