@@ -9,7 +9,17 @@ import sys
 import typer
 
 from dynstack_probe import __version__
-from dynstack_probe.commands import doctor, estimate, faults, fleet, policies, record, serve
+from dynstack_probe.commands import (
+    doctor,
+    estimate,
+    faults,
+    fleet,
+    policies,
+    record,
+    report,
+    serve,
+    top,
+)
 from dynstack_probe.errors import ProbeError
 
 app = typer.Typer(
@@ -22,9 +32,11 @@ app = typer.Typer(
 app.command("estimate", help=estimate.HELP)(estimate.command)
 app.command("policies", help=policies.HELP)(policies.command)
 app.command("record", help=record.HELP)(record.command)
+app.command("report", help=report.HELP)(report.command)
 app.command("serve", help=serve.HELP)(serve.command)
 app.command("faults", help=faults.HELP)(faults.command)
 app.command("fleet", help=fleet.HELP)(fleet.command)
+app.command("top", help=top.HELP)(top.command)
 app.command("doctor", help=doctor.HELP)(doctor.command)
 
 

@@ -6,7 +6,7 @@ That is: faults, or refills of what it had taken back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -53,15 +53,40 @@ def collect(
 ) -> Activity:
     """Walk through a series once, holding two snapshots at a time."""
     total = Activity()
+    for interval in intervals(frames, thresholds):
+        add(total, interval)
+    return total
+
+
+def intervals(
+    frames: Iterable[tuple[Snapshot, ExitCounts | None]], thresholds: Sequence[int]
+) -> Iterator[Activity]:
+    """What happened from each snapshot to the next."""
     before: tuple[Snapshot, dict[tuple[int, int], tuple[Shape, int]]] | None = None
+    exited_before: Counter[tuple[int, int]] = Counter()
     for snapshot, lifecycle in frames:
         tasks = _tasks(snapshot, thresholds)
+        exited = None if lifecycle is None else Counter(lifecycle.exited)
         if before is not None:
-            _add(total, before[0], before[1], snapshot, tasks)
-        if lifecycle is not None:
-            total.exited = lifecycle.exited
+            activity = Activity()
+            _compare(activity, before[0], before[1], snapshot, tasks)
+            if exited is not None:
+                activity.exited = exited - exited_before
+            yield activity
         before = snapshot, tasks
-    return total
+        exited_before = exited if exited is not None else exited_before
+
+
+def add(total: Activity, interval: Activity) -> None:
+    """Make `total` reach over one more interval."""
+    total.seconds += interval.seconds
+    total.host_switches += interval.host_switches
+    total.switches += interval.switches
+    total.runs += interval.runs
+    total.grown += interval.grown
+    total.gone += interval.gone
+    if interval.exited is not None:
+        total.exited = Counter(total.exited or {}) + Counter(interval.exited)
 
 
 def _tasks(
@@ -87,7 +112,7 @@ def _tasks(
     return tasks
 
 
-def _add(
+def _compare(
     total: Activity,
     earlier: Snapshot,
     before: Mapping[tuple[int, int], tuple[Shape, int]],

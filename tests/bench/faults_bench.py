@@ -158,6 +158,14 @@ def watching(found: list[StackFault], *, check_window: bool = False) -> Iterator
 
 
 @contextlib.contextmanager
+def doing_nothing() -> Iterator[None]:
+    """An empty program where `faults` has its own: the least that any could cost."""
+    source = Path(__file__).with_name("empty_sys_exit.c")
+    with Loader() as loader, loader.load(source, {}, [], tracepoints={"sys_exit": "on_sys_exit"}):
+        yield
+
+
+@contextlib.contextmanager
 def sampling(rate_hz: int) -> Iterator[None]:
     """Call paths being sampled."""
     symbols = read_symbols()
@@ -210,7 +218,10 @@ def main() -> None:
         folder = Path(name)
         print("null system calls ...", file=sys.stderr)
         null = Paired()
-        null.measure(null_pairs, null_call(folder), lambda: watching([]))
+        call = null_call(folder)
+        null.measure(null_pairs, call, lambda: watching([]))
+        least = Paired()
+        least.measure(null_pairs, call, doing_nothing)
         make = build(folder)
         found: list[StackFault] = []
         print("builds ...", file=sys.stderr)
@@ -236,6 +247,7 @@ def main() -> None:
         "|---|---:|",
         f"| `faults`, a null system call ({statistics.median(null.bare):.0f} ns without)"
         f" | {null.ns()} |",
+        f"| an empty program at the same tracepoint, a null system call | {least.ns()} |",
         f"| `faults`, a build (`make -j{host.online_cpus()}` of {SOURCES} C files, {seconds:.1f} s"
         f" of CPU time without) | {builds.percent()} |",
         *(

@@ -1,0 +1,297 @@
+"""`dynstack-probe report`."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import math
+import shlex
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from dynstack_probe.commands.estimate import build_report, choose_policies
+from dynstack_probe.commands.record import seconds_of
+from dynstack_probe.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dynstack_probe.fleet.access import Access
+    from dynstack_probe.policy import Policy
+    from dynstack_probe.report.contents import HostView
+    from dynstack_probe.report.document import Document
+    from dynstack_probe.report.evidence import Frames
+
+
+class Format(enum.StrEnum):
+    """How to write it."""
+
+    html = "html"
+    text = "text"
+
+
+HELP = """Report all there is to say: for a browser, or for a mailing list.
+
+One HTML page that needs no network and runs no script, or with --format text plain ASCII
+of at most 71 columns: method and its error, the RFC's table, depths ever and now, every
+policy, faults over time, who goes deep, and how to repeat it.
+
+\b
+  sudo dynstack-probe report
+  sudo dynstack-probe report --duration 1m
+  dynstack-probe report host.dsp --output host.html
+  dynstack-probe report host.dsp --format text
+  dynstack-probe report a.dsp b.dsp c.dsp --output fleet.html
+  dynstack-probe report --prometheus http://127.0.0.1:9090 --instance db1:10016
+
+Without a capture it scans this host, once or for --duration. HTML goes to --output
+[dynstack-report.html], text to the terminal; `--output -` is the terminal for both. HTML
+needs python3-pygal for its plots. Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel
+can't be measured, 4 not permitted.
+"""
+DEFAULT_OUTPUT = Path("dynstack-report.html")
+
+
+def command(
+    captures: list[Path] = typer.Argument(
+        None, metavar="[CAPTURE]...", help="Files made by `record`, instead of this host."
+    ),
+    form: Format = typer.Option(Format.html, "--format", help="How to write it."),
+    policy: list[str] = typer.Option(
+        [], "--policy", metavar="NAME", help="Compare only this, or a .toml file. Repeat.  [all]"
+    ),
+    duration: Optional[str] = typer.Option(  # noqa: UP045
+        None,
+        "--duration",
+        metavar="TIME",
+        help="Watch this host for so long: 90s, 10m, 2h; of Prometheus the range.  [1h]",
+    ),
+    interval: str = typer.Option(
+        "5s", "--interval", metavar="TIME", help="From one snapshot to the next, with --duration."
+    ),
+    prometheus: Optional[str] = typer.Option(  # noqa: UP045
+        None, "--prometheus", metavar="URL", help="Ask this server about a host's past."
+    ),
+    instance: Optional[str] = typer.Option(  # noqa: UP045
+        None, "--instance", metavar="NAME", help="Which host, if the server knows several."
+    ),
+    job: Optional[str] = typer.Option(  # noqa: UP045
+        None, "--job", metavar="NAME", help="Of which scrape job, if several have it."
+    ),
+    start: Optional[str] = typer.Option(  # noqa: UP045
+        None,
+        "--from",
+        metavar="TIME",
+        help="Where the range begins: 2026-11-23T08:00, in UTC unless said.  [up to now]",
+    ),
+    partial: bool = typer.Option(
+        False, "--partial", help="Read a damaged capture up to the damage."
+    ),
+    output: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--output", "-o", help="Write to this file, or - for the terminal."
+    ),
+    force: bool = typer.Option(False, "--force", help="Overwrite --output if it exists."),
+    btf: Path = typer.Option(
+        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
+    ),
+    timeout: float = typer.Option(
+        10.0, "--timeout", metavar="SECONDS", min=0.1, max=3600, help="For each query."
+    ),
+    username: Optional[str] = typer.Option(  # noqa: UP045
+        None, "--username", metavar="NAME", help="Log in with this name (HTTP basic)."
+    ),
+    password_file: Optional[Path] = typer.Option(  # noqa: UP045
+        None,
+        "--password-file",
+        help="Its password; or in the environment: DYNSTACK_PROMETHEUS_PASSWORD.",
+    ),
+    bearer_token_file: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--bearer-token-file", help="Log in with this token instead."
+    ),
+    header: list[str] = typer.Option(
+        [], "--header", metavar="'NAME: VALUE'", help="Send this too, such as Mimir's tenant."
+    ),
+    ca_file: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--ca-file", help="Trust this authority's certificates too."
+    ),
+    cert_file: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--cert-file", help="Our own certificate, if the server wants one."
+    ),
+    key_file: Optional[Path] = typer.Option(  # noqa: UP045
+        None, "--key-file", help="Its key.  [default: in --cert-file]"
+    ),
+    insecure: bool = typer.Option(False, "--insecure", help="Trust any certificate."),
+) -> None:
+    """Run HELP's command."""
+    from dynstack_probe.fleet.access import parse_access
+    from dynstack_probe.policy import BUILT_IN
+    from dynstack_probe.report.output import check_writable, write
+
+    policies = choose_policies(policy or list(BUILT_IN))
+    target = _target(form, output)
+    check_writable(target, force)
+    if form is Format.html:
+        from dynstack_probe.report.plots import load_pygal
+
+        load_pygal()  # before any work
+    if prometheus is not None:
+        if captures or policy:
+            raise UsageError("--prometheus takes no capture and no --policy")
+        access = parse_access(
+            prometheus,
+            username=username,
+            password_file=password_file,
+            bearer_token_file=bearer_token_file,
+            headers=header,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            insecure=insecure,
+        )
+        seconds = seconds_of(duration or "1h", "--duration")
+        begin = _unix_time(start) if start else None
+        document = _of_prometheus(access, timeout, begin, seconds, instance, job)
+    elif instance or job or start:
+        raise UsageError("--instance, --job and --from are for --prometheus")
+    elif captures:
+        if duration:
+            raise UsageError("--duration is for this host: a capture lasts as long as it does")
+        document = _of_captures(captures, policies, partial)
+    else:
+        document = _of_host(policies, duration, interval, btf)
+    write(render(document, form), target, force)
+    if target is not None:
+        print(f"{target}: {target.stat().st_size} bytes", file=sys.stderr)
+
+
+def _target(form: Format, output: Path | None) -> Path | None:
+    if output is None:
+        return DEFAULT_OUTPUT if form is Format.html else None
+    return None if output == Path("-") else output
+
+
+def render(document: Document, form: Format) -> str:
+    """The document in the form asked for."""
+    if form is Format.html:
+        from dynstack_probe.report import as_html
+
+        return as_html.render(document)
+    from dynstack_probe.report import as_text
+
+    return as_text.render(document)
+
+
+def view(frames: Frames, policies: Sequence[Policy], source: str, file: str) -> HostView:
+    """Of a host's snapshots all that a report tells; `file` is their capture's name."""
+    from dynstack_probe.policy import BUILT_IN
+    from dynstack_probe.report.contents import HostView
+    from dynstack_probe.report.evidence import HEADLINE, evidence_of
+    from dynstack_probe.report.policies import compare
+
+    evidence = evidence_of(frames, policies, source)
+    return HostView(
+        build_report(
+            evidence.snapshot, [BUILT_IN[HEADLINE]], "comm", source=source, with_depths=True
+        ),
+        compare(evidence.snapshot, policies, evidence.activity, source),
+        evidence,
+        file,
+    )
+
+
+def _of_captures(paths: Sequence[Path], policies: Sequence[Policy], partial: bool) -> Document:
+    from dynstack_probe.capture import read_frames
+    from dynstack_probe.report.contents import document_of
+    from dynstack_probe.report.text import printable
+
+    hosts = [
+        view(
+            ((frame.snapshot, frame.lifecycle) for frame in read_frames(path, partial=partial)),
+            policies,
+            path.name,
+            path.name,
+        )
+        for path in paths
+    ]
+    names = " ".join(shlex.quote(printable(path.name)) for path in paths)
+    again = [
+        f"dynstack-probe report {names} --output report.html",
+        f"dynstack-probe report {names} --format text",
+    ]
+    return document_of(hosts, again, time.time())
+
+
+def _of_host(
+    policies: Sequence[Policy], duration: str | None, interval: str, btf: Path
+) -> Document:
+    from dynstack_probe.report.contents import document_of
+
+    if duration:
+        frames = _watched(seconds_of(duration, "--duration"), interval, btf)
+    else:
+        frames = _one_snapshot(btf)
+    again = ["dynstack-probe report host.dsp", "dynstack-probe report host.dsp --format text"]
+    return document_of([view(frames, policies, "this host", "host.dsp")], again, time.time())
+
+
+def _one_snapshot(btf: Path) -> Frames:
+    from dynstack_probe.measure.stack_scan import take_snapshot
+
+    return [(take_snapshot(btf), None)]
+
+
+def _watched(duration_seconds: float, interval: str, btf: Path) -> Frames:
+    """A series of this host, in memory."""
+    from dynstack_probe.measure.recording import record
+    from dynstack_probe.report.progress import Progress
+
+    interval_seconds = seconds_of(interval, "--interval")
+    if interval_seconds < 0.1:
+        raise UsageError(f"--interval {interval}: must be 0.1s or more")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Progress("watching", duration_seconds) as progress:
+        for count, frame in enumerate(record(stop, duration_seconds, interval_seconds, btf), 1):
+            progress.show(f"{count} snapshots, {len(frame[0].stacks)} stacks")
+            yield frame
+
+
+def _unix_time(text: str) -> float:
+    try:
+        when = datetime.datetime.fromisoformat(text)
+        return (when if when.tzinfo else when.replace(tzinfo=datetime.UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise UsageError(f"--from {text!a}: must be a time such as 2026-11-23T08:00") from None
+
+
+def _of_prometheus(
+    access: Access,
+    timeout_seconds: float,
+    start: float | None,
+    seconds: float,
+    instance: str | None,
+    job: str | None,
+) -> Document:
+    from dynstack_probe.report.history import RangeServer, history_of, range_of
+    from dynstack_probe.report.history_contents import history_document
+    from dynstack_probe.report.text import printable
+
+    if math.isnan(timeout_seconds):  # which is in every range
+        raise UsageError("--timeout: must be a number of seconds")
+    asked = range_of(start, seconds)
+    history = history_of(RangeServer(access, timeout_seconds), asked, instance, job)
+    begin = datetime.datetime.fromtimestamp(asked.end - asked.seconds, datetime.UTC)
+    again = (
+        f"dynstack-probe report --prometheus {shlex.quote(access.url)}"
+        f" --instance {shlex.quote(printable(history.instance))}"
+        f" --job {shlex.quote(printable(history.job))}"
+        f" --from {begin:%Y-%m-%dT%H:%M:%SZ} --duration {seconds:.0f}s"
+    )
+    return history_document(history, [again, f"{again} --format text"], time.time())

@@ -1,0 +1,306 @@
+"""The plots of a report, from what was measured and modelled."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from dynstack_probe.measure.snapshot import PAGE_BYTES, Stacks
+from dynstack_probe.policy.depths import ShiftPoint
+from dynstack_probe.report.document import MOST_CURVES, Axis, Bar, BarPlot, Curve, LinePlot, TextBar
+from dynstack_probe.report.evidence import HEADLINE, Moment
+from dynstack_probe.report.policies import Comparison
+from dynstack_probe.report.scales import number_axis, time_axis
+from dynstack_probe.report.text import percent
+
+# Finer than a pixel: a plot of 16 KiB is some 370 wide.
+_GRAIN_BYTES = 64
+_MOST_POINTS = 240
+_MOST_TEXT_ROWS = 15
+_ROLES_SHOWN = 4
+
+# A time, how long it lasted, and the value that a figure had meanwhile.
+Span = tuple[float, float, float]
+
+
+def depths_ever_and_now(stacks: Stacks, thread_size_bytes: int) -> LinePlot:
+    """The share of stacks that are deeper than x."""
+    ever = Counter(stacks.mark_bytes)
+    now = Counter(depth for depth in stacks.depth_bytes if depth)
+    named = {"ever": ever, "now, asleep": now}
+    counts = {name: of for name, of in named.items() if of}
+    share = _share_axis(counts.values())
+    return LinePlot(
+        title="Stacks deeper than x, ever and now",
+        x=_depth_axis(thread_size_bytes),
+        y=share,
+        curves=[Curve(name, _deeper_than(of, share.low)) for name, of in counts.items()],
+        note=(
+            f"Measured, in bytes: high-water marks of {ever.total()} stacks, and depths at the"
+            f" saved stack pointers of the {now.total()} whose tasks slept. Both err low: what"
+            " lies below them was not used, or held zero only."
+        ),
+        text_rows=_deeper_than_each_kib(counts),
+    )
+
+
+def depths_by_role(stacks: Stacks, roles: Sequence[str], thread_size_bytes: int) -> LinePlot:
+    """The same for the roles that have most stacks."""
+    largest = [role for role, _ in Counter(roles).most_common(_ROLES_SHOWN)]
+    counts: dict[str, Counter[int]] = {role: Counter() for role in largest}
+    for role, mark in zip(roles, stacks.mark_bytes, strict=True):
+        if role in counts:
+            counts[role][mark] += 1
+    share = _share_axis(counts.values())
+    return LinePlot(
+        title="Stacks deeper than x, ever, by role",
+        x=_depth_axis(thread_size_bytes),
+        y=share,
+        curves=[
+            Curve(f"{role} ({of.total()})", _deeper_than(of, share.low))
+            for role, of in counts.items()
+        ],
+        note=(
+            "Measured: high-water marks as a share of each role's own stacks, whose number is in"
+            " brackets. Errs low as above."
+        ),
+    )
+
+
+def _depth_axis(thread_size_bytes: int) -> Axis:
+    pages = thread_size_bytes // PAGE_BYTES
+    step = max(1, pages // 8)
+    ticks = [
+        (float(n * PAGE_BYTES), f"{n * PAGE_BYTES // 1024}") for n in range(0, pages + 1, step)
+    ]
+    return Axis("x, KiB (a line a page)" if step == 1 else "x, KiB", ticks)
+
+
+def _share_axis(counts: Iterable[Counter[int]]) -> Axis:
+    """Powers of ten of percent, down to less than one stack of the most."""
+    most = max((of.total() for of in counts), default=1)
+    decades = max(1, math.ceil(math.log10(max(1, most)) + 1e-9))
+    return Axis(
+        "share of stacks",
+        [(float(n), f"{10.0 ** (n + 2):g}%") for n in range(-decades, 1)],
+    )
+
+
+def _deeper_than(counts: Mapping[int, int], floor: float) -> list[tuple[float, float]]:
+    """Steps (x, log10 of the share deeper than x); `floor` stands for the log of none."""
+    grains: Counter[int] = Counter()
+    for depth, count in counts.items():
+        grains[-(-depth // _GRAIN_BYTES) * _GRAIN_BYTES] += count
+    total = left = grains.total()
+    if not total:
+        return []
+    points = [(0.0, 0.0)]
+    for depth in sorted(grains):
+        points.append((float(depth), math.log10(left / total)))
+        left -= grains[depth]
+        if left:
+            points.append((float(depth), math.log10(left / total)))
+    return [*points, (points[-1][0], floor)]
+
+
+def _deeper_than_each_kib(
+    counts: Mapping[str, Counter[int]],
+) -> list[tuple[str, Sequence[TextBar]]]:
+    deepest = max((max(of) for of in counts.values()), default=0)
+    rows: list[tuple[str, Sequence[TextBar]]] = []
+    for kib in range(-(-deepest // 1024) + 1):
+        bars = []
+        for of in counts.values():
+            deeper = sum(count for depth, count in of.items() if depth > kib * 1024)
+            share = deeper / of.total()
+            bars.append(TextBar(share, percent(share)))
+        rows.append((f"{kib} KiB", bars))
+    return rows
+
+
+def tasks_by_pages(counts: Mapping[int, int]) -> BarPlot:
+    """How many stacks need 1, 2, ... pages."""
+    total = max(1, sum(counts.values()))
+    return BarPlot(
+        title="Stacks by pages down to the high-water mark",
+        axis=number_axis("stacks", 0, 1.25 * max(1, *counts.values()), _count),
+        bars=[
+            Bar(
+                f"{pages} page{'s' if pages > 1 else ''}",
+                count,
+                f"{count} ({percent(count / total)})",
+            )
+            for pages, count in counts.items()
+        ],
+        note="Measured, over all stacks that were read. Errs low: a page of zeros is not seen.",
+    )
+
+
+def _count(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if unit == 'k' else size):g}{unit}"
+    return f"{value:g}"
+
+
+def savings_by_policy(comparison: Comparison) -> BarPlot:
+    """With the reserve paid."""
+    savings = [(row.policy.name, row.estimate.saving_with_reserve_ratio) for row in comparison.rows]
+    return savings_plot("Saving by policy, with the reserve", savings)
+
+
+def savings_plot(title: str, savings: Sequence[tuple[str, float]]) -> BarPlot:
+    """A bar for each name and saving, a ratio."""
+    worst = min((ratio for _, ratio in savings), default=0.0)
+    # A little less than nothing needs no room of its own; and a reserve may cost many times
+    # what there is to save: bars are cut, their labels tell.
+    low = max(-1.0, worst) if worst < -0.1 else 0.0
+    return BarPlot(
+        title=title,
+        axis=number_axis("saving, % of BASE", 100 * low, 100, intervals=4 if low < 0 else 5),
+        bars=[Bar(name, 100 * max(ratio, low), percent(ratio)) for name, ratio in savings],
+        note="Modelled on measured depths. Which way each errs: `policies --explain NAME`.",
+        in_text=False,
+    )
+
+
+def saving_by_shift(points: Sequence[ShiftPoint]) -> LinePlot:
+    """What a little more or less depth would change."""
+    ratios = [100 * point.saving_ratio for point in points]
+    return LinePlot(
+        title="Saving if every stack were deeper",
+        x=Axis(
+            "bytes deeper",
+            [(float(n), f"{n:+d}" if n else "0") for n in range(-2048, 2049, 1024)],
+        ),
+        y=number_axis("saving, %", min(ratios, default=0.0), max(ratios, default=100.0)),
+        curves=[Curve(HEADLINE, [(p.shift_bytes, 100 * p.saving_ratio) for p in points])],
+        note=(
+            f"Modelled ({HEADLINE}, without its reserve): each measured mark moved by as many"
+            " bytes, as another compiler, option or call path might. The axis does not begin at 0."
+        ),
+    )
+
+
+def memory_over_time(
+    times: Sequence[float], base: Sequence[float], held: Sequence[float], error: str
+) -> LinePlot:
+    """BASE and Dynamic, KiB, at each time; `error` says which way they err."""
+    return LinePlot(
+        title="Kernel stacks over time",
+        x=time_axis(times[-1]),
+        y=number_axis("KiB", 0, max(base), _count),
+        curves=[
+            Curve("BASE, measured", _thinned(times, base)),
+            Curve(f"Dynamic, modelled ({HEADLINE})", _thinned(times, held)),
+        ],
+        note=(f"KiB in {len(times)} samples, without the reserve. {error}"),
+        text_rows=_text_rows(times, [base, held], lambda value: f"{value:.0f}"),
+    )
+
+
+def pages_over_time(times: Sequence[float], counts: Mapping[int, Sequence[float]]) -> LinePlot:
+    """How many stacks have a mark of 1, 2, ... pages, at each time."""
+    named = {f"{pages} page{'s' if pages > 1 else ''}": values for pages, values in counts.items()}
+    few, rest = dict(named), list(named.values())[MOST_CURVES - 1 :]
+    if len(named) > MOST_CURVES:
+        few = dict(list(named.items())[: MOST_CURVES - 1])
+        few["more"] = [sum(column) for column in zip(*rest, strict=True)]
+    most = max(max(values) for values in few.values())
+    return LinePlot(
+        title="Stacks by pages, over time",
+        x=time_axis(times[-1]),
+        y=number_axis("stacks", 0, most or 1.0, _count),
+        curves=[Curve(name, _thinned(times, values)) for name, values in few.items()],
+        note=f"Measured: living stacks by pages down to their marks, in {len(times)} samples.",
+    )
+
+
+def _thinned(times: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
+    """At most so many points, each the last of its share."""
+    step = max(1, -(-len(times) // _MOST_POINTS))
+    chosen = sorted({*range(0, len(times), step), len(times) - 1})
+    return [(times[at], values[at]) for at in chosen]
+
+
+def _text_rows(
+    times: Sequence[float], columns: Sequence[Sequence[float]], write: Callable[[float], str]
+) -> list[tuple[str, Sequence[TextBar]]]:
+    step = max(1, -(-len(times) // _MOST_TEXT_ROWS))
+    most = max((max(column) for column in columns), default=0.0) or 1.0
+    return [
+        (
+            _clock(times[at]),
+            [TextBar(column[at] / most, write(column[at])) for column in columns],
+        )
+        for at in range(0, len(times), step)
+    ]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def spans_of(moments: Sequence[Moment], figure: Callable[[Moment], float | None]) -> list[Span]:
+    """What a rate was from each moment to the next; where it is unknown, nothing."""
+    spans = []
+    for before, after in pairwise(moments):
+        value = figure(after)
+        if value is not None and after.seconds > before.seconds:
+            spans.append((before.seconds, after.seconds - before.seconds, value))
+    return spans
+
+
+def mean(spans: Sequence[Span]) -> float:
+    """Over time."""
+    seconds = sum(lasted for _, lasted, _ in spans)
+    return sum(lasted * value for _, lasted, value in spans) / seconds if seconds else 0.0
+
+
+def rates_over_time(
+    title: str, label: str, rates: Mapping[str, Sequence[Span]], note: str, *, in_text: bool = True
+) -> LinePlot:
+    """Steps: a rate is the mean of an interval."""
+    whole = max(begin + lasted for spans in rates.values() for begin, lasted, _ in spans)
+    shown = {name: _merged(spans, _MOST_POINTS) for name, spans in rates.items()}
+    most = max(value for spans in shown.values() for _, _, value in spans)
+    merged = any(len(shown[name]) < len(spans) for name, spans in rates.items())
+    return LinePlot(
+        title=title,
+        x=time_axis(whole),
+        y=number_axis(label, 0, most or 1.0, _count),
+        curves=[Curve(name, _steps(spans)) for name, spans in shown.items()],
+        note=f"{note} Each step is the mean of several intervals." if merged else note,
+        text_rows=_rate_rows(rates) if in_text else None,
+    )
+
+
+def _merged(spans: Sequence[Span], most: int) -> list[Span]:
+    """At most so many spans, each the mean of its share."""
+    step = max(1, -(-len(spans) // most))
+    groups = [spans[at : at + step] for at in range(0, len(spans), step)]
+    return [(group[0][0], sum(lasted for _, lasted, _ in group), mean(group)) for group in groups]
+
+
+def _steps(spans: Sequence[Span]) -> list[tuple[float, float]]:
+    return [
+        point
+        for begin, lasted, value in spans
+        for point in ((begin, value), (begin + lasted, value))
+    ]
+
+
+def _rate_rows(rates: Mapping[str, Sequence[Span]]) -> list[tuple[str, Sequence[TextBar]]]:
+    columns = [_merged(spans, _MOST_TEXT_ROWS) for spans in rates.values()]
+    most = max(value for spans in columns for _, _, value in spans) or 1.0
+    return [
+        (
+            f"from {_clock(row[0][0])}",
+            [TextBar(value / most, f"{value:.1f}/s") for _, _, value in row],
+        )
+        for row in zip(*columns, strict=False)
+    ]

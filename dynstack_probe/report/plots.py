@@ -1,0 +1,134 @@
+"""Plots as inline SVG, drawn by pygal: no script, no colour and no font of their own.
+
+pygal is told to lay out; its style sheet, script and tooltips are thrown away, and what
+remains takes its looks from the page's style sheet by the class names that pygal gives.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from dynstack_probe.errors import ProbeError
+from dynstack_probe.report.document import MOST_CURVES, Axis, BarPlot, LinePlot, Plot
+
+# In units of the viewBox, which is stretched to the width that there is: letters are to
+# be read on a phone of 360 pixels and not to shout on a desk.
+WIDTH = 440
+HEIGHT = 270
+BAR_HEIGHT = 21
+LETTER = 13
+LONGEST_NAME = 18
+
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+def load_pygal() -> Any:
+    """The library. Raises ProbeError where it is missing."""
+    try:
+        return importlib.import_module("pygal")
+    except ImportError as error:
+        raise ProbeError(
+            "an HTML report needs pygal for its plots: apt install python3-pygal, or"
+            " pip install 'dynstack-probe[report]'; --format text does without"
+        ) from error
+
+
+def svg(plot: Plot) -> ElementTree.Element:
+    """The plot as an element of an HTML page. Raises ProbeError where pygal is missing."""
+    pygal = load_pygal()
+    chart = _lines(pygal, plot) if isinstance(plot, LinePlot) else _bars(pygal, plot)
+    root = ElementTree.fromstring(chart.render())
+    _strip(root)
+    if isinstance(plot, BarPlot):
+        _place_labels(root, plot)
+    root.set("role", "img")
+    root.set("aria-label", f"{plot.title}. {plot.note}")
+    return root
+
+
+def _options(pygal: Any) -> dict[str, object]:
+    style = importlib.import_module("pygal.style").Style(
+        label_font_size=LETTER,
+        major_label_font_size=LETTER,
+        # less room than its letters will take: pygal leaves a line above and below them
+        title_font_size=LETTER // 2,
+        value_font_size=LETTER,
+    )
+    return {"style": style, "js": [], "width": WIDTH, "show_legend": False, "margin": 6}
+
+
+def _lines(pygal: Any, plot: LinePlot) -> Any:
+    chart = pygal.XY(
+        **_options(pygal),
+        height=HEIGHT,
+        show_dots=False,
+        x_title=plot.x.label,
+        y_title=plot.y.label,
+        show_x_guides=True,
+        range=(plot.y.low, plot.y.high),
+        xrange=(plot.x.low, plot.x.high),
+    )
+    chart.x_labels = _labels(plot.x)
+    chart.y_labels = _labels(plot.y)
+    for curve in plot.curves[:MOST_CURVES]:
+        chart.add(curve.name, list(curve.points))
+    return chart
+
+
+def _bars(pygal: Any, plot: BarPlot) -> Any:
+    chart = pygal.HorizontalBar(
+        **_options(pygal),
+        height=BAR_HEIGHT * len(plot.bars) + 60,
+        x_title=plot.axis.label,
+        print_values=True,
+        print_values_position="top",
+        range=(plot.axis.low, plot.axis.high),
+    )
+    bars = list(reversed(plot.bars))  # pygal begins at the bottom
+    chart.x_labels = [_shortened(bar.name) for bar in bars]
+    chart.y_labels = _labels(plot.axis)
+    chart.add("", [{"value": bar.value, "formatter": lambda _, bar=bar: bar.label} for bar in bars])
+    return chart
+
+
+def _place_labels(root: ElementTree.Element, plot: BarPlot) -> None:
+    """Of bars to the left of zero: to its right, where nothing is below them."""
+    guides = root.findall(".//g[@class='axis x always_show']/g/path")
+    at_zero = next(
+        # pygal draws a guide for each tick, in order: M<x> 0 v<height>
+        guide.get("d", "")[1:].split()[0]
+        for guide, (value, _) in zip(guides, plot.axis.ticks, strict=True)
+        if value == 0
+    )
+    labels = root.findall(".//g[@class='plot text-overlay']/g/text")
+    for label, bar in zip(labels, reversed(plot.bars), strict=True):
+        if bar.value < 0:
+            label.set("x", f"{float(at_zero) + 6:g}")
+
+
+def _labels(axis: Axis) -> Sequence[dict[str, object]]:
+    return [{"value": value, "label": label} for value, label in axis.ticks]
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026"
+
+
+def _strip(element: ElementTree.Element) -> None:
+    """Drop all but shapes, text and class names; HTML needs no namespaces."""
+    element.tag = element.tag.removeprefix(_SVG)
+    for name in ("id", "style"):
+        element.attrib.pop(name, None)
+    for child in list(element):
+        kind = child.tag.removeprefix(_SVG) if isinstance(child.tag, str) else ""
+        if kind not in ("g", "path", "rect", "text", "circle", "line") or _is_tooltip(child):
+            element.remove(child)
+        else:
+            _strip(child)
+
+
+def _is_tooltip(element: ElementTree.Element) -> bool:
+    return "tooltip-overlay" in element.get("class", "")

@@ -1,0 +1,236 @@
+"""A host's past from a real Prometheus that was filled with a day that we know."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from dynstack_probe.errors import ProbeError
+from dynstack_probe.fleet.access import parse_access
+from dynstack_probe.report import as_html, as_text
+from dynstack_probe.report.document import BarPlot, Document, LinePlot
+from dynstack_probe.report.history import History, Range, RangeServer, history_of
+from dynstack_probe.report.history_contents import history_document
+from tests.fleet.stub import JSON, Reply, Request, answering
+from tests.report.test_report import Page, all_text, plots_of, run, tables
+
+END = 1_700_000_000 // 60 * 60
+MINUTES = 120
+HOUR = Range(END, 3600)
+HOSTILE = '<b>"x\\y'
+
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None or shutil.which("promtool") is None,
+    reason="prometheus is not installed",
+)
+
+
+def labelled(name: str, **labels: str) -> str:
+    pairs = []
+    for key, value in labels.items():
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        pairs.append(f'{key}="{escaped}"')
+    return f"{name}{{{','.join(pairs)}}}"
+
+
+def samples() -> Iterator[tuple[str, str, list[float]]]:
+    """Name and type of a family, and of each series its labels and a value a minute.
+
+    Stacks rise by one a minute from 100, and a tenth of them has two pages.
+    """
+    minutes = range(MINUTES + 1)
+    stacks = [100.0 + minute for minute in minutes]
+    host = {"instance": HOSTILE, "job": "stacks"}
+    for name, factor, labels in (
+        ("dynstack_stack_bytes", 16384.0, {}),
+        ("dynstack_stacks_read", 1.0, {}),
+        ("dynstack_policy_stack_bytes", 4096 * 1.1, {"policy": "rfc-v1"}),
+        ("dynstack_policy_stack_bytes", 8192.0, {"policy": "static-8k"}),
+        ("dynstack_tasks", 0.9, {"kind": "user", "pages": "1"}),
+        ("dynstack_tasks", 0.1, {"kind": "user", "pages": "2"}),
+        ("dynstack_cgroup_stack_bytes", 16384.0, {"cgroup": "/<i>evil"}),
+        ("dynstack_cgroup_policy_stack_bytes", 8192.0, {"cgroup": "/<i>evil", "policy": "rfc-v1"}),
+    ):
+        yield name, labelled(name, **host, **labels), [factor * count for count in stacks]
+    for name, value, labels in (
+        ("dynstack_policy_reserve_bytes", 2 * 12288.0, {"policy": "rfc-v1"}),
+        ("dynstack_policy_over_limit_tasks", 7.0, {"policy": "static-8k"}),
+        ("dynstack_host_cpus", 2.0, {}),
+        ("dynstack_host_memory_bytes", float(8 << 30), {}),
+        ("dynstack_kernel_stacks", 230.0, {}),
+        ("dynstack_deepest_stack_bytes", 5000.0, {}),
+        ("dynstack_host_info", 1.0, {"cpu_model": "A model", "kernel_release": "6.18.0"}),
+    ):
+        yield name, labelled(name, **host, **labels), [value] * len(minutes)
+    for name, slope, labels in (
+        ("dynstack_policy_faults_total", 30.0, {"policy": "rfc-v1"}),
+        ("dynstack_created_tasks_total", 120.0, {}),
+        ("dynstack_exited_tasks_total", 60.0, {"pages": "1"}),
+    ):
+        yield name, labelled(name, **host, **labels), [slope * minute for minute in minutes]
+
+
+def open_metrics() -> str:
+    lines = []
+    for name, series, values in sorted(samples()):
+        kind = f"# TYPE {name.removesuffix('_total')} {'counter' if '_total' in name else 'gauge'}"
+        if kind not in lines:
+            lines.append(kind)
+        for minute, value in enumerate(values):
+            lines.append(f"{series} {value} {END - 60 * (MINUTES - minute)}")
+    return "\n".join([*lines, "# EOF", ""])
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    (folder / "prometheus.yml").write_text("{}\n")
+    (folder / "samples").write_text(open_metrics())
+    subprocess.run(
+        ["promtool", "tsdb", "create-blocks-from", "openmetrics", "samples", "data"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    process = subprocess.Popen(
+        ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data",
+         "--storage.tsdb.retention.time=100y", f"--web.listen-address={address}"],
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://{address}/-/ready", timeout=1).close()
+                break
+            time.sleep(0.1)
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def server_at(url: str) -> RangeServer:
+    return RangeServer(parse_access(url), 10.0)
+
+
+def report(history: History) -> Document:
+    return history_document(history, ["dynstack-probe report --prometheus"], float(END))
+
+
+@needs_prometheus
+def test_the_figures_are_those_of_the_metrics(prometheus: str) -> None:
+    document = report(history_of(server_at(prometheus), HOUR))
+    rfc = tables(document)[0].rows[0]
+    assert rfc[1:] == ("2", "220", "3520", "968", "72.50%")
+    assert "with its per-CPU reserve of 24 KiB, 71.82% less" in document.summary
+    words = all_text(document)
+    assert "The kernel counts 230 stacks (off by up to some dozens); 220 were read, 10" in words
+    assert "would have taken 0.50 faults a second over 3600 s, 0.50 in the busiest" in words
+    policies = next(table for table in tables(document) if table.columns[0] == "Policy")
+    rows = {row[0]: row[1:] for row in policies.rows}
+    assert rows["rfc-v1"] == ["968", "24", "72.50%", "71.82%", "0.030%", "0.50"]
+    assert rows["static-8k"][:2] == ["1760", "0"]
+    assert "static-8k: 7 tasks" in words
+    cgroups = next(table for table in tables(document) if table.columns[0] == "Cgroup")
+    assert list(cgroups.rows) == [("/<i>evil", "220", "220")]
+
+
+@needs_prometheus
+def test_plots_over_time(prometheus: str) -> None:
+    plots = {plot.title: plot for plot in plots_of(report(history_of(server_at(prometheus), HOUR)))}
+    over_time = plots["Kernel stacks over time"]
+    assert isinstance(over_time, LinePlot)
+    base, held = (curve.points for curve in over_time.curves)
+    assert base[0] == (0.0, 160 * 16)
+    assert base[-1] == (3600.0, 220 * 16)
+    assert held[-1][1] == pytest.approx(220 * 4.4)
+    by_pages = plots["Stacks by pages, over time"]
+    assert isinstance(by_pages, LinePlot)
+    assert [curve.points[-1][1] for curve in by_pages.curves] == pytest.approx([198, 22])
+    rates = plots["Tasks created and exited a second"]
+    assert isinstance(rates, LinePlot)
+    assert [curve.points[9][1] for curve in rates.curves] == pytest.approx([2.0, 1.0])
+    now = plots["Stacks by pages down to the high-water mark"]
+    assert isinstance(now, BarPlot)
+    assert [bar.value for bar in now.bars] == [198, 22]
+
+
+@needs_prometheus
+def test_both_forms(prometheus: str) -> None:
+    document = report(history_of(server_at(prometheus), HOUR))
+    text = as_text.render(document)
+    assert all(len(line) <= 71 for line in text.splitlines())
+    assert text.isascii()
+    page = Page(as_html.render(document))
+    assert page.open == []
+    assert not {"i", "b"} & {tag for tag, _ in page.tags}
+    assert HOSTILE in page.text
+
+
+@needs_prometheus
+def test_the_command(prometheus: str, tmp_path: Path) -> None:
+    start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(END - 3600))
+    options = ("--prometheus", prometheus, "--from", start, "--duration", "1h")
+    result = run(tmp_path, *options, "--format", "text")
+    assert result.returncode == 0, result.stderr
+    assert f"--from {start} --duration" in " ".join(result.stdout.replace("\\\n", " ").split())
+    assert run(tmp_path, *options, "--output", "a.html").returncode == 0
+    nobody = run(tmp_path, *options, "--format", "text", "--instance", "nobody")
+    assert (nobody.returncode, len(nobody.stderr.splitlines())) == (1, 1)
+    assert "nobody" in nobody.stderr
+    later = run(tmp_path, "--prometheus", prometheus, "--format", "text")
+    assert later.returncode == 1
+    assert "no metrics of dynstack-probe from that time" in later.stderr
+
+
+def matrix(*series: tuple[dict[str, str], Sequence[Sequence[object]]]) -> Reply:
+    result = [{"metric": labels, "values": values} for labels, values in series]
+    document = {"status": "success", "data": {"resultType": "matrix", "result": result}}
+    return 200, JSON, json.dumps(document).encode()
+
+
+def test_several_hosts_are_named() -> None:
+    hosts = [({"instance": f"h{n}\x1b", "job": "j"}, [[1.0, "1"]]) for n in range(7)]
+    with answering(lambda _: matrix(*hosts)) as stub, pytest.raises(ProbeError) as caught:
+        history_of(server_at(stub.url), HOUR)
+    assert "7 hosts, choose one by --instance and --job: h0\\x1b (job j)" in str(caught.value)
+    assert str(caught.value).endswith("and 2 more")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"{}", b'{"status":"success","data":{"resultType":"vector","result":[]}}',
+        b'{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"a":1}}]}}',
+        b'{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":3}]}}',
+        b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_an_answer_of_another_kind_is_one_line(body: bytes) -> None:
+    with answering(lambda _: (200, JSON, body)) as stub, pytest.raises(ProbeError) as caught:
+        history_of(server_at(stub.url), HOUR)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "is it a Prometheus?" in str(caught.value)
+
+
+def test_figures_without_sense_are_left_out() -> None:
+    """A host whose metrics are no numbers has no headline, and says so."""
+
+    def answer(request: Request) -> Reply:
+        labels = {"instance": "h", "job": "j", "__name__": "dynstack_stack_bytes"}
+        return matrix((labels, [[1.0, "NaN"], [2.0, "-1"], [3.0, "+Inf"]]))
+
+    with answering(answer) as stub:
+        history = history_of(server_at(stub.url), HOUR)
+    assert history.last("dynstack_stack_bytes") is None
+    with pytest.raises(ProbeError, match="does not export the policy rfc-v1"):
+        report(history)
