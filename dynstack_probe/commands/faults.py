@@ -40,7 +40,7 @@ in which system call, how deep and how old the task was; then ranks the system c
 With --folded or --flamegraph it also samples which functions tasks are in while deeper
 than --deeper-than; this needs CAP_SYSLOG too, for the functions' names.
 
-It looks at each system call's end and so costs some 50 ns a call while it runs (measured
+It looks at each system call's end and so costs some 50 to 150 ns a call while it runs (measured
 and printed at the end), nothing afterwards. What a page fault without I/O, a signal or
 other work outside system calls grows, counts for the next call of its task. Without
 files to write it drops all privileges once it has started.
