@@ -67,11 +67,8 @@ static __always_inline u32 lowest_used_word(struct scratch *s)
 	return forget(s, chunk + i);
 }
 
-/*
- * Fills in touched_pages, resident_pages and mark_bytes of the record from its
- * stack and stack_bytes. Only the first `readable` pages from the top are tried.
- */
-static __always_inline void scan_stack(struct scratch *s, u64 readable)
+/* Of those pages all but the first `unread` from the top. */
+static __always_inline void scan_pages(struct scratch *s, u64 readable, u32 unread)
 {
 	struct stack_record *r = &s->record;
 
@@ -80,7 +77,7 @@ static __always_inline void scan_stack(struct scratch *s, u64 readable)
 	r->resident_pages = 0;
 	/* Upwards, as the hardware prefetches: 23% faster than downwards. */
 	for (u32 i = 0; i < MAX_STACK_PAGES; i++) {
-		if (i >= forget(s, readable))
+		if (i + unread >= forget(s, readable))
 			break;
 		u32 page = forget(s, readable - 1 - i);
 		u64 address = r->stack + r->stack_bytes - (page + 1) * PAGE_BYTES;
@@ -100,8 +97,36 @@ static __always_inline void scan_stack(struct scratch *s, u64 readable)
 		if (!r->mark_bytes)
 			r->mark_bytes = (page + 1) * PAGE_BYTES - word * 8;
 	}
+}
+
+/*
+ * Fills in touched_pages, resident_pages and mark_bytes of the record from its
+ * stack and stack_bytes. Only the first `readable` pages from the top are tried.
+ */
+static __always_inline void scan_stack(struct scratch *s, u64 readable)
+{
+	struct stack_record *r = &s->record;
+
+	scan_pages(s, readable, 0);
 	if (!(r->resident_pages & 1))
 		r->flags |= FLAG_UNREADABLE;
+}
+
+/*
+ * The same of the stack that we are on: its top page is in use and need not be read, a
+ * fifth of an exit's cost. mark_bytes is not told if no other page was used.
+ */
+static __always_inline void scan_own_stack(struct scratch *s, u64 readable)
+{
+	struct stack_record *r = &s->record;
+
+	scan_pages(s, readable, 1);
+	if (!readable) {
+		r->flags |= FLAG_UNREADABLE;
+		return;
+	}
+	r->resident_pages |= 1;
+	r->touched_pages |= 1;
 }
 
 #endif

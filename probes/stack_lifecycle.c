@@ -226,7 +226,7 @@ int on_exit(struct raw_args *ctx)
 	r->stack = PEEK(u64, task, TASK_STRUCT_STACK);
 	r->stack_bytes =
 	    VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
-	scan_stack(s, PEEK(u32, vm, VM_STRUCT_NR_PAGES)); /* its own: see readable_pages() */
+	scan_own_stack(s, PEEK(u32, vm, VM_STRUCT_NR_PAGES)); /* see readable_pages() */
 	u64 stack = r->stack;
 	u32 touched = r->touched_pages;
 	u64 page = first_page_of(vm);
