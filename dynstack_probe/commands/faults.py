@@ -265,8 +265,8 @@ def sampling_of(options: PathOptions, btf: Path) -> Iterator[Sampling | None]:
 
 def works_without_privileges(probe: LoadedProbe) -> bool:
     """Whether this kernel lets a process without any read an iterator again (since 5.19)."""
-    from dynstack_probe.exporter.privileges import drop_privileges
     from dynstack_probe.kernel import bpf
+    from dynstack_probe.kernel.privileges import drop_privileges
 
     trial = os.fork()
     if trial == 0:
@@ -282,7 +282,7 @@ def works_without_privileges(probe: LoadedProbe) -> bool:
 
 def drop_what_is_not_needed(probe: LoadedProbe, files: Sequence[Path | None]) -> None:
     """Give up all privileges, unless some are needed to write files or to read on."""
-    from dynstack_probe.exporter.privileges import drop_privileges
+    from dynstack_probe.kernel.privileges import drop_privileges
 
     if not any(files) and works_without_privileges(probe):
         drop_privileges()

@@ -208,7 +208,7 @@ def view(frames: Frames, policies: Sequence[Policy], source: str, file: str) -> 
 def _of_captures(paths: Sequence[Path], policies: Sequence[Policy], partial: bool) -> Document:
     from dynstack_probe.capture import read_frames
     from dynstack_probe.report.contents import document_of
-    from dynstack_probe.report.text import printable
+    from dynstack_probe.text import printable
 
     hosts = [
         view(
@@ -279,14 +279,16 @@ def _of_prometheus(
     instance: str | None,
     job: str | None,
 ) -> Document:
-    from dynstack_probe.report.history import RangeServer, history_of, range_of
+    from dynstack_probe.fleet.client import Server
+    from dynstack_probe.fleet.history import history_of, range_of
+    from dynstack_probe.report.evidence import HEADLINE
     from dynstack_probe.report.history_contents import history_document
-    from dynstack_probe.report.text import printable
+    from dynstack_probe.text import printable
 
     if math.isnan(timeout_seconds):  # which is in every range
         raise UsageError("--timeout: must be a number of seconds")
     asked = range_of(start, seconds)
-    history = history_of(RangeServer(access, timeout_seconds), asked, instance, job)
+    history = history_of(Server(access, timeout_seconds), asked, HEADLINE, instance, job)
     begin = datetime.datetime.fromtimestamp(asked.end - asked.seconds, datetime.UTC)
     again = (
         f"dynstack-probe report --prometheus {shlex.quote(access.url)}"

@@ -18,7 +18,7 @@ from dynstack_probe.measure.page_faults import PageFaults
 from dynstack_probe.measure.sample import GROWTH_AGES, Sample
 from dynstack_probe.measure.snapshot import PAGE_BYTES
 from dynstack_probe.policy import GrowOnly, Policy, Shape, ShapeCounts, estimate
-from dynstack_probe.report.text import printable
+from dynstack_probe.text import printable
 
 
 class Rising:

@@ -20,16 +20,16 @@ from dynstack_probe.errors import UsageError
 from dynstack_probe.exporter import sd_notify, textfile
 from dynstack_probe.exporter.collector import HostCollector, shape_counts
 from dynstack_probe.exporter.config import Config, read_config
-from dynstack_probe.exporter.privileges import drop_privileges
 from dynstack_probe.exporter.web import WebServer
 from dynstack_probe.exporter.web_config import WebConfig
 from dynstack_probe.kernel import cgroups
+from dynstack_probe.kernel.privileges import drop_privileges
 from dynstack_probe.loader import LoadedProbe, Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
 from dynstack_probe.measure.page_faults import PageFaultCounter, PageFaults, load_page_faults
 from dynstack_probe.measure.sample import Sample
 from dynstack_probe.policy import Estimate, estimate
-from dynstack_probe.report.text import percent, printable
+from dynstack_probe.text import percent, printable
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A sample older than this many intervals is no longer healthy.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.client import Answer, Series, Server
 from dynstack_probe.fleet.model import NAMES_SHOWN, STALE_SECONDS, By, Fleet, Health, Row, ordered
-from dynstack_probe.report.text import printable
+from dynstack_probe.text import printable
 
 # our own label, by which the parts of one answer are told apart
 FIGURE = "dynstack_figure"
@@ -92,7 +92,7 @@ def ask(
     )
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A PromQL string, whatever is in it."""
     escaped = text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     return f'"{escaped}"'
@@ -111,9 +111,9 @@ class _Selection:
 
     def of(self, metric: str, *, any_policy: bool = False) -> str:
         """The selector of a metric."""
-        matchers = [] if self._job is None else [f"job={_quoted(self._job)}"]
+        matchers = [] if self._job is None else [f"job={quoted(self._job)}"]
         if metric.startswith("dynstack_policy_") and not any_policy:
-            matchers.append(f"policy={_quoted(self._policy)}")
+            matchers.append(f"policy={quoted(self._policy)}")
         return f"{metric}{{{','.join(matchers)}}}"
 
     def health(self) -> str:
@@ -161,10 +161,10 @@ class _Selection:
         """One selector for several metrics, with or without a policy."""
         matchers = [
             f'__name__=~"{"|".join(metrics)}"',
-            f"policy=~{_quoted('|' + _literal(self._policy))}",
+            f"policy=~{quoted('|' + _literal(self._policy))}",
         ]
         if self._job is not None:
-            matchers.append(f"job={_quoted(self._job)}")
+            matchers.append(f"job={quoted(self._job)}")
         return f"{{{','.join(matchers)}}}"
 
 

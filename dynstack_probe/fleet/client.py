@@ -15,15 +15,15 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from dynstack_probe import __version__
 from dynstack_probe.errors import NotPermittedError, ProbeError
 from dynstack_probe.fleet.access import Access
-from dynstack_probe.report.text import printable
+from dynstack_probe.text import printable
 
 QUERY_PATH = "/api/v1/query"
 # by host the answer takes 1.3 kB each: this is 100,000 hosts, and some 1 GB once parsed
@@ -31,6 +31,9 @@ MAX_ANSWER_BYTES = 128 << 20
 CHUNK_BYTES = 64 * 1024
 # of what a server says about an error
 MAX_SAID_CHARACTERS = 160
+
+
+_T = TypeVar("_T")
 
 
 class Series(NamedTuple):
@@ -73,15 +76,39 @@ class Server:
     def query(self, expression: str) -> Answer:
         """An instant query. Raises ProbeError, in one line, for whatever goes wrong."""
         started = time.monotonic()
+        (series, warnings), size_bytes = self._ask(
+            {"query": expression}, lambda document: (_vector(document), warnings_of(document))
+        )
+        return Answer(series, warnings, size_bytes, time.monotonic() - started)
+
+    def query_as_of(
+        self, expression: str, at: float, understand: Callable[[dict[str, Any]], _T]
+    ) -> _T:
+        """A query as of a Unix time, and what `understand` makes of the document.
+
+        It raises what a document of another shape makes Python raise; this ProbeError, in
+        one line, for that and for whatever else goes wrong.
+        """
+        return self._ask({"query": expression, "time": f"{at:.3f}"}, understand)[0]
+
+    def _ask(
+        self, parameters: Mapping[str, str], understand: Callable[[dict[str, Any]], _T]
+    ) -> tuple[_T, int]:
+        """What is made of the answer, and its size in bytes."""
         # the server should not go on for longer than we wait
-        body = urllib.parse.urlencode(
-            {"query": expression, "timeout": f"{math.ceil(self._timeout_seconds)}s"}
-        ).encode("ascii")
+        timeout = f"{math.ceil(self._timeout_seconds)}s"
+        body = urllib.parse.urlencode({**parameters, "timeout": timeout}).encode("ascii")
         reply = self._post(body)
         if reply.status != HTTPStatus.OK:
             self._refuse(reply)
-        series, warnings = self._parse(reply)
-        return Answer(series, warnings, len(reply.body), time.monotonic() - started)
+        try:
+            return understand(json.loads(reply.body)), len(reply.body)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            kind = _short(reply.content_type.partition(";")[0]) or "no type"
+            raise ProbeError(
+                f"{self.url} answers nothing that Prometheus would ({kind},"
+                f" {len(reply.body)} bytes): is it a Prometheus?"
+            ) from None
 
     def _post(self, body: bytes) -> _Reply:
         outcome: queue.SimpleQueue[_Reply | Exception] = queue.SimpleQueue()
@@ -162,17 +189,6 @@ class Server:
             raise ProbeError(f"{self.url} speaks TLS: use https://")
         raise ProbeError(f"{self.url} answers with an error ({status}){because}")
 
-    def _parse(self, reply: _Reply) -> tuple[list[Series], list[str]]:
-        try:
-            document = json.loads(reply.body)
-            return _vector(document), _warnings(document)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            kind = _short(reply.content_type.partition(";")[0]) or "no type"
-            raise ProbeError(
-                f"{self.url} answers nothing that Prometheus would ({kind},"
-                f" {len(reply.body)} bytes): is it a Prometheus?"
-            ) from None
-
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     body = bytearray()
@@ -247,7 +263,7 @@ def _short(text: object) -> str:
     return line if len(line) <= MAX_SAID_CHARACTERS else f"{line[:MAX_SAID_CHARACTERS]} ..."
 
 
-def _vector(document: dict[str, object]) -> list[Series]:
+def _vector(document: dict[str, Any]) -> list[Series]:
     """Raises what a document of another shape makes Python raise."""
     if document["status"] != "success":
         raise ValueError
@@ -267,6 +283,7 @@ def _series(element: dict[str, dict[str, str] | list[object]]) -> Series:
     return Series(labels, float(figure), float(at))
 
 
-def _warnings(document: dict[str, object]) -> list[str]:
+def warnings_of(document: dict[str, Any]) -> list[str]:
+    """What the server warned of, short and printable."""
     warnings = document.get("warnings") or []
     return [_short(line) for line in warnings] if isinstance(warnings, list) else []

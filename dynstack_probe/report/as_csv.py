@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 from dynstack_probe.report.model import EstimateReport
-from dynstack_probe.report.text import printable, spreadsheet_safe
+from dynstack_probe.text import printable, spreadsheet_safe
 
 POLICY_COLUMNS = (
     "cpu_model",

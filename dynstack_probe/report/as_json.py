@@ -10,7 +10,7 @@ from typing import Any
 from dynstack_probe.measure.snapshot import Kind
 from dynstack_probe.policy import Estimate
 from dynstack_probe.report.model import DepthDetails, EstimateReport, totals_of
-from dynstack_probe.report.text import printable
+from dynstack_probe.text import printable
 
 SCHEMA_VERSION = 1
 

@@ -17,7 +17,7 @@ from dynstack_probe.policy import Estimate, Group
 from dynstack_probe.policy.depths import QUANTILES
 from dynstack_probe.report.model import DepthDetails, EstimateReport, totals_of
 from dynstack_probe.report.rfc_table import QUOTED
-from dynstack_probe.report.text import percent, printable, small_percent
+from dynstack_probe.text import percent, printable, small_percent
 
 WIDTH = 80
 GROUPS_SHOWN = 15

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynstack_probe.measure.diagnosis import Check
-from dynstack_probe.report.text import printable
+from dynstack_probe.text import printable
 
 WIDTH = 80
 

@@ -30,7 +30,7 @@ from dynstack_probe.report.evidence import HEADLINE, Evidence
 from dynstack_probe.report.model import EstimateReport, totals_of
 from dynstack_probe.report.policies import Comparison, Row
 from dynstack_probe.report.rfc_table import QUOTED
-from dynstack_probe.report.text import percent, printable, small_percent
+from dynstack_probe.text import percent, printable, small_percent
 
 DEEPEST_SHOWN = 10
 GROUPS_SHOWN = 10

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from dynstack_probe.measure.call_paths import CallPaths, PathTally, SampleCounters
 from dynstack_probe.measure.faults import CallTally, Counters, StackFault, WatchCost
-from dynstack_probe.report.text import percent, printable, spreadsheet_safe
+from dynstack_probe.text import percent, printable, spreadsheet_safe
 
 WIDTH = 80
 CALLS_SHOWN = 15

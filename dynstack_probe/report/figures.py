@@ -13,7 +13,7 @@ from dynstack_probe.report.document import MOST_CURVES, Axis, Bar, BarPlot, Curv
 from dynstack_probe.report.evidence import HEADLINE, Moment
 from dynstack_probe.report.policies import Comparison
 from dynstack_probe.report.scales import number_axis, time_axis
-from dynstack_probe.report.text import percent
+from dynstack_probe.text import percent
 
 # Finer than a pixel: a plot of 16 KiB is some 370 wide.
 _GRAIN_BYTES = 64

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dynstack_probe.fleet.model import STALE_SECONDS, By, Fleet, Row, total
-from dynstack_probe.report.text import percent, printable, small_percent, spreadsheet_safe
+from dynstack_probe.text import percent, printable, small_percent, spreadsheet_safe
 
 SCHEMA_VERSION = 1
 ROWS_SHOWN = 20

@@ -7,7 +7,7 @@ joined by semicolons; then a space and the number of samples.
 from __future__ import annotations
 
 from dynstack_probe.measure.call_paths import CallPaths, PathTally
-from dynstack_probe.report.text import printable
+from dynstack_probe.text import printable
 
 
 def frame_name(name: str | bytes) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from dynstack_probe import __version__
 from dynstack_probe.errors import ProbeError
+from dynstack_probe.fleet.history import History
 from dynstack_probe.measure.snapshot import PAGE_BYTES, Kind
 from dynstack_probe.policy import Estimate, FaultRange
 from dynstack_probe.report import figures
@@ -33,8 +34,7 @@ from dynstack_probe.report.document import (
     Table,
 )
 from dynstack_probe.report.evidence import HEADLINE
-from dynstack_probe.report.history import History
-from dynstack_probe.report.text import percent, printable, small_percent
+from dynstack_probe.text import percent, printable, small_percent
 
 CGROUPS_SHOWN = 10
 NOT_IN_METRICS = (

@@ -19,7 +19,7 @@ from dynstack_probe.policy import estimate as apply
 from dynstack_probe.policy import rate as rate_of
 from dynstack_probe.policy.custom import BOUNDS, MODELS
 from dynstack_probe.report.as_table import console_for, grid, plain
-from dynstack_probe.report.text import percent, printable, small_percent, spreadsheet_safe
+from dynstack_probe.text import percent, printable, small_percent, spreadsheet_safe
 
 NAMES_SHOWN = 5
 SCHEMA_VERSION = 1

@@ -33,7 +33,7 @@ from dynstack_probe.policy import (
     rate,
 )
 from dynstack_probe.report import keys
-from dynstack_probe.report.text import percent, printable
+from dynstack_probe.text import percent, printable
 
 GROUPINGS = ("cgroup", "container", "comm", "kind")
 TREND_POINTS = 4096

@@ -451,7 +451,7 @@ class TestInTheUnitsSandbox:
 
     def test_capabilities_can_be_dropped(self, package: Package) -> None:
         code = (
-            "import pathlib; from dynstack_probe.exporter.privileges import drop_privileges;"
+            "import pathlib; from dynstack_probe.kernel.privileges import drop_privileges;"
             "drop_privileges(); print(pathlib.Path('/proc/self/status').read_text())"
         )
         result = self.confined(package, SYSTEM_PYTHON, "-c", code)

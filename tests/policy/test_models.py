@@ -18,7 +18,7 @@ from dynstack_probe.policy import (
     group_by,
 )
 from dynstack_probe.report.rfc_table import QUOTED, QuotedRow
-from dynstack_probe.report.text import percent
+from dynstack_probe.text import percent
 from tests.factory import a_host, some_stacks
 
 RFC_V1 = BUILT_IN["rfc-v1"]

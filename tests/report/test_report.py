@@ -34,7 +34,7 @@ from dynstack_probe.report.document import (
     Table,
 )
 from dynstack_probe.report.scales import number_axis, time_axis
-from dynstack_probe.report.text import percent
+from dynstack_probe.text import percent
 from tests.conftest import why_no_bpf
 from tests.factory import a_host, a_snapshot, some_stacks
 

@@ -16,9 +16,11 @@ import pytest
 
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.access import parse_access
+from dynstack_probe.fleet.client import Server
+from dynstack_probe.fleet.history import History, Range, history_of
 from dynstack_probe.report import as_html, as_text
 from dynstack_probe.report.document import BarPlot, Document, LinePlot
-from dynstack_probe.report.history import History, Range, RangeServer, history_of
+from dynstack_probe.report.evidence import HEADLINE
 from dynstack_probe.report.history_contents import history_document
 from tests.fleet.stub import JSON, Reply, Request, answering
 from tests.report.test_report import Page, all_text, plots_of, run, tables
@@ -118,8 +120,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
 
 
-def server_at(url: str) -> RangeServer:
-    return RangeServer(parse_access(url), 10.0)
+def server_at(url: str) -> Server:
+    return Server(parse_access(url), 10.0)
 
 
 def report(history: History) -> Document:
@@ -128,7 +130,7 @@ def report(history: History) -> Document:
 
 @needs_prometheus
 def test_the_figures_are_those_of_the_metrics(prometheus: str) -> None:
-    document = report(history_of(server_at(prometheus), HOUR))
+    document = report(history_of(server_at(prometheus), HOUR, HEADLINE))
     rfc = tables(document)[0].rows[0]
     assert rfc[1:] == ("2", "220", "3520", "968", "72.50%")
     assert "with its per-CPU reserve of 24 KiB, 71.82% less" in document.summary
@@ -146,7 +148,10 @@ def test_the_figures_are_those_of_the_metrics(prometheus: str) -> None:
 
 @needs_prometheus
 def test_plots_over_time(prometheus: str) -> None:
-    plots = {plot.title: plot for plot in plots_of(report(history_of(server_at(prometheus), HOUR)))}
+    plots = {
+        plot.title: plot
+        for plot in plots_of(report(history_of(server_at(prometheus), HOUR, HEADLINE)))
+    }
     over_time = plots["Kernel stacks over time"]
     assert isinstance(over_time, LinePlot)
     base, held = (curve.points for curve in over_time.curves)
@@ -166,7 +171,7 @@ def test_plots_over_time(prometheus: str) -> None:
 
 @needs_prometheus
 def test_both_forms(prometheus: str) -> None:
-    document = report(history_of(server_at(prometheus), HOUR))
+    document = report(history_of(server_at(prometheus), HOUR, HEADLINE))
     text = as_text.render(document)
     assert all(len(line) <= 71 for line in text.splitlines())
     assert text.isascii()
@@ -201,7 +206,7 @@ def matrix(*series: tuple[dict[str, str], Sequence[Sequence[object]]]) -> Reply:
 def test_several_hosts_are_named() -> None:
     hosts = [({"instance": f"h{n}\x1b", "job": "j"}, [[1.0, "1"]]) for n in range(7)]
     with answering(lambda _: matrix(*hosts)) as stub, pytest.raises(ProbeError) as caught:
-        history_of(server_at(stub.url), HOUR)
+        history_of(server_at(stub.url), HOUR, HEADLINE)
     assert "7 hosts, choose one by --instance and --job: h0\\x1b (job j)" in str(caught.value)
     assert str(caught.value).endswith("and 2 more")
 
@@ -217,7 +222,7 @@ def test_several_hosts_are_named() -> None:
 )  # fmt: skip
 def test_an_answer_of_another_kind_is_one_line(body: bytes) -> None:
     with answering(lambda _: (200, JSON, body)) as stub, pytest.raises(ProbeError) as caught:
-        history_of(server_at(stub.url), HOUR)
+        history_of(server_at(stub.url), HOUR, HEADLINE)
     assert len(str(caught.value).splitlines()) == 1
     assert "is it a Prometheus?" in str(caught.value)
 
@@ -230,7 +235,7 @@ def test_figures_without_sense_are_left_out() -> None:
         return matrix((labels, [[1.0, "NaN"], [2.0, "-1"], [3.0, "+Inf"]]))
 
     with answering(answer) as stub:
-        history = history_of(server_at(stub.url), HOUR)
+        history = history_of(server_at(stub.url), HOUR, HEADLINE)
     assert history.last("dynstack_stack_bytes") is None
     with pytest.raises(ProbeError, match="does not export the policy rfc-v1"):
         report(history)

@@ -18,7 +18,7 @@ from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.report import as_csv, as_json, as_table
 from dynstack_probe.report.model import EstimateReport
 from dynstack_probe.report.rfc_table import QUOTED
-from dynstack_probe.report.text import printable, small_percent, spreadsheet_safe
+from dynstack_probe.text import printable, small_percent, spreadsheet_safe
 from tests.factory import a_host, a_snapshot, some_stacks
 
 HOSTILE = b"\x1b[31m\n\t\"'<&"

@@ -6,19 +6,16 @@ client already asks, and whose steps are the same moments for all series.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from dynstack_probe.errors import ProbeError
-from dynstack_probe.fleet.client import Server
-from dynstack_probe.report.evidence import HEADLINE
-from dynstack_probe.report.text import printable
+from dynstack_probe.fleet.ask import quoted
+from dynstack_probe.fleet.client import Server, warnings_of
+from dynstack_probe.text import printable
 
 STEPS = 120
 LEAST_STEP_SECONDS = 15
@@ -111,28 +108,10 @@ class History:
         return list(dict.fromkeys(track.labels.get(label, "") for track in tracks))
 
 
-class RangeServer(Server):
-    """A server that is asked for ranges."""
-
-    def tracks(self, expression: str, asked: Range) -> tuple[list[Track], list[str]]:
-        """Series and warnings. Raises ProbeError, in one line, for whatever goes wrong."""
-        body = urllib.parse.urlencode(
-            {
-                "query": f"{expression}[{math.ceil(asked.seconds)}s:{asked.step_seconds}s]",
-                "time": f"{asked.end:.3f}",
-                "timeout": f"{math.ceil(self._timeout_seconds)}s",
-            }
-        ).encode("ascii")
-        reply = self._post(body)
-        if reply.status != HTTPStatus.OK:
-            self._refuse(reply)
-        try:
-            return _matrix(json.loads(reply.body))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise ProbeError(
-                f"{self.url} answers nothing that Prometheus would ({len(reply.body)} bytes): is"
-                " it a Prometheus?"
-            ) from None
+def _tracks(server: Server, expression: str, asked: Range) -> tuple[list[Track], list[str]]:
+    """Series and warnings. Raises ProbeError, in one line, for whatever goes wrong."""
+    steps = f"[{math.ceil(asked.seconds)}s:{asked.step_seconds}s]"
+    return server.query_as_of(f"{expression}{steps}", asked.end, _matrix)
 
 
 def _matrix(document: dict[str, Any]) -> tuple[list[Track], list[str]]:
@@ -140,8 +119,7 @@ def _matrix(document: dict[str, Any]) -> tuple[list[Track], list[str]]:
     data = document["data"]
     if document["status"] != "success" or data["resultType"] != "matrix":
         raise ValueError
-    warnings = document.get("warnings") or []
-    return [_track(one) for one in data["result"]], [printable(str(line)) for line in warnings]
+    return [_track(one) for one in data["result"]], warnings_of(document)
 
 
 def _track(element: dict[str, Any]) -> Track:
@@ -153,20 +131,24 @@ def _track(element: dict[str, Any]) -> Track:
 
 
 def history_of(
-    server: RangeServer, asked: Range, instance: str | None = None, job: str | None = None
+    server: Server,
+    asked: Range,
+    policy: str,
+    instance: str | None = None,
+    job: str | None = None,
 ) -> History:
-    """All that is needed of one host.
+    """All that is needed of one host; of its cgroups under one policy.
 
     Raises ProbeError if there is none in that time, or several that could be meant.
     """
     instance, job = _the_host(server, asked, instance, job)
-    chosen = f"instance={_quoted(instance)},job={_quoted(job)}"
-    gauges, warnings = server.tracks(f'{{__name__=~"{"|".join(_GAUGES)}",{chosen}}}', asked)
-    cgroups, _ = server.tracks(
-        f'{{__name__=~"{"|".join(_CGROUPS)}",policy=~"|{HEADLINE}",{chosen}}}', asked
+    chosen = f"instance={quoted(instance)},job={quoted(job)}"
+    gauges, warnings = _tracks(server, f'{{__name__=~"{"|".join(_GAUGES)}",{chosen}}}', asked)
+    cgroups, _ = _tracks(
+        server, f'{{__name__=~"{"|".join(_CGROUPS)}",policy=~"|{policy}",{chosen}}}', asked
     )
     rates = {
-        name: server.tracks(f"rate({name}{{{chosen}}}[{asked.rate_seconds}s])", asked)[0]
+        name: _tracks(server, f"rate({name}{{{chosen}}}[{asked.rate_seconds}s])", asked)[0]
         for name in _COUNTERS
     }
     by_name = _by_name([*gauges, *cgroups])
@@ -174,12 +156,12 @@ def history_of(
 
 
 def _the_host(
-    server: RangeServer, asked: Range, instance: str | None, job: str | None
+    server: Server, asked: Range, instance: str | None, job: str | None
 ) -> tuple[str, str]:
     matchers = {"instance": instance, "job": job}
-    selector = ",".join(f"{name}={_quoted(value)}" for name, value in matchers.items() if value)
-    found, _ = server.tracks(
-        f"group by (instance, job) (dynstack_stack_bytes{{{selector}}})", asked
+    selector = ",".join(f"{name}={quoted(value)}" for name, value in matchers.items() if value)
+    found, _ = _tracks(
+        server, f"group by (instance, job) (dynstack_stack_bytes{{{selector}}})", asked
     )
     hosts = sorted({(one.labels.get("instance", ""), one.labels.get("job", "")) for one in found})
     if not hosts:
@@ -203,12 +185,6 @@ def _by_name(tracks: Iterable[Track]) -> dict[str, list[Track]]:
     for track in tracks:
         named.setdefault(track.labels.get("__name__", ""), []).append(track)
     return named
-
-
-def _quoted(text: str) -> str:
-    """A PromQL string, whatever is in it."""
-    escaped = text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-    return f'"{escaped}"'
 
 
 def range_of(start: float | None, seconds: float) -> Range:

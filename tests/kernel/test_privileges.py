@@ -16,7 +16,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: nothing to 
 PRELUDE = """
 import json, os, subprocess, sys, threading
 from dynstack_probe.errors import ProbeError, UsageError
-from dynstack_probe.exporter.privileges import drop_privileges
+from dynstack_probe.kernel.privileges import drop_privileges
 
 def fields(path):
     return dict(line.rstrip("\\n").split(":\\t", 1) for line in open(path) if ":\\t" in line)
@@ -141,7 +141,7 @@ def test_unknown_user() -> None:
 def test_says_what_was_kept() -> None:
     message = run(
         """
-        from dynstack_probe.exporter import privileges
+        from dynstack_probe.kernel import privileges
         import ctypes
         class Deaf:
             prctl = capset = staticmethod(lambda *_: 0)
