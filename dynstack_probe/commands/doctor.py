@@ -8,6 +8,8 @@ from pathlib import Path
 
 import typer
 
+from dynstack_probe.commands import options
+
 
 class Format(enum.StrEnum):
     """How to print."""
@@ -27,10 +29,8 @@ but not by this user.
 
 
 def command(
-    form: Format = typer.Option(Format.table, "--format", help="How to print."),
-    btf: Path = typer.Option(
-        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
-    ),
+    form: Format = options.FORMAT,
+    btf: Path = options.BTF,
 ) -> None:
     """Run HELP's command."""
     from dynstack_probe.measure import diagnosis

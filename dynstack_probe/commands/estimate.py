@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
+from dynstack_probe.commands import options
+from dynstack_probe.commands.options import Format, choose_policies
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,14 +21,6 @@ if TYPE_CHECKING:
     from dynstack_probe.measure.snapshot import Snapshot
     from dynstack_probe.policy import Policy
     from dynstack_probe.report.model import EstimateReport
-
-
-class Format(enum.StrEnum):
-    """How to print."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
 
 
 class By(enum.StrEnum):
@@ -60,43 +55,6 @@ Dynamic(kb) errs low: under the RFC a freed stack keeps its grown pages for the 
 task, which one scan cannot see. Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel
 can't be measured, 4 not permitted (CAP_BPF and CAP_PERFMON are needed).
 """
-
-
-def choose_policies(names: Sequence[str]) -> list[Policy]:
-    """Built-in policies by name, and those described by *.toml files; each once.
-
-    Raises UsageError for what is unknown, unreadable or wrong.
-    """
-    from dynstack_probe.policy import BUILT_IN
-
-    chosen: dict[str, Policy] = {}
-    for name in names:
-        if name.endswith(".toml"):
-            policy = _read_policy(Path(name))
-            if policy.name in BUILT_IN:
-                raise UsageError(f"{name}: name: {policy.name} is built in, choose another")
-        elif name in BUILT_IN:
-            policy = BUILT_IN[name]
-        else:
-            known = ", ".join(BUILT_IN)
-            raise UsageError(f"unknown policy {name!r}: choose from {known}, or a .toml file")
-        chosen[policy.name] = policy
-    return list(chosen.values())
-
-
-def _read_policy(path: Path) -> Policy:
-    import tomllib
-
-    from dynstack_probe.policy import policy_from
-
-    try:
-        with path.open("rb") as file:
-            text = file.read(1 << 16).decode()
-        return policy_from(tomllib.loads(text))
-    except OSError as error:
-        raise UsageError(f"can't read {path}: {error.strerror}") from error
-    except ValueError as error:  # of TOML, of UTF-8, or of a key
-        raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
 def build_report(
@@ -143,61 +101,31 @@ def build_report(
     )
 
 
-def render(report: EstimateReport, form: Format) -> str:
-    """The report in the form asked for."""
-    if form is Format.json:
-        from dynstack_probe.report import as_json
-
-        return as_json.render(report)
-    if form is Format.csv:
-        from dynstack_probe.report import as_csv
-
-        return as_csv.render(report)
-    from dynstack_probe.report import as_table
-
-    return as_table.render(report)
-
-
-def render_many(reports: Sequence[EstimateReport], form: Format) -> str:
-    """A row a capture, and their total."""
-    if form is Format.json:
-        from dynstack_probe.report import as_json
-
-        return as_json.render_many(reports)
-    if form is Format.csv:
-        from dynstack_probe.report import as_csv
-
-        return as_csv.render_many(reports)
-    from dynstack_probe.report import as_table
-
-    return as_table.render_many(reports)
+def render(reports: Sequence[EstimateReport], form: Format) -> str:
+    """The reports in the form asked for: all there is of one, of several a row each."""
+    # as_table.py, as_json.py or as_csv.py: rich is imported only where it is needed
+    how = importlib.import_module(f"dynstack_probe.report.as_{form.value}")
+    text: str = how.render(reports[0]) if len(reports) == 1 else how.render_many(reports)
+    return text
 
 
 def command(
-    captures: list[Path] = typer.Argument(
-        None, metavar="[CAPTURE]...", help="Files made by `record`, instead of this host."
-    ),
+    captures: list[Path] = options.CAPTURES,
     policy: list[str] = typer.Option(
         ["rfc-v1"],
         "--policy",
         metavar="NAME",
         help="Allocator model, or a .toml file; `policies` lists them. Repeat to compare.",
     ),
-    form: Format = typer.Option(Format.table, "--format", help="How to print."),
+    form: Format = options.FORMAT,
     by: Optional[By] = typer.Option(None, "--by", help="Group stacks as well."),  # noqa: UP045
     depths: bool = typer.Option(
         False, "--depths", help="Depth ever and now, by role; price of the random offset."
     ),
-    partial: bool = typer.Option(
-        False, "--partial", help="Read a damaged capture up to the damage."
-    ),
-    output: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--output", "-o", help="Write to this file instead of the terminal."
-    ),
-    force: bool = typer.Option(False, "--force", help="Overwrite --output if it exists."),
-    btf: Path = typer.Option(
-        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
-    ),
+    partial: bool = options.PARTIAL,
+    output: Optional[Path] = options.OUTPUT,  # noqa: UP045
+    force: bool = options.FORCE,
+    btf: Path = options.BTF,
     verbose: bool = typer.Option(
         False, "--verbose", "-v", help="Show what bcc printed and what each step took."
     ),
@@ -215,8 +143,7 @@ def command(
             build_report(snapshot, policies, chosen_by, source=name, with_depths=depths)
             for name, snapshot in read_captures(captures, partial)
         ]
-        text = render(reports[0], form) if len(reports) == 1 else render_many(reports, form)
-        write(text, output, force)
+        write(render(reports, form), output, force)
         return
 
     from dynstack_probe.measure.stack_scan import take_snapshot
@@ -224,7 +151,7 @@ def command(
     snapshot = take_snapshot(btf, with_cgroup_paths=by in (By.cgroup, By.container))
     scanned = time.perf_counter()
     report = build_report(snapshot, policies, chosen_by, with_depths=depths)
-    write(render(report, form), output, force)
+    write(render([report], form), output, force)
     if verbose:
         print(explain_cost(snapshot, time.perf_counter() - scanned), file=sys.stderr)
 

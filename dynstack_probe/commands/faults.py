@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections import deque
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from dynstack_probe.commands.estimate import Format
-from dynstack_probe.commands.record import seconds_of
+from dynstack_probe.commands import options
+from dynstack_probe.commands.options import Format, ended_by_signal, seconds_of
 from dynstack_probe.errors import ProbeError, UsageError
 
 if TYPE_CHECKING:
@@ -100,23 +99,6 @@ class Watching:
 
 
 @contextlib.contextmanager
-def ended_by_signal() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came: both end a watch, not the program."""
-    came = False
-
-    def note(*_: object) -> None:
-        nonlocal came
-        came = True
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def live_display(watching: Watching, duration: float | None) -> Iterator[Callable[[float], None]]:
     """A table that moves, on standard error if that is a terminal; else one line."""
     until = "until Ctrl-C" if duration is None else f"for {duration:g} s"
@@ -146,7 +128,7 @@ def watch_for(watching: Watching, duration: float | None) -> float:
     end = float("inf") if duration is None else started + duration
     with ended_by_signal() as ended, live_display(watching, duration) as show:
         now = started
-        while now < end and not ended():
+        while now < end and not ended.is_set():
             time.sleep(min(READ_SECONDS, max(0.0, end - now)))
             now = time.monotonic()
             if now >= next_pass + PASS_SECONDS:
@@ -292,10 +274,8 @@ def command(
     duration: Optional[str] = typer.Option(  # noqa: UP045
         None, "--duration", "-d", metavar="TIME", help="30s, 10m or 2h.  [default: until Ctrl-C]"
     ),
-    form: Format = typer.Option(Format.table, "--format", help="How to print."),
-    output: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--output", "-o", help="Write to this file instead of the terminal."
-    ),
+    form: Format = options.FORMAT,
+    output: Optional[Path] = options.OUTPUT,  # noqa: UP045
     folded: Optional[Path] = typer.Option(  # noqa: UP045
         None, "--folded", help="Write sampled call paths here, for flame-graph tools."
     ),
@@ -307,9 +287,7 @@ def command(
         4096, "--deeper-than", metavar="BYTES", help="Keep samples of stacks deeper than this."
     ),
     force: bool = typer.Option(False, "--force", help="Overwrite files that exist."),
-    btf: Path = typer.Option(
-        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
-    ),
+    btf: Path = options.BTF,
 ) -> None:
     """Run HELP's command."""
     from dynstack_probe.report.output import check_writable, write

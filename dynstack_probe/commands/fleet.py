@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from dynstack_probe.commands.estimate import Format
-from dynstack_probe.errors import UsageError
+from dynstack_probe.commands import options
+from dynstack_probe.commands.options import Format, check_timeout
 from dynstack_probe.fleet.model import By
 
 if TYPE_CHECKING:
@@ -54,38 +53,18 @@ def command(
     job: Optional[str] = typer.Option(  # noqa: UP045
         None, "--job", metavar="NAME", help="Only hosts of this scrape job.  [default: all]"
     ),
-    form: Format = typer.Option(Format.table, "--format", help="How to print."),
-    output: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--output", "-o", help="Write to this file instead of the terminal."
-    ),
-    force: bool = typer.Option(False, "--force", help="Overwrite --output if it exists."),
-    timeout: float = typer.Option(
-        10.0, "--timeout", metavar="SECONDS", min=0.1, max=3600, help="For each query."
-    ),
-    username: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--username", metavar="NAME", help="Log in with this name (HTTP basic)."
-    ),
-    password_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None,
-        "--password-file",
-        help="Its password; or in the environment: DYNSTACK_PROMETHEUS_PASSWORD.",
-    ),
-    bearer_token_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--bearer-token-file", help="Log in with this token instead."
-    ),
-    header: list[str] = typer.Option(
-        [], "--header", metavar="'NAME: VALUE'", help="Send this too, such as Mimir's tenant."
-    ),
-    ca_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--ca-file", help="Trust this authority's certificates too."
-    ),
-    cert_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--cert-file", help="Our own certificate, if the server wants one."
-    ),
-    key_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--key-file", help="Its key.  [default: in --cert-file]"
-    ),
-    insecure: bool = typer.Option(False, "--insecure", help="Trust any certificate."),
+    form: Format = options.FORMAT,
+    output: Optional[Path] = options.OUTPUT,  # noqa: UP045
+    force: bool = options.FORCE,
+    timeout: float = options.TIMEOUT,
+    username: Optional[str] = options.USERNAME,  # noqa: UP045
+    password_file: Optional[Path] = options.PASSWORD_FILE,  # noqa: UP045
+    bearer_token_file: Optional[Path] = options.BEARER_TOKEN_FILE,  # noqa: UP045
+    header: list[str] = options.HEADER,
+    ca_file: Optional[Path] = options.CA_FILE,  # noqa: UP045
+    cert_file: Optional[Path] = options.CERT_FILE,  # noqa: UP045
+    key_file: Optional[Path] = options.KEY_FILE,  # noqa: UP045
+    insecure: bool = options.INSECURE,
     verbose: bool = typer.Option(
         False, "--verbose", "-v", help="Show each query, its time and its size."
     ),
@@ -97,8 +76,7 @@ def command(
     from dynstack_probe.report.output import check_writable, write
 
     check_writable(output, force)
-    if math.isnan(timeout):  # which is in every range
-        raise UsageError("--timeout: must be a number of seconds")
+    check_timeout(timeout)
     access = parse_access(
         prometheus,
         username=username,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from dynstack_probe.commands.estimate import Format, choose_policies
+from dynstack_probe.commands import options
+from dynstack_probe.commands.options import Format, choose_policies
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,17 +50,11 @@ def command(
     explain: Optional[str] = typer.Option(  # noqa: UP045
         None, "--explain", metavar="NAME", help="Print the model in words and formula."
     ),
-    form: Format = typer.Option(Format.table, "--format", help="How to print."),
-    partial: bool = typer.Option(
-        False, "--partial", help="Read a damaged capture up to the damage."
-    ),
-    output: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--output", "-o", help="Write to this file instead of the terminal."
-    ),
-    force: bool = typer.Option(False, "--force", help="Overwrite --output if it exists."),
-    btf: Path = typer.Option(
-        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
-    ),
+    form: Format = options.FORMAT,
+    partial: bool = options.PARTIAL,
+    output: Optional[Path] = options.OUTPUT,  # noqa: UP045
+    force: bool = options.FORCE,
+    btf: Path = options.BTF,
 ) -> None:
     """Run HELP's command."""
     from dynstack_probe.policy import BUILT_IN

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Optional
 
 import typer
 
+from dynstack_probe.commands import options
+from dynstack_probe.commands.options import ended_by_signal, interval_of, seconds_of
 from dynstack_probe.errors import UsageError
 
 HELP = """Record this host's kernel stacks in a file, for later and for others.
@@ -32,18 +31,6 @@ Tokens differ from capture to capture unless --anonymize-key FILE gives a secret
 Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not permitted.
 """
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-LONGEST_SECONDS = 30 * 86400
-
-
-def seconds_of(text: str, option: str) -> float:
-    """90, 90s, 1.5m, 2h or 1d as seconds; UsageError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    seconds = float(found[1]) * _UNITS[found[2]] if found else 0
-    if not 0 < seconds <= LONGEST_SECONDS:
-        raise UsageError(f"{option} {text}: must be a time such as 90s, 10m or 2h, 30 days at most")
-    return seconds
-
 
 def command(
     file: Path = typer.Argument(..., metavar="FILE", help="The capture to write."),
@@ -60,9 +47,7 @@ def command(
         None, "--anonymize-key", metavar="SECRET", help="Tokens by this file's content."
     ),
     force: bool = typer.Option(False, "--force", help="Overwrite FILE if it exists."),
-    btf: Path = typer.Option(
-        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
-    ),
+    btf: Path = options.BTF,
 ) -> None:
     """Run HELP's command."""
     from dynstack_probe.capture.anonymize import Anonymizer
@@ -72,23 +57,18 @@ def command(
     from dynstack_probe.report.progress import Progress
 
     duration_seconds = seconds_of(duration, "--duration") if duration else 0.0
-    interval_seconds = seconds_of(interval, "--interval")
-    if duration and interval_seconds < 0.1:
-        raise UsageError(f"--interval {interval}: must be 0.1s or more")
+    interval_seconds = interval_of(interval) if duration else seconds_of(interval, "--interval")
     key = _read_key(anonymize_key)
     anonymizer = Anonymizer(key) if anonymize or key is not None else None
     check_writable(file, force)
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     snapshots = stacks = 0
-    frames = record(stop, duration_seconds, interval_seconds, btf)
     with (
+        ended_by_signal() as stop,
         CaptureWriter(file, force=force, anonymized=anonymizer is not None) as writer,
         Progress("recording", duration_seconds) as progress,
     ):
-        for snapshot, lifecycle in frames:
+        for snapshot, lifecycle in record(stop, duration_seconds, interval_seconds, btf):
             writer.add(anonymizer.snapshot(snapshot) if anonymizer else snapshot, lifecycle)
             snapshots, stacks = snapshots + 1, stacks + len(snapshot.stacks)
             progress.show(f"{snapshots} snapshots, {len(snapshot.stacks)} stacks")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import datetime
 import enum
-import math
 import shlex
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from dynstack_probe.commands.estimate import build_report, choose_policies
-from dynstack_probe.commands.record import seconds_of
+from dynstack_probe.commands import options
+from dynstack_probe.commands.estimate import build_report
+from dynstack_probe.commands.options import (
+    check_timeout,
+    choose_policies,
+    ended_by_signal,
+    interval_of,
+    seconds_of,
+)
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,9 +63,7 @@ DEFAULT_OUTPUT = Path("dynstack-report.html")
 
 
 def command(
-    captures: list[Path] = typer.Argument(
-        None, metavar="[CAPTURE]...", help="Files made by `record`, instead of this host."
-    ),
+    captures: list[Path] = options.CAPTURES,
     form: Format = typer.Option(Format.html, "--format", help="How to write it."),
     policy: list[str] = typer.Option(
         [], "--policy", metavar="NAME", help="Compare only this, or a .toml file. Repeat.  [all]"
@@ -90,43 +92,21 @@ def command(
         metavar="TIME",
         help="Where the range begins: 2026-11-23T08:00, in UTC unless said.  [up to now]",
     ),
-    partial: bool = typer.Option(
-        False, "--partial", help="Read a damaged capture up to the damage."
-    ),
+    partial: bool = options.PARTIAL,
     output: Optional[Path] = typer.Option(  # noqa: UP045
         None, "--output", "-o", help="Write to this file, or - for the terminal."
     ),
-    force: bool = typer.Option(False, "--force", help="Overwrite --output if it exists."),
-    btf: Path = typer.Option(
-        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
-    ),
-    timeout: float = typer.Option(
-        10.0, "--timeout", metavar="SECONDS", min=0.1, max=3600, help="For each query."
-    ),
-    username: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--username", metavar="NAME", help="Log in with this name (HTTP basic)."
-    ),
-    password_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None,
-        "--password-file",
-        help="Its password; or in the environment: DYNSTACK_PROMETHEUS_PASSWORD.",
-    ),
-    bearer_token_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--bearer-token-file", help="Log in with this token instead."
-    ),
-    header: list[str] = typer.Option(
-        [], "--header", metavar="'NAME: VALUE'", help="Send this too, such as Mimir's tenant."
-    ),
-    ca_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--ca-file", help="Trust this authority's certificates too."
-    ),
-    cert_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--cert-file", help="Our own certificate, if the server wants one."
-    ),
-    key_file: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--key-file", help="Its key.  [default: in --cert-file]"
-    ),
-    insecure: bool = typer.Option(False, "--insecure", help="Trust any certificate."),
+    force: bool = options.FORCE,
+    btf: Path = options.BTF,
+    timeout: float = options.TIMEOUT,
+    username: Optional[str] = options.USERNAME,  # noqa: UP045
+    password_file: Optional[Path] = options.PASSWORD_FILE,  # noqa: UP045
+    bearer_token_file: Optional[Path] = options.BEARER_TOKEN_FILE,  # noqa: UP045
+    header: list[str] = options.HEADER,
+    ca_file: Optional[Path] = options.CA_FILE,  # noqa: UP045
+    cert_file: Optional[Path] = options.CERT_FILE,  # noqa: UP045
+    key_file: Optional[Path] = options.KEY_FILE,  # noqa: UP045
+    insecure: bool = options.INSECURE,
 ) -> None:
     """Run HELP's command."""
     from dynstack_probe.fleet.access import parse_access
@@ -251,13 +231,8 @@ def _watched(duration_seconds: float, interval: str, btf: Path) -> Frames:
     from dynstack_probe.measure.recording import record
     from dynstack_probe.report.progress import Progress
 
-    interval_seconds = seconds_of(interval, "--interval")
-    if interval_seconds < 0.1:
-        raise UsageError(f"--interval {interval}: must be 0.1s or more")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with Progress("watching", duration_seconds) as progress:
+    interval_seconds = interval_of(interval)
+    with ended_by_signal() as stop, Progress("watching", duration_seconds) as progress:
         for count, frame in enumerate(record(stop, duration_seconds, interval_seconds, btf), 1):
             progress.show(f"{count} snapshots, {len(frame[0].stacks)} stacks")
             yield frame
@@ -285,8 +260,7 @@ def _of_prometheus(
     from dynstack_probe.report.history_contents import history_document
     from dynstack_probe.text import printable
 
-    if math.isnan(timeout_seconds):  # which is in every range
-        raise UsageError("--timeout: must be a number of seconds")
+    check_timeout(timeout_seconds)
     asked = range_of(start, seconds)
     history = history_of(Server(access, timeout_seconds), asked, HEADLINE, instance, job)
     begin = datetime.datetime.fromtimestamp(asked.end - asked.seconds, datetime.UTC)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from dynstack_probe.commands.estimate import choose_policies
-from dynstack_probe.commands.record import seconds_of
+from dynstack_probe.commands import options
+from dynstack_probe.commands.options import choose_policies, interval_of
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,20 +64,14 @@ def command(
     replay: Optional[Path] = typer.Option(  # noqa: UP045
         None, "--replay", metavar="CAPTURE", help="Show a file made by `record`, not this host."
     ),
-    partial: bool = typer.Option(
-        False, "--partial", help="Read a damaged capture up to the damage."
-    ),
-    btf: Path = typer.Option(
-        Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
-    ),
+    partial: bool = options.PARTIAL,
+    btf: Path = options.BTF,
 ) -> None:
     """Run HELP's command."""
     from dynstack_probe.report.screen import Screen, obey
     from dynstack_probe.report.top import History
 
-    seconds = seconds_of(interval, "--interval") if interval else None
-    if seconds is not None and seconds < 0.1:
-        raise UsageError(f"--interval {interval}: must be 0.1s or more")
+    seconds = interval_of(interval) if interval else None
     history = History(choose_policies([policy])[0])
     if once:
         _print_one(_frames_once(replay, partial, seconds, btf), history, replay)

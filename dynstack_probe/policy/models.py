@@ -55,6 +55,24 @@ class Policy(Protocol):
         """Whether the stack has been deeper than this policy allows: an overflow."""
 
 
+class _Uneventful:
+    """No faults, nothing to give back when a task next runs, no limit: what most have."""
+
+    marks_suffice: ClassVar[bool] = False
+
+    def faults(self, shape: Shape, thread_pages: int) -> tuple[int, int, int]:
+        """None."""
+        return 0, 0, 0
+
+    def refill_pages(self, shape: Shape, thread_pages: int) -> int:
+        """None: nothing was taken away."""
+        return 0
+
+    def over_limit(self, shape: Shape, thread_pages: int) -> bool:
+        """Never."""
+        return False
+
+
 def _held_since_birth(shape: Shape, preallocated_pages: int, limit_pages: int) -> int:
     """max(k, h, inherited), never more than the stack."""
     deepest = max(preallocated_pages, shape.inherited_pages, shape.mark_pages)
@@ -62,7 +80,7 @@ def _held_since_birth(shape: Shape, preallocated_pages: int, limit_pages: int) -
 
 
 @dataclass(frozen=True)
-class GrowOnly:
+class GrowOnly(_Uneventful):
     """Pages are mapped by faults as a stack deepens and given back when it is freed.
 
     `preallocated_pages` are mapped at fork. Each online CPU keeps a reserve, from which
@@ -119,17 +137,13 @@ class GrowOnly:
         grown_bits = ((1 << grown) - 1) << at_first
         return 1, max(1, (shape.touched_pages & grown_bits).bit_count()), grown
 
-    def refill_pages(self, shape: Shape, thread_pages: int) -> int:
-        """None: nothing was taken away."""
-        return 0
-
     def over_limit(self, shape: Shape, thread_pages: int) -> bool:
         """Only where it grows to less than this kernel's stacks have used."""
         return shape.mark_pages > self._limit(thread_pages)
 
 
 @dataclass(frozen=True)
-class FixedSize:
+class FixedSize(_Uneventful):
     """Every stack is `size_pages` large from fork on, THREAD_SIZE at most."""
 
     name: str
@@ -153,27 +167,18 @@ class FixedSize:
         """None."""
         return 0
 
-    def faults(self, shape: Shape, thread_pages: int) -> tuple[int, int, int]:
-        """None."""
-        return 0, 0, 0
-
-    def refill_pages(self, shape: Shape, thread_pages: int) -> int:
-        """None."""
-        return 0
-
     def over_limit(self, shape: Shape, thread_pages: int) -> bool:
         """Whether the mark lies below the end of the smaller stack."""
         return shape.mark_pages > self.size_pages
 
 
 @dataclass(frozen=True)
-class AccessedBit:
+class AccessedBit(_Uneventful):
     """Whole stacks for tasks that run; of the others, pages never accessed are taken back."""
 
     name: str
     summary: str
 
-    marks_suffice: ClassVar[bool] = False
     asleep_seconds: ClassVar[int] = 0
     words: ClassVar[str] = (
         "A task gets a whole stack before it is switched in. After it was switched out, pages"
@@ -193,21 +198,13 @@ class AccessedBit:
         """None is proposed: refills come from the page allocator, outside a fault."""
         return 0
 
-    def faults(self, shape: Shape, thread_pages: int) -> tuple[int, int, int]:
-        """None: a running task has all of its stack."""
-        return 0, 0, 0
-
     def refill_pages(self, shape: Shape, thread_pages: int) -> int:
         """P - h."""
         return thread_pages - _held_since_birth(shape, 1, thread_pages)
 
-    def over_limit(self, shape: Shape, thread_pages: int) -> bool:
-        """Never."""
-        return False
-
 
 @dataclass(frozen=True)
-class ReclaimBelowSp:
+class ReclaimBelowSp(_Uneventful):
     """Pages below a sleeper's stack pointer are taken back; they hold nothing in use.
 
     Only from tasks asleep for `asleep_seconds`, and so that `margin_kib` below the stack
@@ -221,7 +218,6 @@ class ReclaimBelowSp:
     stash_pages: int = 0
     fault_stacks: int = 0
 
-    marks_suffice: ClassVar[bool] = False
     words: ClassVar[str] = (
         "When a task has slept for T seconds, the pages more than m bytes below its saved stack"
         " pointer are taken back; they are mapped again as it runs."
@@ -251,10 +247,6 @@ class ReclaimBelowSp:
         """A stash for all, and on each CPU the stacks on which faults are handled."""
         return self.stash_pages + cpus * self.fault_stacks * thread_pages
 
-    def faults(self, shape: Shape, thread_pages: int) -> tuple[int, int, int]:
-        """None counted: what it costs is refills, a second, which one scan can't tell."""
-        return 0, 0, 0
-
     def refill_pages(self, shape: Shape, thread_pages: int) -> int:
         """What was taken back."""
         if shape.running:
@@ -262,19 +254,14 @@ class ReclaimBelowSp:
         held = _held_since_birth(shape, 1, thread_pages)
         return held - min(held, self._kept(shape))
 
-    def over_limit(self, shape: Shape, thread_pages: int) -> bool:
-        """Never."""
-        return False
-
 
 @dataclass(frozen=True)
-class FullSizeInKernel:
+class FullSizeInKernel(_Uneventful):
     """One page for a task in user mode, all of its stack for one in the kernel."""
 
     name: str
     summary: str
 
-    marks_suffice: ClassVar[bool] = False
     asleep_seconds: ClassVar[int] = 0
     words: ClassVar[str] = (
         "A task that enters the kernel gets its whole stack, and gives all but one page back"
@@ -294,18 +281,6 @@ class FullSizeInKernel:
     def reserve_pages(self, cpus: int, thread_pages: int) -> int:
         """The rest of one stack a CPU, handed over at each entry."""
         return cpus * (thread_pages - 1)
-
-    def faults(self, shape: Shape, thread_pages: int) -> tuple[int, int, int]:
-        """None."""
-        return 0, 0, 0
-
-    def refill_pages(self, shape: Shape, thread_pages: int) -> int:
-        """None at a switch: it happens in the kernel."""
-        return 0
-
-    def over_limit(self, shape: Shape, thread_pages: int) -> bool:
-        """Never."""
-        return False
 
 
 _POLICIES: tuple[Policy, ...] = (

@@ -1,0 +1,141 @@
+"""Options that several commands have, and how their values are understood."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import math
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dynstack_probe.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dynstack_probe.policy import Policy
+
+
+class Format(enum.StrEnum):
+    """How to print."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+FORMAT = typer.Option(Format.table, "--format", help="How to print.")
+OUTPUT = typer.Option(None, "--output", "-o", help="Write to this file instead of the terminal.")
+FORCE = typer.Option(False, "--force", help="Overwrite --output if it exists.")
+PARTIAL = typer.Option(False, "--partial", help="Read a damaged capture up to the damage.")
+BTF = typer.Option(
+    Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
+)
+CAPTURES = typer.Argument(
+    None, metavar="[CAPTURE]...", help="Files made by `record`, instead of this host."
+)
+
+# How to reach a Prometheus server, and be let in.
+TIMEOUT = typer.Option(
+    10.0, "--timeout", metavar="SECONDS", min=0.1, max=3600, help="For each query."
+)
+USERNAME = typer.Option(
+    None, "--username", metavar="NAME", help="Log in with this name (HTTP basic)."
+)
+PASSWORD_FILE = typer.Option(
+    None,
+    "--password-file",
+    help="Its password; or in the environment: DYNSTACK_PROMETHEUS_PASSWORD.",
+)
+BEARER_TOKEN_FILE = typer.Option(
+    None, "--bearer-token-file", help="Log in with this token instead."
+)
+HEADER = typer.Option(
+    [], "--header", metavar="'NAME: VALUE'", help="Send this too, such as Mimir's tenant."
+)
+CA_FILE = typer.Option(None, "--ca-file", help="Trust this authority's certificates too.")
+CERT_FILE = typer.Option(None, "--cert-file", help="Our own certificate, if the server wants one.")
+KEY_FILE = typer.Option(None, "--key-file", help="Its key.  [default: in --cert-file]")
+INSECURE = typer.Option(False, "--insecure", help="Trust any certificate.")
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_SECONDS = 30 * 86400
+
+
+def seconds_of(text: str, option: str) -> float:
+    """90, 90s, 1.5m, 2h or 1d as seconds; UsageError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise UsageError(f"{option} {text}: must be a time such as 90s, 10m or 2h, 30 days at most")
+    return seconds
+
+
+def interval_of(text: str) -> float:
+    """The value of --interval in seconds; UsageError below what a scan may take."""
+    seconds = seconds_of(text, "--interval")
+    if seconds < 0.1:
+        raise UsageError(f"--interval {text}: must be 0.1s or more")
+    return seconds
+
+
+def check_timeout(seconds: float) -> None:
+    """UsageError for the one value that typer's range lets through."""
+    if math.isnan(seconds):
+        raise UsageError("--timeout: must be a number of seconds")
+
+
+@contextlib.contextmanager
+def ended_by_signal() -> Iterator[threading.Event]:
+    """Set by Ctrl-C or SIGTERM: both end what the command does, not the program."""
+    stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def choose_policies(names: Sequence[str]) -> list[Policy]:
+    """Built-in policies by name, and those described by *.toml files; each once.
+
+    Raises UsageError for what is unknown, unreadable or wrong.
+    """
+    from dynstack_probe.policy import BUILT_IN
+
+    chosen: dict[str, Policy] = {}
+    for name in names:
+        if name.endswith(".toml"):
+            policy = _read_policy(Path(name))
+            if policy.name in BUILT_IN:
+                raise UsageError(f"{name}: name: {policy.name} is built in, choose another")
+        elif name in BUILT_IN:
+            policy = BUILT_IN[name]
+        else:
+            known = ", ".join(BUILT_IN)
+            raise UsageError(f"unknown policy {name!r}: choose from {known}, or a .toml file")
+        chosen[policy.name] = policy
+    return list(chosen.values())
+
+
+def _read_policy(path: Path) -> Policy:
+    import tomllib
+
+    from dynstack_probe.policy import policy_from
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(1 << 16).decode()
+        return policy_from(tomllib.loads(text))
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
+    except ValueError as error:  # of TOML, of UTF-8, or of a key
+        raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error
