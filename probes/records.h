@@ -58,13 +58,14 @@ struct stack_record {
 struct lifecycle_counters {
 	u64 created;
 	u64 reused;	  /* of those: on a stack that a task had before, from the cache */
+	u64 exits;	  /* exited[] and unread */
+	u64 hidden;	  /* of those: about so many had pages that went unseen */
 	u64 unread;	  /* exited, but the stack could not be read */
 	u64 unremembered; /* living stacks whose inherited pages another's exit made us forget */
 	u64 exited[64];
 	u64 skipped[8]; /* exited stacks with page p below the mark all zero */
 	u64 growth[6];	/* tasks deepened by a page since the last scan, by age at exit */
-	u64 run_ns;
-	u64 runs;
+	u64 run_ns;	/* of created and exits */
 };
 
 /* Of the living, in one pass; user space clears it before. */

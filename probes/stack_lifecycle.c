@@ -32,8 +32,7 @@ BPF_F_TABLE("hash", u64, struct cgroup_counters, cgroups, MAX_CGROUPS, BPF_F_NO_
  */
 struct known_stack {
 	u64 stack; /* 0: this slot knows nothing */
-	u64 vm;	   /* with `page`, tells a cached stack from a new one at its address */
-	u64 page;
+	u64 identity;
 	u32 held_pages;
 	u32 left; /* its task has exited */
 };
@@ -69,7 +68,18 @@ BPF_F_TABLE("array", u32, struct lifecycle_event, events, RECORD_EVENTS, BPF_F_M
 BPF_F_TABLE("array", u32, u64, event_count, 1, BPF_F_MMAPABLE);
 #endif
 
-static __always_inline void record(u64 what, u64 stack, u64 vm, u64 page, u64 touched_pages)
+/* A stack's vm_struct and its first page: of the two one changes with the stack. */
+static __always_inline u64 vm_of(u64 task)
+{
+	return PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+}
+
+static __always_inline u64 first_page_of(u64 vm)
+{
+	return PEEK(u64, PEEK(u64, vm, VM_STRUCT_PAGES), 0);
+}
+
+static __always_inline void record(u64 what, u64 stack, u64 task, u64 touched_pages)
 {
 #ifdef RECORD_EVENTS
 	u32 first = 0;
@@ -81,8 +91,8 @@ static __always_inline void record(u64 what, u64 stack, u64 vm, u64 page, u64 to
 		return;
 	event->what = what;
 	event->stack = stack;
-	event->vm = vm;
-	event->page = page;
+	event->vm = vm_of(task);
+	event->page = first_page_of(event->vm);
 	event->touched_pages = touched_pages;
 #endif
 }
@@ -144,10 +154,19 @@ static __always_inline u64 seen_tag(u64 stack, u64 start_boot_ns)
 	return stack ^ start_boot_ns << 20 ^ start_boot_ns >> 44;
 }
 
-/* The first page behind a stack: with vm, its identity. */
-static __always_inline u64 first_page_of(u64 vm)
+/*
+ * Tells a cached stack from a new one at its address. Where the kernel says which addresses
+ * it gives up, that is told already.
+ */
+static __always_inline u64 identity_of(u64 task)
 {
-	return PEEK(u64, PEEK(u64, vm, VM_STRUCT_PAGES), 0);
+#ifdef VMAP_FREE_TRACEPOINT
+	return 0;
+#else
+	u64 vm = vm_of(task);
+	u64 page = first_page_of(vm);
+	return vm ^ (page << 32 | page >> 32);
+#endif
 }
 
 /*
@@ -162,18 +181,23 @@ static __always_inline bool has_deepened(struct last_seen *before, u64 tag, u32 
 	return start_boot_ns > last_pass_boot_ns && mark_pages > 1;
 }
 
-/* Every 16th event is timed for all: reading the clock twice is a tenth of its cost. */
-#define TIMED_EVENTS 16
+/*
+ * One event in so many is timed for all; and an exit's stack is then read whole. Once that
+ * shows a page on a CPU which windows would not, it reads the whole stack at each exit.
+ */
+#ifndef CHECKED_EVENTS
+#define CHECKED_EVENTS 64
+#endif
 
-static __always_inline u64 event_begins(struct lifecycle_counters *c)
+static __always_inline u64 event_begins(u64 number)
 {
-	return __sync_fetch_and_add(&c->runs, 1) % TIMED_EVENTS ? 0 : bpf_ktime_get_ns();
+	return number % CHECKED_EVENTS ? 0 : bpf_ktime_get_ns();
 }
 
 static __always_inline void event_ends(struct lifecycle_counters *c, u64 began)
 {
 	if (began)
-		__sync_fetch_and_add(&c->run_ns, (bpf_ktime_get_ns() - began) * TIMED_EVENTS);
+		__sync_fetch_and_add(&c->run_ns, (bpf_ktime_get_ns() - began) * CHECKED_EVENTS);
 }
 
 int on_new_task(struct raw_args *ctx)
@@ -187,15 +211,10 @@ int on_new_task(struct raw_args *ctx)
 
 	if (!c || !known)
 		return 0;
-	u64 began = event_begins(c);
-	__sync_fetch_and_add(&c->created, 1);
-#ifdef RECORD_EVENTS
-	u64 recorded_vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
-	record(1, stack, recorded_vm, first_page_of(recorded_vm), 0);
-#endif
+	u64 began = event_begins(__sync_fetch_and_add(&c->created, 1));
+	record(1, stack, task, 0);
 	if (known->stack == stack) {
-		u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
-		if (known->vm == vm && known->page == first_page_of(vm)) {
+		if (known->identity == identity_of(task)) {
 			__sync_fetch_and_add(&c->reused, 1);
 			known->left = 0;
 			if (known->held_pages == 1)
@@ -208,51 +227,55 @@ int on_new_task(struct raw_args *ctx)
 	return 0;
 }
 
-int on_exit(struct raw_args *ctx)
+int on_exit(void *ctx)
 {
-	u64 task = ctx->args[0];
+	void *task = current_task(); /* sched_process_exit's own argument has no type */
+	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
 	u32 zero = 0;
 	u32 cpu = bpf_get_smp_processor_id();
 	struct lifecycle_counters *c = lifecycle.lookup(&cpu);
 	struct living_counters *pass = living.lookup(&zero);
 	struct scratch *s = exit_scratch.lookup(&zero);
-	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
 
-	if (!c || !s || !pass)
+	if (!c || !pass || !s)
 		return 0;
-	u64 began = event_begins(c);
-	struct stack_record *r = &s->record;
-	r->flags = 0;
-	r->stack = PEEK(u64, task, TASK_STRUCT_STACK);
-	r->stack_bytes =
-	    VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
-	scan_own_stack(s, PEEK(u32, vm, VM_STRUCT_NR_PAGES)); /* see readable_pages() */
-	u64 stack = r->stack;
-	u32 touched = r->touched_pages;
-	u64 page = first_page_of(vm);
-	record(2, stack, vm, page, touched);
-	if (r->flags & FLAG_UNREADABLE) {
+	u64 stack = forget(s, FIELD(u64, task, TASK_STRUCT_STACK)); /* no pointer any more */
+	u32 slot = seen_slot(stack);
+	struct last_seen *before = seen.lookup(&slot);
+	u32 known_at = known_slot(stack);
+	struct known_stack *known = known_stacks.lookup(&known_at);
+	if (!before || !known)
+		return 0;
+	u64 began = event_begins(__sync_fetch_and_add(&c->exits, 1));
+	u32 vm_pages = FIELD(u32, vm, VM_STRUCT_NR_PAGES); /* see readable_pages() */
+	if (!stack || !vm_pages) {
 		__sync_fetch_and_add(&c->unread, 1);
 		return 0;
 	}
+	u64 start = FIELD(u64, task, TASK_STRUCT_START_BOOTTIME);
+	u64 tag = seen_tag(stack, start);
+	u64 stack_bytes =
+	    VM_AREA_BYTES(FIELD(u64, vm, VM_STRUCT_SIZE), FIELD(u64, vm, VM_STRUCT_FLAGS));
+	bool is_hidden;
+	u32 touched =
+	    touched_pages_of_own(s, stack, stack_bytes, vm_pages, began || c->hidden, &is_hidden);
+	if (is_hidden)
+		c->hidden = CHECKED_EVENTS;
+	if (before->is_seen && before->task == tag)
+		touched |= before->touched_pages;
+	u64 task_address = forget(s, (u64)task);
+	u64 identity = identity_of(task_address);
+	record(2, stack, task_address, touched);
 
 	u32 inherited = 1;
-	u32 known_at = known_slot(stack);
-	struct known_stack *known = known_stacks.lookup(&known_at);
-	if (!known)
-		return 0;
-	if (known->stack == stack && !known->left && known->vm == vm)
+	if (known->stack == stack && !known->left && known->identity == identity)
 		inherited = known->held_pages;
 	u32 mark = mark_pages_of(touched);
 	u32 shape = shape_of(mark, inherited);
 	__sync_fetch_and_add(&c->exited[shape], 1);
 	count_skipped(c->skipped, touched, mark, inherited);
 
-	u64 start = PEEK(u64, task, TASK_STRUCT_START_BOOTTIME);
-	u32 slot = seen_slot(stack);
-	struct last_seen *before = seen.lookup(&slot);
-	if (before &&
-	    has_deepened(before, seen_tag(stack, start), mark, start, pass->last_pass_boot_ns)) {
+	if (has_deepened(before, tag, mark, start, pass->last_pass_boot_ns)) {
 		u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start);
 		if (bucket < GROWTH_AGES)
 			__sync_fetch_and_add(&c->growth[bucket], 1);
@@ -260,8 +283,7 @@ int on_exit(struct raw_args *ctx)
 
 	if (known->stack && known->stack != stack && !known->left)
 		__sync_fetch_and_add(&c->unremembered, 1);
-	known->vm = vm;
-	known->page = page;
+	known->identity = identity;
 	known->held_pages = mark > inherited ? mark : inherited;
 	known->left = 1;
 	known->stack = stack;
@@ -278,7 +300,7 @@ int on_vmap_free(struct raw_args *ctx)
 	u32 slot = known_slot(stack);
 	struct known_stack *known = known_stacks.lookup(&slot);
 
-	record(3, stack, 0, 0, 0);
+	record(3, stack, 0, 0);
 	if (known && known->stack == stack)
 		known->stack = 0;
 	return 0;
@@ -371,7 +393,7 @@ int bpf_iter__task(struct task_iter *ctx)
 			u32 known_at = known_slot(stack);
 			struct known_stack *known = known_stacks.lookup(&known_at);
 			inherited = known && known->stack == stack && !known->left &&
-					    known->vm == forget(s, (u64)vm)
+					    known->identity == identity_of(forget(s, (u64)task))
 					? known->held_pages
 					: 1;
 		}

@@ -31,6 +31,10 @@ struct map_iter {
 /* The same for a field that is itself such a pointer. */
 #define POINTER(base, offset) ((void *)FIELD(void *, base, offset))
 
+/* bpf_get_current_task_btf(), since Linux 5.11: a pointer whose type the verifier knows. To
+ * load from it takes 2 ns, to copy by PEEK() 30. */
+#define current_task() (((void *(*)(void))158)())
+
 /* A field behind an address that is only a number to it. 0 if unreadable. */
 #define PEEK(type, base, offset)                                                                   \
 	({                                                                                         \

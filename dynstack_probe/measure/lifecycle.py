@@ -224,9 +224,10 @@ class Sampler:
             growth_by_age=totals("growth"),
             lost={
                 "exit_unread": total("unread"),
+                "exit_pages_hidden": total("hidden"),
                 "inheritance_forgotten": total("unremembered"),
             },
-            runs=total("runs"),
+            runs=total("created") + total("exits"),
             run_seconds=total("run_ns") / 1e9,
         )
 

@@ -2,7 +2,7 @@
  * The loops that a tool may slow down, timed from within one small static process.
  *
  * Usage: loops CPU. Each line of input, "LOOP MILLISECONDS", is answered with the
- * nanoseconds that one turn of that loop took. All that it starts stays on that CPU.
+ * nanoseconds that one turn of that loop took, the median. All that it starts stays on that CPU.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -87,16 +87,29 @@ static void start_partner(void)
 	_exit(0);
 }
 
+static int by_value(const void *a, const void *b)
+{
+	float left = *(const float *)a, right = *(const float *)b;
+
+	return (left > right) - (left < right);
+}
+
+/* The median, as few turns meet an interrupt or a hypervisor that is busy elsewhere. */
 static double ns_a_turn(long (*turn)(void), long milliseconds)
 {
-	long long began = now_ns(), now = began;
-	long turns = 0;
+	static float taken[1 << 16];
+	long long began = now_ns(), before = began;
+	size_t count = 0;
 
-	while (now - began < milliseconds * 1000000LL) {
-		turns += turn();
-		now = now_ns();
+	while (before - began < milliseconds * 1000000LL &&
+	       count < sizeof(taken) / sizeof(*taken)) {
+		long turns = turn();
+		long long now = now_ns();
+		taken[count++] = (float)(now - before) / turns;
+		before = now;
 	}
-	return (double)(now - began) / turns;
+	qsort(taken, count, sizeof(*taken), by_value);
+	return taken[count / 2];
 }
 
 int main(int count, char **arguments)

@@ -109,7 +109,7 @@ class SimulatedHost:
             metrics.counter("dynstack_exited_tasks_total", share * created, pages=pages)
         for age, share in (("1s", 0.05), ("+Inf", 0.01)):
             metrics.counter("dynstack_late_growth_tasks_total", share * created, age=age)
-        for reason in ("exit_unread", "inheritance_forgotten"):
+        for reason in ("exit_unread", "exit_pages_hidden", "inheritance_forgotten"):
             lost = self.lost_per_second * seconds
             metrics.counter("dynstack_lost_events_total", lost, reason=reason)
         metrics.counter("dynstack_page_faults_total", 900 * seconds, mode="user")

@@ -211,7 +211,7 @@ SERIES: dict[str, dict[str, list[str]]] = {
         "The probe's memory (measured)": ["1", "1"],
         "Time of a scan and a scrape (measured)": ["1", "1"],
         "Stacks read again in a scan (measured)": ["1", "1"],
-        "What the probe could not count (measured)": ["2", "1", "1", "1"],
+        "What the probe could not count (measured)": ["3", "1", "1", "1"],
     },
     "fleet": {
         "Hosts (measured)": ["1"],

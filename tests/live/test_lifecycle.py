@@ -187,6 +187,47 @@ def test_counters_agree_with_a_replay_of_the_same_events() -> None:
     assert any(inherited > 1 for _, inherited in life.exited)
 
 
+def deep_exits(life: Lifecycle) -> int:
+    return sum(count for (mark, _), count in life.exited.items() if mark > 1)
+
+
+def test_windows_show_each_page_that_a_whole_stack_shows() -> None:
+    """What an exit reads is enough, on this kernel: here each is read whole and compared."""
+    with (
+        Loader() as loader,
+        load_lifecycle(loader, macros={"CHECKED_EVENTS": 1}) as probe,
+        Sampler(probe) as sampler,
+    ):
+        run_programs(600)
+        life = sampler.lifecycle()
+    assert deep_exits(life) >= 10
+    assert life.lost["exit_pages_hidden"] == 0
+
+
+def test_a_kernel_whose_windows_hide_pages_is_found_out(sampler: Sampler) -> None:
+    """With blind windows a checked exit soon shows a page; from then on all are read whole."""
+    one_in = 8
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})  # each CPU finds out for itself
+    try:
+        with (
+            Loader() as loader,
+            load_lifecycle(loader, macros={"CHECKED_EVENTS": one_in, "WINDOW_BYTES": 0}) as probe,
+            Sampler(probe) as blind,
+        ):
+            while not blind.lifecycle().lost["exit_pages_hidden"]:
+                run_programs(50)
+            before = sampler.lifecycle(), blind.lifecycle()
+            run_programs(300)
+            after = sampler.lifecycle(), blind.lifecycle()
+    finally:
+        os.sched_setaffinity(0, cpus)
+    deep = [deep_exits(b) - deep_exits(a) for a, b in zip(before, after, strict=True)]
+    assert deep[0] >= 5
+    assert abs(deep[0] - deep[1]) <= 2  # exits elsewhere, or between the two readings
+    assert after[1].lost["exit_pages_hidden"] % one_in == 0
+
+
 def test_reuse_is_told_without_the_free_tracepoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels before 6.3: only a stack's identity tells a cached one from a new one."""
     with Loader() as loader, load_lifecycle(loader) as exact, Sampler(exact) as told:

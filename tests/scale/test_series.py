@@ -46,7 +46,7 @@ def busiest_sample(thread_size_bytes: int) -> Sample:
             exited=shapes,
             skipped=(0,) * pages,
             growth_by_age=(1,) * len(GROWTH_AGES),
-            lost={"exit_unread": 0, "inheritance_forgotten": 0},
+            lost={"exit_unread": 0, "exit_pages_hidden": 0, "inheritance_forgotten": 0},
             runs=9,
             run_seconds=0.5,
         ),
