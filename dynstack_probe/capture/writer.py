@@ -5,15 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from dynstack_probe import __version__
 from dynstack_probe.capture.lines import CHUNK, COLUMNS, FORMAT, LONGEST_LINE, VERSION
 from dynstack_probe.errors import UsageError
+from dynstack_probe.files import create_beside, put_in_place
 from dynstack_probe.measure.sample import Lifecycle
 from dynstack_probe.measure.snapshot import Snapshot, Stacks
 
@@ -33,16 +33,9 @@ class CaptureWriter:
         self._path, self._force, self._anonymized = path, force, anonymized
         self._snapshots = 0
         try:
-            descriptor, name = tempfile.mkstemp(
-                prefix=f"{path.name}.", suffix=".part", dir=path.parent
-            )
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(descriptor, 0o666 & ~umask)
+            self._file, self._part = create_beside(path, hidden=False)
         except OSError as error:
             raise UsageError(f"can't write {path}: {error.strerror}") from error
-        self._part = Path(name)
-        self._file: IO[bytes] = os.fdopen(descriptor, "wb")
 
     @property
     def part(self) -> Path:
@@ -76,11 +69,7 @@ class CaptureWriter:
         self._member([{"type": "end", "snapshots": self._snapshots}], ())
         self._file.close()
         try:
-            if self._force:
-                self._part.replace(self._path)
-            else:
-                os.link(self._part, self._path)  # unlike a rename, fails if it exists
-                self._part.unlink()
+            put_in_place(self._part, self._path, force=self._force)
         except FileExistsError:
             raise UsageError(
                 f"{self._path} exists: the capture is in {self._part}; or use --force"

@@ -100,15 +100,14 @@ class Bcc:
 class LoadedProbe:
     """Descriptors of a loaded probe, by name.
 
-    `iterators` are read, once each; `links` keep them attached and give further ones;
-    `maps` are those asked for; `tracepoints` and `perf_events`, one a CPU, keep programs
+    `links` keep iterators attached, and bpf.create_iterator() gives a pass over one; `maps` are
+    those asked for; `tracepoints` and `perf_events`, one a CPU, keep programs
     attached while they are open.
 
     child_start_seconds, compile_seconds and load_seconds say what the child did;
     child_peak_rss_kib is its VmHWM.
     """
 
-    iterators: dict[str, int]
     links: dict[str, int]
     maps: dict[str, int]
     tracepoints: dict[str, int]
@@ -136,7 +135,7 @@ class LoadedProbe:
     def close(self) -> None:
         """Close all descriptors; the kernel then frees the programs and maps."""
         self.detach()
-        for fds in (self.iterators, self.links, self.maps):
+        for fds in (self.links, self.maps):
             for fd in fds.values():
                 os.close(fd)
             fds.clear()
@@ -328,11 +327,10 @@ class Loader:
         }
         answer, fds = self._ask(job)
         self._child.wait()
-        names = [i.name for i in iterators]
         return self._loaded(
             answer,
             fds,
-            [names, names, list(maps), list(tracepoints or {})],
+            [[i.name for i in iterators], list(maps), list(tracepoints or {})],
             [event.name for event in perf_events],
         )
 
@@ -376,10 +374,9 @@ class Loader:
             }
             seconds = answer["seconds"]
             return LoadedProbe(
-                iterators=named[0],
-                links=named[1],
-                maps=named[2],
-                tracepoints=named[3],
+                links=named[0],
+                maps=named[1],
+                tracepoints=named[2],
                 bcc=_bcc(answer, self._child.python),
                 child_start_seconds=float(seconds["ready_at"]) - self._child.started,
                 compile_seconds=float(seconds["compile"]),

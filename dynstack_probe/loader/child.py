@@ -4,7 +4,7 @@ Usage: python3 -I child.py SOCKET_FD PARENT_PID. Standard library and bcc only.
 
 Reads one job (JSON, see Loader.load) from the socket, answers with one message:
 either {"error": kind, "message": text}, or what was loaded together with the
-descriptors of all iterators, then of all their links, maps, tracepoints and perf events,
+descriptors of the links of all iterators, then of maps, tracepoints and perf events,
 of which there is one a CPU. Descriptors that do not fit into one message follow in
 further ones. Whatever bcc and LLVM print goes to stdout and stderr, which the parent keeps.
 """
@@ -54,8 +54,8 @@ def import_bcc() -> Any:
     return bcc
 
 
-def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> tuple[int, int]:
-    """Load an iterator program; returns its iterator's and its link's descriptor."""
+def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> int:
+    """Load an iterator program; returns the descriptor of its link."""
     try:
         program = bpf.load_func(function, BPF_PROG_TYPE_TRACING)
     except Exception as error:
@@ -72,10 +72,7 @@ def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> 
         link = attach(program.fd, ctypes.byref(map_fd), ctypes.sizeof(map_fd))
     if link < 0:
         raise RefusalError("attach", f"{function}: {os.strerror(-link)}")
-    iterator = bcc.lib.bcc_iter_create(link)
-    if iterator < 0:
-        raise RefusalError("attach", f"{function}: {os.strerror(-iterator)}")
-    return iterator, link
+    return int(link)
 
 
 def attach_raw_tracepoint(bpf: Any, tracepoint: str, function: str) -> int:
@@ -135,9 +132,8 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
     except Exception as error:
         raise RefusalError("compile", str(error).replace("b'", "'")) from error
     compiled = time.monotonic()
-    pairs = [attach_iterator(bcc, bpf, function, m) for _, function, m in job["iterators"]]
+    fds = [attach_iterator(bcc, bpf, function, m) for _, function, m in job["iterators"]]
     answer["seconds"]["compile"] = compiled - started
-    fds = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
     fds += [bpf[name].map_fd for name in job["maps"]]
     fds += [attach_raw_tracepoint(bpf, tp, function) for tp, function in job["tracepoints"]]
     events = [attach_perf_event(bpf, event) for event in job["perf_events"]]

@@ -62,18 +62,21 @@ def intervals(
     frames: Iterable[tuple[Snapshot, ExitCounts | None]], thresholds: Sequence[int]
 ) -> Iterator[Activity]:
     """What happened from each snapshot to the next."""
-    before: tuple[Snapshot, dict[tuple[int, int], tuple[Shape, int]]] | None = None
+    earlier: Snapshot | None = None
+    before: _Tasks | None = None  # of `earlier`; one snapshot alone does not pay for it
     exited_before: Counter[tuple[int, int]] = Counter()
     for snapshot, lifecycle in frames:
-        tasks = _tasks(snapshot, thresholds)
         exited = None if lifecycle is None else Counter(lifecycle.exited)
-        if before is not None:
+        if earlier is not None:
+            before = before or _tasks(earlier, thresholds)
+            after = _tasks(snapshot, thresholds)
             activity = Activity()
-            _compare(activity, before[0], before[1], snapshot, tasks)
+            _compare(activity, earlier, before, snapshot, after)
             if exited is not None:
                 activity.exited = exited - exited_before
             yield activity
-        before = snapshot, tasks
+            before = after
+        earlier = snapshot
         exited_before = exited if exited is not None else exited_before
 
 
@@ -89,10 +92,12 @@ def add(total: Activity, interval: Activity) -> None:
         total.exited = Counter(total.exited or {}) + Counter(interval.exited)
 
 
-def _tasks(
-    snapshot: Snapshot, thresholds: Sequence[int]
-) -> dict[tuple[int, int], tuple[Shape, int]]:
-    """Shape and context switches of each task, by tid and start; idle tasks are left out."""
+# Shape and context switches of each task, by tid and start.
+_Tasks = dict[tuple[int, int], tuple[Shape, int]]
+
+
+def _tasks(snapshot: Snapshot, thresholds: Sequence[int]) -> _Tasks:
+    """All but idle tasks."""
     stacks = snapshot.stacks
     known: dict[tuple[int, ...], Shape] = {}
     tasks = {}
@@ -115,9 +120,9 @@ def _tasks(
 def _compare(
     total: Activity,
     earlier: Snapshot,
-    before: Mapping[tuple[int, int], tuple[Shape, int]],
+    before: _Tasks,
     later: Snapshot,
-    after: Mapping[tuple[int, int], tuple[Shape, int]],
+    after: _Tasks,
 ) -> None:
     seconds = max(0.0, (later.boot_ns - earlier.boot_ns) / 1e9)
     total.seconds += seconds

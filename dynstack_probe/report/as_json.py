@@ -15,18 +15,21 @@ from dynstack_probe.text import printable
 SCHEMA_VERSION = 1
 
 
-def _policy(estimate: Estimate) -> dict[str, Any]:
+def savings(estimate: Estimate) -> dict[str, Any]:
+    """The fields by which each command tells what a policy would save."""
     return {
-        "name": estimate.policy,
         "dynamic_kib": estimate.dynamic_kib,
         "reserve_kib": estimate.reserve_kib,
         "saving_ratio": estimate.saving_ratio,
         "saving_with_reserve_ratio": estimate.saving_with_reserve_ratio,
         "saving_of_ram_ratio": estimate.saving_of_ram_ratio,
         "saving_with_reserve_of_ram_ratio": estimate.saving_with_reserve_of_ram_ratio,
-        "faults": estimate.faults._asdict(),
         "over_limit_tasks": estimate.over_limit_tasks,
     }
+
+
+def _policy(estimate: Estimate) -> dict[str, Any]:
+    return {"name": estimate.policy, **savings(estimate), "faults": estimate.faults._asdict()}
 
 
 def document(report: EstimateReport) -> dict[str, Any]:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from dynstack_probe.measure.call_paths import CallPaths, PathTally, SampleCounters
 from dynstack_probe.measure.faults import CallTally, Counters, StackFault, WatchCost
+from dynstack_probe.report.as_table import console_for, plain
 from dynstack_probe.text import percent, printable, spreadsheet_safe
 
-WIDTH = 80
 CALLS_SHOWN = 15
 TASKS_SHOWN = 10
 RECENT_SHOWN = 8
@@ -234,19 +232,7 @@ def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
 
 def render_table(report: FaultReport, *, colour: bool | None = None) -> str:
     """At most 80 columns; colour only on a terminal unless said."""
-    coloured = sys.stdout.isatty() if colour is None else colour
-    buffer = io.StringIO()
-    console = Console(
-        file=buffer,
-        width=WIDTH,
-        force_terminal=coloured,
-        no_color=not coloured or bool(os.environ.get("NO_COLOR")),
-        color_system="auto" if coloured else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
+    console = console_for(colour)
     if report.calls:
         console.print(calls_table(report.calls))
         console.print()
@@ -266,8 +252,7 @@ def render_table(report: FaultReport, *, colour: bool | None = None) -> str:
     for name, value in _facts(report):
         facts.add_row(Text(name, style="bold"), Text(value))
     console.print(facts)
-    text = buffer.getvalue().replace("─", "-")  # plain text, for mails
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    return plain(console)
 
 
 def _found(event: StackFault) -> str:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 from dynstack_probe.errors import UsageError
+from dynstack_probe.files import check_place, write_whole
 
 
 def check_writable(path: Path | None, force: bool) -> None:
     """Raise UsageError before any work if `path` can't or must not be written."""
     if path is None:
         return
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"can't write {path}: there is no folder {path.parent}")
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not path.is_dir():
         return  # a device or pipe: nothing to overwrite
+    check_place(path)
     if path.exists() and not force:
         raise UsageError(f"{path} exists: choose another name, or --force to overwrite it")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"can't write {path}: no permission to write in {path.parent}")
 
 
 def write(text: str, path: Path | None, force: bool) -> None:
@@ -39,21 +33,7 @@ def write(text: str, path: Path | None, force: bool) -> None:
         if path.exists() and not path.is_file():
             path.write_text(text)
             return
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                umask = os.umask(0)
-                os.umask(umask)
-                os.fchmod(file.fileno(), 0o666 & ~umask)
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            if force:
-                Path(temporary).replace(path)
-            else:
-                os.link(temporary, path)  # unlike a rename, fails if it exists
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        write_whole(text.encode(), path, force=force)
     except FileExistsError:
         raise UsageError(
             f"{path} exists: choose another name, or --force to overwrite it"

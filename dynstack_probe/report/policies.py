@@ -18,6 +18,7 @@ from dynstack_probe.policy import Activity, Estimate, Policy, Rate, Shape, count
 from dynstack_probe.policy import estimate as apply
 from dynstack_probe.policy import rate as rate_of
 from dynstack_probe.policy.custom import BOUNDS, MODELS
+from dynstack_probe.report.as_json import savings
 from dynstack_probe.report.as_table import console_for, grid, plain
 from dynstack_probe.text import percent, printable, small_percent, spreadsheet_safe
 
@@ -160,16 +161,10 @@ def as_json(comparison: Comparison) -> str:
 
 
 def _json_row(row: Row) -> dict[str, object]:
-    estimate = row.estimate
     return {
         "name": row.policy.name,
         "summary": row.policy.summary,
-        "dynamic_kib": estimate.dynamic_kib,
-        "reserve_kib": estimate.reserve_kib,
-        "saving_ratio": estimate.saving_ratio,
-        "saving_with_reserve_ratio": estimate.saving_with_reserve_ratio,
-        "saving_of_ram_ratio": estimate.saving_of_ram_ratio,
-        "saving_with_reserve_of_ram_ratio": estimate.saving_with_reserve_of_ram_ratio,
+        **savings(row.estimate),
         "rate": None
         if row.rate is None
         else {
@@ -177,7 +172,6 @@ def _json_row(row: Row) -> dict[str, object]:
             "events_per_second": row.rate.events,
             "pages_per_second": row.rate.pages,
         },
-        "over_limit_tasks": estimate.over_limit_tasks,
         "over_limit": [{"name": printable(name), "tasks": count} for name, count in row.over_limit],
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dynstack_probe.kernel import host
+from dynstack_probe.kernel import bpf, host
 from dynstack_probe.kernel.btf import Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
@@ -53,7 +53,9 @@ def iterated_tids() -> set[int]:
         with Btf() as btf:
             macros = probe_macros(btf)
         with loader.load(BARE_ITERATOR, macros, [BpfIterator("tasks", "bpf_iter__task")]) as probe:
-            raw = read_iterator(probe.iterators["tasks"])
+            fd = bpf.create_iterator(probe.links["tasks"])
+            raw = read_iterator(fd)
+            os.close(fd)
     return set(memoryview(raw).cast("I"))
 
 
