@@ -41,8 +41,8 @@ from dynstack_probe.measure.lifecycle import load_lifecycle  # noqa: E402
 from dynstack_probe.measure.page_faults import load_page_faults  # noqa: E402
 from tests.bench.document import publish  # noqa: E402
 from tests.bench.soak import number, room_for_pids  # noqa: E402
-from tests.live.machine import sleepers  # noqa: E402
-from tests.live.test_serve import free_port, serving  # noqa: E402
+from tests.live.machine import free_port, sleepers  # noqa: E402
+from tests.live.test_serve import serving  # noqa: E402
 
 SLEEPERS = 30_000
 SCRAPE_SECONDS = 15.0

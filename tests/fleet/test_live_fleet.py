@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from dynstack_probe.policy import Estimate
 from tests.conftest import why_no_bpf
 from tests.live.machine import ROOT, estimate_json, run
-from tests.live.test_serve import fast_config, free_port, serving
+from tests.live.test_serve import fast_config, serving
+from tests.prometheus_server import prometheus
 from tests.scale.document import yaml_blocks
 from tests.scale.hosts import SyntheticHost, host
 
@@ -79,10 +79,14 @@ def configuration(real: str, dead: str, port: int, folder: Path) -> dict[str, An
 
 
 @contextlib.contextmanager
-def started(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+def synthetic_hosts(page: Path) -> Iterator[int]:
+    """Serves them on one port, each at its own path."""
+    process = subprocess.Popen(
+        (sys.executable, "tests/scale/hosts.py", page, str(HOSTS)), cwd=ROOT, stdout=subprocess.PIPE
+    )
     try:
-        yield process
+        assert process.stdout is not None
+        yield int(process.stdout.readline().removeprefix(b"ready "))
     finally:
         process.kill()
         process.communicate()
@@ -92,26 +96,18 @@ def started(*command: str) -> Iterator[subprocess.Popen[bytes]]:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("fleet")
     config = fast_config(folder / "c.toml", policies='["rfc-v1", "static-8k"]')
-    page, address = folder / "page", f"127.0.0.1:{free_port()}"
+    page = folder / "page"
     with serving("--config", str(config)) as daemon:
         lines = daemon.get("/metrics").splitlines(keepends=True)
         page.write_text("".join(line for line in lines if "static-8k" not in line))
         real, dead = daemon.url.removeprefix("http://"), "127.0.0.1:1"
-        scene = Scene(f"http://{address}", real, dead)
-        generate = (sys.executable, "tests/scale/hosts.py", str(page), str(HOSTS))
-        with started(*generate) as generator:
-            assert generator.stdout is not None
-            port = int(generator.stdout.readline().removeprefix(b"ready "))
-            document = configuration(real, dead, port, folder)
-            (folder / "prometheus.yml").write_text(yaml.safe_dump(document))
-            with started(
-                "prometheus",
-                f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address={address}",
-            ):
-                wait_for_all(scene)
-                yield scene
+        with (
+            synthetic_hosts(page) as port,
+            prometheus(folder, configuration(real, dead, port, folder)) as server,
+        ):
+            scene = Scene(server.url, real, dead)
+            wait_for_all(scene)
+            yield scene
 
 
 def wait_for_all(scene: Scene) -> None:

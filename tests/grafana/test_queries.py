@@ -11,7 +11,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 import time
 import urllib.parse
 import urllib.request
@@ -27,8 +26,9 @@ from tests.conftest import why_no_bpf
 from tests.grafana.simulated import HOSTS, served
 from tests.grafana.test_dashboards import DASHBOARDS, named, panels
 from tests.grafana.test_rules import all_rules
-from tests.live.machine import ROOT
-from tests.live.test_serve import Serving, fast_config, free_port, serving
+from tests.live.machine import ROOT, free_port
+from tests.live.test_serve import Serving, fast_config, serving
+from tests.prometheus_server import prometheus
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="not installed: prometheus (Debian's)"
@@ -76,27 +76,14 @@ class World:
         return [name for name in self.addresses if name != "gone"]
 
 
-@contextlib.contextmanager
-def prometheus(folder: Path, targets: list[str]) -> Iterator[str]:
-    """The shipped configuration and rules, other targets; gives its URL."""
+def shipped_configuration(folder: Path, targets: list[str]) -> dict[str, Any]:
+    """With the shipped rules, but other targets and shorter intervals."""
     shutil.copytree(ROOT / "grafana/rules", folder / "rules")
-    config = yaml.safe_load((ROOT / "grafana/prometheus.yml").read_text())
+    config: dict[str, Any] = yaml.safe_load((ROOT / "grafana/prometheus.yml").read_text())
     for interval in ("scrape_interval", "evaluation_interval"):
         config["global"][interval] = f"{STEP_SECONDS}s"
     config["scrape_configs"][0]["static_configs"][0]["targets"] = targets
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{free_port()}"
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            ["prometheus", f"--config.file={folder}/prometheus.yml",
-             f"--storage.tsdb.path={folder}/data", f"--web.listen-address={address}"],
-            cwd=folder, stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            yield f"http://{address}"
-        finally:
-            process.terminate()
-            process.wait()
+    return config
 
 
 @contextlib.contextmanager
@@ -122,8 +109,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             for name, address in addresses.items()
             if name != "gone"
         }
-        with prometheus(folder, list(addresses.values())) as url:
-            world = World(url, addresses, pages)
+        config = shipped_configuration(folder, list(addresses.values()))
+        with prometheus(folder, config) as server:
+            world = World(server.url, addresses, pages)
             wait_until_it_has_data(world)
             yield world
 

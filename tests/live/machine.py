@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,13 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 PR_SET_NAME = 15  # linux/prctl.h
+
+
+def free_port() -> int:
+    """One that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.live.machine import ROOT, bpf_objects, run, sleepers
+from tests.live.machine import ROOT, bpf_objects, free_port, run, sleepers
 
 # Every metric that DESIGN names, but those which only some kernels have.
 PROMISED = (
@@ -43,12 +43,6 @@ PROMISED = (
     "process_resident_memory_bytes",
     "process_cpu_seconds_total",
 )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Serving:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from dynstack_probe.report.document import BarPlot, Document, LinePlot
 from dynstack_probe.report.evidence import HEADLINE
 from dynstack_probe.report.history_contents import history_document
 from tests.fleet.stub import JSON, Reply, Request, answering
+from tests.prometheus_server import prometheus
 from tests.report.test_report import Page, all_text, plots_of, run, tables
 
 END = 1_700_000_000 // 60 * 60
@@ -93,31 +91,16 @@ def open_metrics() -> str:
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Prometheus that has these samples."""
     folder = tmp_path_factory.mktemp("prometheus")
-    (folder / "prometheus.yml").write_text("{}\n")
     (folder / "samples").write_text(open_metrics())
     subprocess.run(
         ["promtool", "tsdb", "create-blocks-from", "openmetrics", "samples", "data"],
         cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    process = subprocess.Popen(
-        ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data",
-         "--storage.tsdb.retention.time=100y", f"--web.listen-address={address}"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://{address}/-/ready", timeout=1).close()
-                break
-            time.sleep(0.1)
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait()
+    with prometheus(folder, {}, "--storage.tsdb.retention.time=100y") as server:
+        yield server.url
 
 
 def server_at(url: str) -> Server:
@@ -129,8 +112,8 @@ def report(history: History) -> Document:
 
 
 @needs_prometheus
-def test_the_figures_are_those_of_the_metrics(prometheus: str) -> None:
-    document = report(history_of(server_at(prometheus), HOUR, HEADLINE))
+def test_the_figures_are_those_of_the_metrics(recorded: str) -> None:
+    document = report(history_of(server_at(recorded), HOUR, HEADLINE))
     rfc = tables(document)[0].rows[0]
     assert rfc[1:] == ("2", "220", "3520", "968", "72.50%")
     assert "with its per-CPU reserve of 24 KiB, 71.82% less" in document.summary
@@ -147,10 +130,10 @@ def test_the_figures_are_those_of_the_metrics(prometheus: str) -> None:
 
 
 @needs_prometheus
-def test_plots_over_time(prometheus: str) -> None:
+def test_plots_over_time(recorded: str) -> None:
     plots = {
         plot.title: plot
-        for plot in plots_of(report(history_of(server_at(prometheus), HOUR, HEADLINE)))
+        for plot in plots_of(report(history_of(server_at(recorded), HOUR, HEADLINE)))
     }
     over_time = plots["Kernel stacks over time"]
     assert isinstance(over_time, LinePlot)
@@ -170,8 +153,8 @@ def test_plots_over_time(prometheus: str) -> None:
 
 
 @needs_prometheus
-def test_both_forms(prometheus: str) -> None:
-    document = report(history_of(server_at(prometheus), HOUR, HEADLINE))
+def test_both_forms(recorded: str) -> None:
+    document = report(history_of(server_at(recorded), HOUR, HEADLINE))
     text = as_text.render(document)
     assert all(len(line) <= 71 for line in text.splitlines())
     assert text.isascii()
@@ -182,9 +165,9 @@ def test_both_forms(prometheus: str) -> None:
 
 
 @needs_prometheus
-def test_the_command(prometheus: str, tmp_path: Path) -> None:
+def test_the_command(recorded: str, tmp_path: Path) -> None:
     start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(END - 3600))
-    options = ("--prometheus", prometheus, "--from", start, "--duration", "1h")
+    options = ("--prometheus", recorded, "--from", start, "--duration", "1h")
     result = run(tmp_path, *options, "--format", "text")
     assert result.returncode == 0, result.stderr
     assert f"--from {start} --duration" in " ".join(result.stdout.replace("\\\n", " ").split())
@@ -192,7 +175,7 @@ def test_the_command(prometheus: str, tmp_path: Path) -> None:
     nobody = run(tmp_path, *options, "--format", "text", "--instance", "nobody")
     assert (nobody.returncode, len(nobody.stderr.splitlines())) == (1, 1)
     assert "nobody" in nobody.stderr
-    later = run(tmp_path, "--prometheus", prometheus, "--format", "text")
+    later = run(tmp_path, "--prometheus", recorded, "--format", "text")
     assert later.returncode == 1
     assert "no metrics of dynstack-probe from that time" in later.stderr
 

@@ -30,7 +30,9 @@ sys.path.insert(0, str(ROOT))
 
 from dynstack_probe.kernel import host as machine  # noqa: E402
 from tests.bench.document import publish  # noqa: E402
-from tests.live.test_serve import free_port, serving  # noqa: E402
+from tests.live.machine import free_port  # noqa: E402
+from tests.live.test_serve import serving  # noqa: E402
+from tests.prometheus_server import PrometheusServer, prometheus  # noqa: E402
 from tests.scale.hosts import Template, host, series_of, with_cgroups  # noqa: E402
 
 DEFAULT_HOSTS = (500, 2000, 8000, 16_000)
@@ -69,12 +71,8 @@ class Run:
     sum_is_right: bool
 
 
-class Prometheus:
+class Measured(PrometheusServer):
     """A running server and its own metrics."""
-
-    def __init__(self, url: str, pid: int) -> None:
-        self.url = url
-        self.pid = pid
 
     def value(self, expression: str, default: float = 0.0) -> float:
         parameters = urllib.parse.urlencode({"query": expression})
@@ -111,7 +109,7 @@ def generator(page: Path, hosts: int) -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, hosts: int, ports: Sequence[int]) -> Iterator[Prometheus]:
+def scraping(folder: Path, hosts: int, ports: Sequence[int]) -> Iterator[Measured]:
     """A Prometheus that scrapes them, evaluates the shipped rules, and itself."""
     address = f"127.0.0.1:{free_port()}"
     groups = [
@@ -125,30 +123,24 @@ def prometheus(folder: Path, hosts: int, ports: Sequence[int]) -> Iterator[Prome
         for number in range(hosts)
     ]
     (folder / "targets.json").write_text(json.dumps(groups))
-    (folder / "prometheus.yml").write_text(
-        f"""
-global: {{scrape_interval: {INTERVAL_SECONDS}s, evaluation_interval: {INTERVAL_SECONDS}s}}
-rule_files: ["{RULES}/*.yml"]
-scrape_configs:
-  - {{job_name: dynstack, file_sd_configs: [{{files: ["{folder}/targets.json"]}}]}}
-  - {{job_name: prometheus, static_configs: [{{targets: ["{address}"]}}]}}
-"""
-    )
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            ["prometheus", f"--config.file={folder}/prometheus.yml",
-             f"--storage.tsdb.path={folder}/data", f"--web.listen-address={address}"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
+    every = f"{INTERVAL_SECONDS}s"
+    sd_configs = [{"files": [f"{folder}/targets.json"]}]
+    config = {
+        "global": {"scrape_interval": every, "evaluation_interval": every},
+        "rule_files": [f"{RULES}/*.yml"],
+        "scrape_configs": [
+            {"job_name": "dynstack", "file_sd_configs": sd_configs},
+            {"job_name": "prometheus", "static_configs": [{"targets": [address]}]},
+        ],
+    }
     try:
-        yield Prometheus(f"http://{address}", process.pid)
+        with prometheus(folder, config, address=address) as server:
+            yield Measured(server.url, server.pid)
     finally:
-        process.terminate()
-        process.wait()
         shutil.rmtree(folder / "data", ignore_errors=True)
 
 
-def wait_for_all(server: Prometheus, hosts: int) -> None:
+def wait_for_all(server: Measured, hosts: int) -> None:
     """Until each host was scraped once, or for two minutes."""
     for _ in range(120):
         with contextlib.suppress(OSError):
@@ -157,7 +149,7 @@ def wait_for_all(server: Prometheus, hosts: int) -> None:
         time.sleep(1)
 
 
-def timed_fleet(server: Prometheus, by: str) -> tuple[float, float, int]:
+def timed_fleet(server: Measured, by: str) -> tuple[float, float, int]:
     """The whole command, its queries, and the bytes of their answers; the best times."""
     whole, queries, size = [], [], 0
     for _ in range(QUERIES):
@@ -174,7 +166,7 @@ def timed_fleet(server: Prometheus, by: str) -> tuple[float, float, int]:
     return min(whole), min(queries), size
 
 
-def sum_is_right(server: Prometheus, hosts: int) -> bool:
+def sum_is_right(server: Measured, hosts: int) -> bool:
     """Whether `fleet` says what the hosts' own estimates add up to."""
     result = subprocess.run(
         [sys.executable, "-m", "dynstack_probe", "fleet", "--prometheus", server.url,
@@ -199,7 +191,7 @@ def cpu_seconds(pid: int) -> float:
 
 def measure(page: Path, hosts: int, folder: Path) -> Run:
     """One N, from start to end."""
-    with generator(page, hosts) as ports, prometheus(folder, hosts, ports) as server:
+    with generator(page, hosts) as ports, scraping(folder, hosts, ports) as server:
         wait_for_all(server, hosts)
         time.sleep(SETTLE_SECONDS)
         appended = "prometheus_tsdb_head_samples_appended_total"
