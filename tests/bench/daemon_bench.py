@@ -115,6 +115,10 @@ class Slowdown:
         """Median."""
         return (statistics.median(self.ratios) - 1) * 100
 
+    def bare(self) -> float:
+        """Median without the tool, nanoseconds."""
+        return statistics.median(self.bare_ns)
+
     def interval(self) -> tuple[float, float]:
         """95% of that median, by bootstrap; the same each time for the same ratios."""
         draw = random.Random(0)
@@ -447,7 +451,7 @@ def measure_slowdowns(
     found: dict[str, dict[str, Slowdown]] = {"nothing": {}, "serve": {}}
     with Loops(folder) as loops:
         with Probes() as probes:
-            for name in LOOPS:
+            for name in (*LOOPS, "fault"):
                 print(f"{name}, probes on and off ...", file=sys.stderr)
                 often = functools.partial(
                     slowdowns,
@@ -496,6 +500,9 @@ def limits(result: Result) -> list[str]:
         slowdown("slowdown of fork + exec + exit", "exec", FORK_LIMIT_PERCENT),
         slowdown("slowdown of fork + exit alone", "exit", FORK_LIMIT_PERCENT),
         slowdown("slowdown of a context switch", "switch", SWITCH_LIMIT_PERCENT),
+        f"| a page fault (without: {slower['fault'].bare() / 1000:.2f} us) |"
+        f" | {slower['fault'].percent() / 100 * slower['fault'].bare():+.0f} ns,"
+        f" {slower['fault']} | |",
     ]
 
 
@@ -520,9 +527,7 @@ def comparison(result: Result) -> list[str]:
 
 
 def notes(result: Result, plan: Plan) -> list[str]:
-    bare = {
-        loop: statistics.median(result.slowdowns["nothing"][loop].bare_ns) / 1000 for loop in LOOPS
-    }
+    bare = {loop: result.slowdowns["nothing"][loop].bare() / 1000 for loop in LOOPS}
     lines = [
         "Slowdowns are medians of paired turns, with 95% of each median by bootstrap;"
         " *nothing* shows what chance alone does. Without any tool a fork + exec + exit of"

@@ -9,11 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define SWITCHES_A_TURN 64 /* so that the clock does not count */
+#define TOUCHED_PAGES 2048
 
 static int ping[2], pong[2];
 
@@ -71,6 +73,27 @@ static long switch_context(void)
 	return SWITCHES_A_TURN;
 }
 
+/* First use of one page of memory more. */
+static long fault(void)
+{
+	static char *memory;
+	static long used;
+
+	if (!memory) {
+		memory = mmap(NULL, TOUCHED_PAGES * 4096L, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (memory == MAP_FAILED)
+			check(-1, "mmap");
+		check(madvise(memory, TOUCHED_PAGES * 4096L, MADV_NOHUGEPAGE), "madvise");
+	}
+	if (used == TOUCHED_PAGES) {
+		check(madvise(memory, TOUCHED_PAGES * 4096L, MADV_DONTNEED), "madvise");
+		used = 0;
+	}
+	memory[used++ * 4096] = 1;
+	return 1;
+}
+
 static void start_partner(void)
 {
 	char byte;
@@ -123,9 +146,10 @@ int main(int count, char **arguments)
 	check(sched_setaffinity(0, sizeof(cpus), &cpus), "sched_setaffinity");
 	start_partner();
 	while (scanf("%15s %ld", loop, &milliseconds) == 2) {
-		long (*turn)(void) = !strcmp(loop, "exit")   ? fork_and_exit
-				     : !strcmp(loop, "exec") ? fork_exec_and_exit
-							     : switch_context;
+		long (*turn)(void) = !strcmp(loop, "exit")    ? fork_and_exit
+				     : !strcmp(loop, "exec")  ? fork_exec_and_exit
+				     : !strcmp(loop, "fault") ? fault
+							      : switch_context;
 		printf("%.1f\n", ns_a_turn(turn, milliseconds));
 		fflush(stdout);
 	}
