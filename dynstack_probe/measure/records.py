@@ -19,7 +19,7 @@ class RecordLayout:
     size_bytes: int
     fields: dict[str, tuple[str, int]]
 
-    def column(self, raw: bytes, field: str) -> memoryview[int]:
+    def column(self, raw: bytes | bytearray, field: str) -> memoryview[int]:
         """One number field of all records, as a view that copies nothing."""
         code, offset = self.fields[field]
         view = memoryview(raw)
@@ -27,7 +27,7 @@ class RecordLayout:
             return view.cast("Q")[offset // 8 :: self.size_bytes // 8]
         return view.cast("I")[offset // 4 :: self.size_bytes // 4]
 
-    def texts(self, raw: bytes, field: str) -> list[bytes]:
+    def texts(self, raw: bytes | bytearray, field: str) -> list[bytes]:
         """One char field of all records, up to the first NUL; equal ones are one object."""
         code, offset = self.fields[field]
         width = struct.calcsize(code)
@@ -35,7 +35,7 @@ class RecordLayout:
         return [
             seen.setdefault(text, text)
             for at in range(offset, len(raw), self.size_bytes)
-            for text in [raw[at : at + width].split(b"\0", 1)[0]]
+            for text in [bytes(raw[at : at + width]).split(b"\0", 1)[0]]
         ]
 
     def unpack(self, raw: bytes) -> dict[str, Value]:

@@ -62,17 +62,17 @@ CONFIG_KEPT = tuple(
 _READ_BYTES = 1 << 16  # the kernel gives at most 32 KiB at a time
 
 
-def read_iterator(fd: int) -> bytes:
+def read_iterator(fd: int) -> bytearray:
     """All records of one pass. EAGAIN means only that the kernel took a breath."""
-    parts: list[bytes] = []
+    records = bytearray()  # grown in place: to join parts would take twice the memory
     while True:
         try:
             part = os.read(fd, _READ_BYTES)
         except BlockingIOError:
             continue
         if not part:
-            return b"".join(parts)
-        parts.append(part)
+            return records
+        records += part
 
 
 class Scanner:
@@ -155,7 +155,9 @@ def _scan(
 ) -> Snapshot:
     """One pass over these iterators, which end with it."""
     started = time.perf_counter()
-    raw = b"".join(read_iterator(fd) for fd in fds)
+    raw = bytearray()
+    for fd in fds:
+        raw += read_iterator(fd)
     scan_seconds = time.perf_counter() - started
     taken_at, boot_ns = time.time(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
@@ -226,7 +228,7 @@ def _caveats(features: Features, coverage: Coverage) -> list[str]:
 class _Records:
     """The raw records of one pass over all stacks."""
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes | bytearray) -> None:
         header = probes_dir() / "records.h"
         self._layout: RecordLayout = read_layout(header, "stack_record")
         self._flags = read_constants(header, "FLAG")
