@@ -227,6 +227,22 @@ int on_new_task(struct raw_args *ctx)
 	return 0;
 }
 
+/* Of an exited stack that had more than one page. */
+static __always_inline void count_growth(struct lifecycle_counters *c, struct last_seen *before,
+					 u32 touched, u32 inherited, u64 tag, u64 start_boot_ns)
+{
+	u32 zero = 0;
+	u32 mark = mark_pages_of(touched);
+	struct living_counters *pass = living.lookup(&zero);
+
+	count_skipped(c->skipped, touched, mark, inherited);
+	if (!pass || !has_deepened(before, tag, mark, start_boot_ns, pass->last_pass_boot_ns))
+		return;
+	u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start_boot_ns);
+	if (bucket < GROWTH_AGES)
+		__sync_fetch_and_add(&c->growth[bucket], 1);
+}
+
 int on_exit(void *ctx)
 {
 	void *task = current_task(); /* sched_process_exit's own argument has no type */
@@ -234,10 +250,9 @@ int on_exit(void *ctx)
 	u32 zero = 0;
 	u32 cpu = bpf_get_smp_processor_id();
 	struct lifecycle_counters *c = lifecycle.lookup(&cpu);
-	struct living_counters *pass = living.lookup(&zero);
 	struct scratch *s = exit_scratch.lookup(&zero);
 
-	if (!c || !pass || !s)
+	if (!c || !s)
 		return 0;
 	u64 stack = forget(s, FIELD(u64, task, TASK_STRUCT_STACK)); /* no pointer any more */
 	u32 slot = seen_slot(stack);
@@ -273,13 +288,8 @@ int on_exit(void *ctx)
 	u32 mark = mark_pages_of(touched);
 	u32 shape = shape_of(mark, inherited);
 	__sync_fetch_and_add(&c->exited[shape], 1);
-	count_skipped(c->skipped, touched, mark, inherited);
-
-	if (has_deepened(before, tag, mark, start, pass->last_pass_boot_ns)) {
-		u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start);
-		if (bucket < GROWTH_AGES)
-			__sync_fetch_and_add(&c->growth[bucket], 1);
-	}
+	if (mark > 1)
+		count_growth(c, before, touched, inherited, tag, start);
 
 	if (known->stack && known->stack != stack && !known->left)
 		__sync_fetch_and_add(&c->unremembered, 1);

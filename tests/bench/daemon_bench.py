@@ -67,8 +67,8 @@ class Plan:
     settle_seconds: float = 35.0  # two passes, of which the first reads every stack
     idle_seconds: float = 120.0
     busy_seconds: float = 30.0
-    attach_rounds: int = 80
-    attach_turn_ms: int = 300
+    attach_rounds: int = 160
+    attach_turn_ms: int = 150  # short, so that a pair lies close together
     start_rounds: int = 20
     start_turn_ms: int = 300
 
