@@ -31,8 +31,8 @@ BPF_F_TABLE("hash", u64, struct cgroup_counters, cgroups, MAX_CGROUPS, BPF_F_NO_
  * direct-mapped cache: a hash map costs each fork and exit 1 us more.
  */
 struct known_stack {
-	u64 stack; /* 0: this slot knows nothing */
-	u64 identity;
+	u64 stack;    /* 0: this slot knows nothing */
+	u64 identity; /* see identity_of() */
 	u32 held_pages;
 	u32 left; /* its task has exited */
 };

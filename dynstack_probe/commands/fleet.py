@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import Format, check_timeout
+from dynstack_probe.commands.options import Format
 from dynstack_probe.fleet.model import By
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ def command(
     from dynstack_probe.report.output import check_writable, write
 
     check_writable(output, force)
-    check_timeout(timeout)
     access = parse_access(
         prometheus,
         username=username,

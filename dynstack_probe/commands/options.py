@@ -41,9 +41,23 @@ CAPTURES = typer.Argument(
     None, metavar="[CAPTURE]...", help="Files made by `record`, instead of this host."
 )
 
+
+def _no_nan(seconds: float) -> float:
+    """The one value that typer's range lets through."""
+    if math.isnan(seconds):
+        raise UsageError("--timeout: must be a number of seconds")
+    return seconds
+
+
 # How to reach a Prometheus server, and be let in.
 TIMEOUT = typer.Option(
-    10.0, "--timeout", metavar="SECONDS", min=0.1, max=3600, help="For each query."
+    10.0,
+    "--timeout",
+    metavar="SECONDS",
+    min=0.1,
+    max=3600,
+    callback=_no_nan,
+    help="For each query.",
 )
 USERNAME = typer.Option(
     None, "--username", metavar="NAME", help="Log in with this name (HTTP basic)."
@@ -83,12 +97,6 @@ def interval_of(text: str) -> float:
     if seconds < 0.1:
         raise UsageError(f"--interval {text}: must be 0.1s or more")
     return seconds
-
-
-def check_timeout(seconds: float) -> None:
-    """UsageError for the one value that typer's range lets through."""
-    if math.isnan(seconds):
-        raise UsageError("--timeout: must be a number of seconds")
 
 
 @contextlib.contextmanager

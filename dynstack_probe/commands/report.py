@@ -15,7 +15,6 @@ import typer
 from dynstack_probe.commands import options
 from dynstack_probe.commands.estimate import build_report
 from dynstack_probe.commands.options import (
-    check_timeout,
     choose_policies,
     ended_by_signal,
     interval_of,
@@ -260,7 +259,6 @@ def _of_prometheus(
     from dynstack_probe.report.history_contents import history_document
     from dynstack_probe.text import printable
 
-    check_timeout(timeout_seconds)
     asked = range_of(start, seconds)
     history = history_of(Server(access, timeout_seconds), asked, HEADLINE, instance, job)
     begin = datetime.datetime.fromtimestamp(asked.end - asked.seconds, datetime.UTC)

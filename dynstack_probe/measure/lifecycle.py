@@ -24,7 +24,7 @@ from dynstack_probe.measure.snapshot import Coverage, Host, Kind
 from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
 
 MAX_CGROUPS = 4096
-KNOWN_SLOTS = 1 << 15  # 32 bytes each: 1 MiB, a GiB of stack addresses
+KNOWN_SLOTS = 1 << 15  # 24 bytes each: 768 KiB, a GiB of stack addresses
 MIN_SEEN_SLOTS, MAX_SEEN_SLOTS = 1 << 12, 1 << 17  # 16 bytes each: 64 KiB to 2 MiB
 MAPS = ("lifecycle", "living", "cgroups", "known_stacks", "seen", "cpus", "scratch", "exit_scratch")
 VMAP_FREE = "free_vmap_area_noflush"  # a raw tracepoint since Linux 6.3

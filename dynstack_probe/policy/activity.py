@@ -68,7 +68,8 @@ def intervals(
     for snapshot, lifecycle in frames:
         exited = None if lifecycle is None else Counter(lifecycle.exited)
         if earlier is not None:
-            before = before or _tasks(earlier, thresholds)
+            if before is None:
+                before = _tasks(earlier, thresholds)
             after = _tasks(snapshot, thresholds)
             activity = Activity()
             _compare(activity, earlier, before, snapshot, after)

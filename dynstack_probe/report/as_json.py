@@ -9,7 +9,12 @@ from typing import Any
 
 from dynstack_probe.measure.snapshot import Kind
 from dynstack_probe.policy import Estimate
-from dynstack_probe.report.model import DepthDetails, EstimateReport, totals_of
+from dynstack_probe.report.model import (
+    DepthDetails,
+    EstimateReport,
+    kernel_and_user,
+    totals_of,
+)
 from dynstack_probe.text import printable
 
 SCHEMA_VERSION = 1
@@ -37,7 +42,7 @@ def document(report: EstimateReport) -> dict[str, Any]:
     snapshot = report.snapshot
     host, coverage, cost = snapshot.host, snapshot.coverage, snapshot.cost
     kinds = report.kinds()
-    kthreads = kinds[Kind.KTHREAD] + kinds[Kind.IDLE]
+    kthreads, user_threads = kernel_and_user(kinds)
     result: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "source": printable(report.source),
@@ -54,7 +59,7 @@ def document(report: EstimateReport) -> dict[str, Any]:
             "stacks": len(snapshot.stacks),
             "kthreads": kthreads,
             "idle_tasks": kinds[Kind.IDLE],
-            "user_threads": kinds[Kind.USER] + kinds[Kind.USER_WORKER],
+            "user_threads": user_threads,
             "user_workers": kinds[Kind.USER_WORKER],
             "base_kib": snapshot.base_kib,
             "resident_kib": snapshot.stacks.resident_kib(),

@@ -15,7 +15,12 @@ from rich.text import Text
 from dynstack_probe.measure.snapshot import Kind
 from dynstack_probe.policy import Estimate, Group
 from dynstack_probe.policy.depths import QUANTILES
-from dynstack_probe.report.model import DepthDetails, EstimateReport, totals_of
+from dynstack_probe.report.model import (
+    DepthDetails,
+    EstimateReport,
+    kernel_and_user,
+    totals_of,
+)
 from dynstack_probe.report.rfc_table import QUOTED
 from dynstack_probe.text import percent, printable, small_percent
 
@@ -111,8 +116,7 @@ def _faults(estimate: Estimate) -> str:
 
 def _threads(report: EstimateReport) -> str:
     kinds = report.kinds()
-    kernel = kinds[Kind.KTHREAD] + kinds[Kind.IDLE]
-    user = kinds[Kind.USER] + kinds[Kind.USER_WORKER]
+    kernel, user = kernel_and_user(kinds)
     return (
         f"{kernel} kernel threads (idle tasks: {kinds[Kind.IDLE]}),"
         f" {user} user threads (workers: {kinds[Kind.USER_WORKER]})"

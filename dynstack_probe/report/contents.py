@@ -27,7 +27,7 @@ from dynstack_probe.report.document import (
     Table,
 )
 from dynstack_probe.report.evidence import HEADLINE, Evidence
-from dynstack_probe.report.model import EstimateReport, totals_of
+from dynstack_probe.report.model import EstimateReport, kernel_and_user, totals_of
 from dynstack_probe.report.policies import Comparison, Row
 from dynstack_probe.report.rfc_table import QUOTED
 from dynstack_probe.text import percent, printable, small_percent
@@ -137,8 +137,7 @@ def _host_facts(host: HostView) -> Iterable[tuple[str, str]]:
 
 def threads(kinds: dict[Kind, int]) -> str:
     """How many of the kernel and of users."""
-    kernel = kinds[Kind.KTHREAD] + kinds[Kind.IDLE]
-    user = kinds[Kind.USER] + kinds[Kind.USER_WORKER]
+    kernel, user = kernel_and_user(kinds)
     return (
         f"{kernel} of the kernel (idle tasks: {kinds[Kind.IDLE]}), {user} of users (workers which"
         f" the kernel made for them: {kinds[Kind.USER_WORKER]})"

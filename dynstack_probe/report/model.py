@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dynstack_probe.measure.snapshot import Kind, Snapshot
 from dynstack_probe.policy import Estimate, Group, ShapeCounts
 from dynstack_probe.policy.depths import Depths, OffsetPrice, ShiftPoint
+
+
+def kernel_and_user(kinds: Mapping[Kind, int]) -> tuple[int, int]:
+    """Of stacks by kind, how many are the kernel's own, idle tasks too, and how many users'."""
+    return (
+        kinds[Kind.KTHREAD] + kinds[Kind.IDLE],
+        kinds[Kind.USER] + kinds[Kind.USER_WORKER],
+    )
 
 
 @dataclass(frozen=True)
