@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynstack_probe.measure.snapshot import Cost, Coverage, Host, Kind, Snapshot, Stacks
+from dynstack_probe.model.frame import Cost, Coverage, Snapshot
+from dynstack_probe.model.host import Host
+from dynstack_probe.model.stacks import Kind, Stacks
 
 
 def a_host(cpus: int = 2, thread_size_bytes: int = 16384) -> Host:

@@ -6,8 +6,9 @@ import hashlib
 import secrets
 from dataclasses import replace
 
-from dynstack_probe.measure import roles
-from dynstack_probe.measure.snapshot import KernelFacts, Snapshot
+from dynstack_probe.model import roles
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.host import KernelFacts
 
 # Boot parameters that bear on stacks; all others go, with host names and disk labels in them.
 KEPT_PARAMETERS = ("randomize_kstack_offset", "mitigations", "isolcpus", "nohz_full", "kasan")

@@ -12,16 +12,10 @@ from typing import Any, TypeVar
 from dynstack_probe.capture.gzip_lines import DamagedError, gzip_lines
 from dynstack_probe.capture.lines import COLUMNS, FORMAT, MOST_STACKS, VERSION
 from dynstack_probe.errors import UsageError
-from dynstack_probe.measure.sample import GROWTH_AGES, Lifecycle
-from dynstack_probe.measure.snapshot import (
-    PAGE_BYTES,
-    Cost,
-    Coverage,
-    Host,
-    KernelFacts,
-    Snapshot,
-    Stacks,
-)
+from dynstack_probe.model.frame import Cost, Coverage, Snapshot
+from dynstack_probe.model.host import PAGE_BYTES, Host, KernelFacts
+from dynstack_probe.model.lifecycle import GROWTH_AGES, Lifecycle
+from dynstack_probe.model.stacks import Stacks
 
 _U64 = (1 << 64) - 1
 _EXACT = 1 << 53  # integers that any JSON reader keeps

@@ -14,8 +14,9 @@ from dynstack_probe import __version__
 from dynstack_probe.capture.lines import CHUNK, COLUMNS, FORMAT, LONGEST_LINE, VERSION
 from dynstack_probe.errors import UsageError
 from dynstack_probe.files import create_beside, put_in_place
-from dynstack_probe.measure.sample import Lifecycle
-from dynstack_probe.measure.snapshot import Snapshot, Stacks
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.stacks import Stacks
 
 _LEVEL = 6
 _NAMES = LONGEST_LINE // (4096 * len("\\u0000")) - 1

@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Run HELP's command."""
     from dynstack_probe.measure import diagnosis
-    from dynstack_probe.report import checklist
+    from dynstack_probe.output import checklist
 
     checks = diagnosis.examine(btf)
     code = diagnosis.exit_code(checks)

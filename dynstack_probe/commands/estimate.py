@@ -18,9 +18,9 @@ from dynstack_probe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dynstack_probe.measure.snapshot import Snapshot
+    from dynstack_probe.model.frame import Snapshot
+    from dynstack_probe.output.model import EstimateReport
     from dynstack_probe.policy import Policy
-    from dynstack_probe.report.model import EstimateReport
 
 
 class By(enum.StrEnum):
@@ -66,17 +66,12 @@ def build_report(
     with_depths: bool = False,
 ) -> EstimateReport:
     """Apply the policies; the first is the headline and the groups' one."""
-    from dynstack_probe.measure.grouping import group_names
-    from dynstack_probe.measure.roles import roles
-    from dynstack_probe.policy import (
-        count_shapes,
-        depths_by_role,
-        estimate,
-        group_by,
-        random_offset_price,
-        shift_curve,
-    )
-    from dynstack_probe.report.model import DepthDetails, EstimateReport
+    from dynstack_probe.analysis.depths import depths_by_role, random_offset_price, shift_curve
+    from dynstack_probe.analysis.estimate import estimate, group_by
+    from dynstack_probe.analysis.grouping import group_names
+    from dynstack_probe.model.roles import roles
+    from dynstack_probe.output.model import DepthDetails, EstimateReport
+    from dynstack_probe.policy import count_shapes
 
     stacks = snapshot.stacks
     shapes = count_shapes(stacks, [policy.asleep_seconds for policy in policies])
@@ -131,7 +126,7 @@ def command(
     ),
 ) -> None:
     """Run HELP's command."""
-    from dynstack_probe.report.output import check_writable, write
+    from dynstack_probe.output.writing import check_writable, write
 
     policies = choose_policies(policy)
     check_writable(output, force)

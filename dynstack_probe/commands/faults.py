@@ -19,11 +19,11 @@ from dynstack_probe.commands.options import Format, ended_by_signal, seconds_of
 from dynstack_probe.errors import ProbeError, UsageError
 
 if TYPE_CHECKING:
+    from dynstack_probe.faults.report import FaultReport
     from dynstack_probe.kernel.kallsyms import Symbols
     from dynstack_probe.loader import LoadedProbe
     from dynstack_probe.measure.call_paths import CallPaths, SampleCounters, Sampling
     from dynstack_probe.measure.faults import FaultWatch, StackFault
-    from dynstack_probe.report.faults import FaultReport
 
 HELP = """Show which system calls and tasks first use a further page of their stacks.
 
@@ -109,7 +109,7 @@ def live_display(watching: Watching, duration: float | None) -> Iterator[Callabl
     from rich.console import Console
     from rich.live import Live
 
-    from dynstack_probe.report.faults import live
+    from dynstack_probe.faults.report import live
 
     def picture(elapsed: float) -> object:
         of = "" if duration is None else f" of {duration:g}"
@@ -143,8 +143,8 @@ def watch_for(watching: Watching, duration: float | None) -> float:
 
 def make_report(watching: Watching, seconds: float, caveats: list[str]) -> FaultReport:
     """The end of a watch: detaches the probe."""
+    from dynstack_probe.faults.report import FaultReport
     from dynstack_probe.kernel import host
-    from dynstack_probe.report.faults import FaultReport
 
     counters = watching.watch.counters()
     return FaultReport(
@@ -166,7 +166,7 @@ def make_report(watching: Watching, seconds: float, caveats: list[str]) -> Fault
 
 def render(report: FaultReport, form: Format) -> str:
     """The report in the form asked for."""
-    from dynstack_probe.report import faults
+    from dynstack_probe.faults import report as faults
 
     if form is Format.json:
         return faults.render_json(report)
@@ -192,7 +192,7 @@ class PathOptions:
 
     def check(self) -> None:
         """Raise UsageError before any work."""
-        from dynstack_probe.report.output import check_writable
+        from dynstack_probe.output.writing import check_writable
 
         if self.flamegraph and self.flamegraph.suffix not in (".svg", ".html"):
             raise UsageError("--flamegraph must name a .svg or .html file")
@@ -205,8 +205,8 @@ class PathOptions:
 
     def write(self, paths: CallPaths, samples: SampleCounters) -> None:
         """The files asked for."""
-        from dynstack_probe.report import flamegraph, folded
-        from dynstack_probe.report.output import write
+        from dynstack_probe.faults import flamegraph, folded
+        from dynstack_probe.output.writing import write
 
         if self.folded is not None:
             write(folded.render(paths), self.folded, self.force)
@@ -290,7 +290,7 @@ def command(
     btf: Path = options.BTF,
 ) -> None:
     """Run HELP's command."""
-    from dynstack_probe.report.output import check_writable, write
+    from dynstack_probe.output.writing import check_writable, write
 
     wanted_seconds = None if duration is None else seconds_of(duration, "--duration")
     check_writable(output, force)

@@ -33,7 +33,7 @@ Thanos, Mimir and VictoriaMetrics answer too: give the address below which they 
 
 
 def _render(fleet: Fleet, form: Format) -> str:
-    from dynstack_probe.report import fleet as report
+    from dynstack_probe.fleet import table as report
 
     if form is Format.json:
         return report.as_json(fleet)
@@ -73,7 +73,7 @@ def command(
     from dynstack_probe.fleet.access import parse_access
     from dynstack_probe.fleet.ask import ask
     from dynstack_probe.fleet.client import Answer, Server
-    from dynstack_probe.report.output import check_writable, write
+    from dynstack_probe.output.writing import check_writable, write
 
     check_writable(output, force)
     access = parse_access(

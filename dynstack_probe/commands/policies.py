@@ -14,8 +14,8 @@ from dynstack_probe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dynstack_probe.output.policies import Comparison
     from dynstack_probe.policy import Policy
-    from dynstack_probe.report.policies import Comparison
 
 HELP = """Compare every proposed scheme for kernel stacks on the same evidence.
 
@@ -57,9 +57,9 @@ def command(
     btf: Path = options.BTF,
 ) -> None:
     """Run HELP's command."""
+    from dynstack_probe.output import policies as report
+    from dynstack_probe.output.writing import check_writable, write
     from dynstack_probe.policy import BUILT_IN
-    from dynstack_probe.report import policies as report
-    from dynstack_probe.report.output import check_writable, write
 
     if explain is not None:
         if capture is not None or policy:
@@ -79,16 +79,16 @@ def command(
 
 def _of_host(policies: Sequence[Policy], btf: Path) -> Comparison:
     from dynstack_probe.measure.stack_scan import take_snapshot
-    from dynstack_probe.report.policies import compare
+    from dynstack_probe.output.policies import compare
 
     return compare(take_snapshot(btf), policies, None, "this host")
 
 
 def _of_capture(path: Path, policies: Sequence[Policy], partial: bool) -> Comparison:
+    from dynstack_probe.analysis.timeline import collect
     from dynstack_probe.capture import read_frames, read_last
     from dynstack_probe.capture.lines import ESSENTIAL
-    from dynstack_probe.policy import collect
-    from dynstack_probe.report.policies import compare
+    from dynstack_probe.output.policies import compare
 
     capture = read_last(path, partial=partial, columns=ESSENTIAL | {"comms"})
     activity = None

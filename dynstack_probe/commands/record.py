@@ -53,8 +53,8 @@ def command(
     from dynstack_probe.capture.anonymize import Anonymizer
     from dynstack_probe.capture.writer import CaptureWriter
     from dynstack_probe.measure.recording import record
-    from dynstack_probe.report.output import check_writable
-    from dynstack_probe.report.progress import Progress
+    from dynstack_probe.output.progress import Progress
+    from dynstack_probe.output.writing import check_writable
 
     duration_seconds = seconds_of(duration, "--duration") if duration else 0.0
     interval_seconds = interval_of(interval) if duration else seconds_of(interval, "--interval")

@@ -25,11 +25,11 @@ from dynstack_probe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dynstack_probe.analysis.evidence import Frames
     from dynstack_probe.fleet.access import Access
     from dynstack_probe.policy import Policy
     from dynstack_probe.report.contents import HostView
     from dynstack_probe.report.document import Document
-    from dynstack_probe.report.evidence import Frames
 
 
 class Format(enum.StrEnum):
@@ -109,8 +109,8 @@ def command(
 ) -> None:
     """Run HELP's command."""
     from dynstack_probe.fleet.access import parse_access
+    from dynstack_probe.output.writing import check_writable, write
     from dynstack_probe.policy import BUILT_IN
-    from dynstack_probe.report.output import check_writable, write
 
     policies = choose_policies(policy or list(BUILT_IN))
     target = _target(form, output)
@@ -168,10 +168,10 @@ def render(document: Document, form: Format) -> str:
 
 def view(frames: Frames, policies: Sequence[Policy], source: str, file: str) -> HostView:
     """Of a host's snapshots all that a report tells; `file` is their capture's name."""
+    from dynstack_probe.analysis.evidence import HEADLINE, evidence_of
+    from dynstack_probe.output.policies import compare
     from dynstack_probe.policy import BUILT_IN
     from dynstack_probe.report.contents import HostView
-    from dynstack_probe.report.evidence import HEADLINE, evidence_of
-    from dynstack_probe.report.policies import compare
 
     evidence = evidence_of(frames, policies, source)
     return HostView(
@@ -228,7 +228,7 @@ def _one_snapshot(btf: Path) -> Frames:
 def _watched(duration_seconds: float, interval: str, btf: Path) -> Frames:
     """A series of this host, in memory."""
     from dynstack_probe.measure.recording import record
-    from dynstack_probe.report.progress import Progress
+    from dynstack_probe.output.progress import Progress
 
     interval_seconds = interval_of(interval)
     with ended_by_signal() as stop, Progress("watching", duration_seconds) as progress:
@@ -253,9 +253,9 @@ def _of_prometheus(
     instance: str | None,
     job: str | None,
 ) -> Document:
+    from dynstack_probe.analysis.evidence import HEADLINE
     from dynstack_probe.fleet.client import Server
     from dynstack_probe.fleet.history import history_of, range_of
-    from dynstack_probe.report.evidence import HEADLINE
     from dynstack_probe.report.history_contents import history_document
     from dynstack_probe.text import printable
 

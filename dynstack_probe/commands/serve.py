@@ -45,7 +45,7 @@ def command(
     ),
 ) -> None:
     """Run HELP's command."""
-    from dynstack_probe.exporter.daemon import Daemon, Options
+    from dynstack_probe.serve.daemon import Daemon, Options
 
     options = Options(config, web_config, textfile, listen, page_faults)
     raise typer.Exit(Daemon(options).run())

@@ -18,10 +18,10 @@ from dynstack_probe.commands.options import choose_policies, interval_of
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
-    from dynstack_probe.measure.sample import Lifecycle
-    from dynstack_probe.measure.snapshot import Snapshot
-    from dynstack_probe.report.screen import Screen
-    from dynstack_probe.report.top import Action, History, Moment, Status, View
+    from dynstack_probe.model.frame import Snapshot
+    from dynstack_probe.model.lifecycle import Lifecycle
+    from dynstack_probe.top.screen import Screen
+    from dynstack_probe.top.view import Action, History, Moment, Status, View
 
 HELP = """Watch this host's kernel stacks, and what growing them on demand would save.
 
@@ -68,8 +68,8 @@ def command(
     btf: Path = options.BTF,
 ) -> None:
     """Run HELP's command."""
-    from dynstack_probe.report.screen import Screen, obey
-    from dynstack_probe.report.top import History
+    from dynstack_probe.top.screen import Screen, obey
+    from dynstack_probe.top.view import History
 
     seconds = interval_of(interval) if interval else None
     history = History(choose_policies([policy])[0])
@@ -110,7 +110,7 @@ def _print_one(
     frames: Iterator[tuple[Snapshot, Lifecycle | None]], history: History, replay: Path | None
 ) -> None:
     """The last frame, as wide as the terminal, with its colours; plain elsewhere."""
-    from dynstack_probe.report.screen import (
+    from dynstack_probe.top.screen import (
         DEFAULT_SIZE,
         Terminal,
         encode,
@@ -118,7 +118,7 @@ def _print_one(
         speaks_utf8,
         terminal_size,
     )
-    from dynstack_probe.report.top import ASCII, BLOCKS, Status, View, render
+    from dynstack_probe.top.view import ASCII, BLOCKS, Status, View, render
 
     moment = None
     for frame in frames:
@@ -144,14 +144,14 @@ class _Shown:
     """What is on the screen: a view of a moment."""
 
     def __init__(self, screen: Screen, history: History, moment: Moment) -> None:
-        from dynstack_probe.report.top import View
+        from dynstack_probe.top.view import View
 
         self.screen, self.history, self.moment = screen, history, moment
         self.view: View = View()
 
     def draw(self, status: Status) -> None:
         """Send what has changed."""
-        from dynstack_probe.report.top import ASCII, BLOCKS, render
+        from dynstack_probe.top.view import ASCII, BLOCKS, render
 
         glyphs = BLOCKS if self.screen.utf8 else ASCII
         self.screen.draw(
@@ -160,7 +160,7 @@ class _Shown:
 
     def press(self, typed: list[str], step: Callable[[Action], None]) -> bool:
         """Do what the keys say; False if that is to quit."""
-        from dynstack_probe.report.top import Action, press
+        from dynstack_probe.top.view import Action, press
 
         for key in typed:
             matching = self.moment.tasks(self.view, 1).matching
@@ -177,7 +177,7 @@ class _Shown:
 def _watch(screen: Screen, history: History, seconds: float, btf: Path) -> None:
     """The live host. Its first frame comes before the screen: errors are plain lines."""
     from dynstack_probe.measure.recording import Watch
-    from dynstack_probe.report.top import Status
+    from dynstack_probe.top.view import Status
 
     status = Status("this host", f"every {seconds:g}s")
     with Watch(seconds, btf) as watch:
@@ -207,8 +207,8 @@ def _replay(
 
     Raises UsageError: at once if there is no frame, in the end if some could not be read.
     """
-    from dynstack_probe.report.replay import Replay
-    from dynstack_probe.report.top import Action, Status
+    from dynstack_probe.top.replay import Replay
+    from dynstack_probe.top.view import Action, Status
 
     replay = Replay(frames, history, seconds)
     first = replay.forward()

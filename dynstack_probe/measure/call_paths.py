@@ -25,7 +25,7 @@ from dynstack_probe.kernel.syscalls import NONE, syscall_name
 from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.faults import Context, require_fixed_stacks
 from dynstack_probe.measure.records import read_constants, read_layout
-from dynstack_probe.measure.snapshot import Kind
+from dynstack_probe.model.stacks import Kind
 
 DEFAULT_RATE_HZ = 99
 DEFAULT_DEEPER_THAN = 4096

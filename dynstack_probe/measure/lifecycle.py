@@ -19,9 +19,11 @@ from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import RecordLayout, Value, read_constants, read_layout
-from dynstack_probe.measure.sample import Lifecycle, Living, Sample
-from dynstack_probe.measure.snapshot import Coverage, Host, Kind
 from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
+from dynstack_probe.model.frame import Coverage
+from dynstack_probe.model.host import Host
+from dynstack_probe.model.lifecycle import Lifecycle, Living, Sample
+from dynstack_probe.model.stacks import Kind
 
 MAX_CGROUPS = 4096
 KNOWN_SLOTS = 1 << 15  # 24 bytes each: 768 KiB, a GiB of stack addresses

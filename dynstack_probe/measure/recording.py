@@ -16,9 +16,9 @@ from dynstack_probe.kernel.btf import VMLINUX
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.loader import Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
-from dynstack_probe.measure.sample import Lifecycle
-from dynstack_probe.measure.snapshot import Snapshot
 from dynstack_probe.measure.stack_scan import Scanner, check_machine
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.lifecycle import Lifecycle
 
 
 def record(

@@ -17,15 +17,9 @@ from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import RecordLayout, read_constants, read_layout
-from dynstack_probe.measure.snapshot import (
-    PAGE_BYTES,
-    Cost,
-    Coverage,
-    Host,
-    KernelFacts,
-    Snapshot,
-    Stacks,
-)
+from dynstack_probe.model.frame import Cost, Coverage, Snapshot
+from dynstack_probe.model.host import PAGE_BYTES, Host, KernelFacts
+from dynstack_probe.model.stacks import Stacks
 
 ITERATORS = [
     Iterator("tasks", "bpf_iter__task"),

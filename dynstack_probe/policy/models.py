@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from dynstack_probe.measure.snapshot import PAGE_BYTES, Kind
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy.shapes import Shape
 
 _PAGE_KIB = PAGE_BYTES // 1024

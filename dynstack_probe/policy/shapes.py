@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from dynstack_probe.measure.snapshot import PAGE_BYTES, Kind, Stacks
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.stacks import Kind, Stacks
 
 _KIB_PER_PAGE = PAGE_BYTES // 1024
 

@@ -12,10 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dynstack_probe import __version__
-from dynstack_probe.measure.roles import roles
-from dynstack_probe.measure.snapshot import PAGE_BYTES, Kind, Snapshot
-from dynstack_probe.policy import Estimate
-from dynstack_probe.policy.depths import QUANTILES
+from dynstack_probe.analysis.depths import QUANTILES
+from dynstack_probe.analysis.estimate import Estimate
+from dynstack_probe.analysis.evidence import HEADLINE, Evidence
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.roles import roles
+from dynstack_probe.model.stacks import Kind
+from dynstack_probe.output.model import EstimateReport, kernel_and_user, totals_of
+from dynstack_probe.output.policies import Comparison, Row
+from dynstack_probe.output.rfc_table import QUOTED
 from dynstack_probe.report import figures
 from dynstack_probe.report.document import (
     Commands,
@@ -26,10 +32,6 @@ from dynstack_probe.report.document import (
     Section,
     Table,
 )
-from dynstack_probe.report.evidence import HEADLINE, Evidence
-from dynstack_probe.report.model import EstimateReport, kernel_and_user, totals_of
-from dynstack_probe.report.policies import Comparison, Row
-from dynstack_probe.report.rfc_table import QUOTED
 from dynstack_probe.text import percent, printable, small_percent
 
 DEEPEST_SHOWN = 10

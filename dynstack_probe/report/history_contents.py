@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dynstack_probe import __version__
+from dynstack_probe.analysis.estimate import Estimate, FaultRange
+from dynstack_probe.analysis.evidence import HEADLINE
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.history import History
-from dynstack_probe.measure.snapshot import PAGE_BYTES, Kind
-from dynstack_probe.policy import Estimate, FaultRange
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.stacks import Kind
 from dynstack_probe.report import figures
 from dynstack_probe.report.contents import (
     METHOD,
@@ -33,7 +35,6 @@ from dynstack_probe.report.document import (
     Section,
     Table,
 )
-from dynstack_probe.report.evidence import HEADLINE
 from dynstack_probe.text import percent, printable, small_percent
 
 CGROUPS_SHOWN = 10

@@ -27,14 +27,9 @@ sys.path.insert(0, str(ROOT))
 
 from dynstack_probe.capture import CaptureWriter  # noqa: E402
 from dynstack_probe.kernel import host  # noqa: E402
-from dynstack_probe.measure.snapshot import (  # noqa: E402
-    Cost,
-    Coverage,
-    Host,
-    Kind,
-    Snapshot,
-    Stacks,
-)
+from dynstack_probe.model.frame import Cost, Coverage, Snapshot  # noqa: E402
+from dynstack_probe.model.host import Host  # noqa: E402
+from dynstack_probe.model.stacks import Kind, Stacks  # noqa: E402
 from tests.bench.document import publish  # noqa: E402
 
 TASKS = 1_000_000

@@ -12,12 +12,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from dynstack_probe.analysis.estimate import estimate, group_by
 from dynstack_probe.capture import CaptureWriter, Frame, read_frames
 from dynstack_probe.capture.lines import COLUMNS
 from dynstack_probe.errors import UsageError
-from dynstack_probe.measure.sample import Lifecycle
-from dynstack_probe.measure.snapshot import KernelFacts, Kind, Snapshot, Stacks
-from dynstack_probe.policy import BUILT_IN, count_shapes, estimate, group_by
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.host import KernelFacts
+from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.stacks import Kind, Stacks
+from dynstack_probe.policy import BUILT_IN, count_shapes
 from tests.factory import a_snapshot, some_stacks
 
 HOSTILE_COMMS = [

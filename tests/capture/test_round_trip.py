@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from dynstack_probe.capture import CaptureWriter, read_frames, read_last
 from dynstack_probe.capture.lines import CHUNK, COLUMNS, ESSENTIAL
 from dynstack_probe.errors import UsageError
-from dynstack_probe.measure.sample import Lifecycle
-from dynstack_probe.measure.snapshot import KernelFacts, Snapshot, Stacks
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.host import KernelFacts
+from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.stacks import Stacks
 from tests.capture.files import (
     A_LIFECYCLE,
     CAPTURED,

@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dynstack_probe.capture import CaptureWriter, read_frames
-from dynstack_probe.measure.snapshot import Kind, Snapshot
 from dynstack_probe.measure.stack_scan import take_snapshot
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.stacks import Kind
 from tests.vm.machine import boot, get_kernel
 
 FOLDER = Path(__file__).parent

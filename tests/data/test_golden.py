@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.capture import read_frames
-from dynstack_probe.measure.snapshot import Kind, Snapshot
-from dynstack_probe.policy import BUILT_IN, count_shapes, estimate
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.stacks import Kind
+from dynstack_probe.policy import BUILT_IN, count_shapes
 from tests.policy.naive import figures, tasks_of
 
 CAPTURES = sorted(Path(__file__).parent.glob("*.dsp"))

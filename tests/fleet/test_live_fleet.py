@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dynstack_probe.policy import Estimate
+from dynstack_probe.analysis.estimate import Estimate
 from tests.conftest import why_no_bpf
 from tests.live.machine import ROOT, estimate_json, run
 from tests.live.test_serve import fast_config, serving

@@ -11,11 +11,11 @@ import sys
 import pytest
 
 from dynstack_probe.errors import ProbeError
+from dynstack_probe.fleet import table as report
 from dynstack_probe.fleet.access import parse_access
 from dynstack_probe.fleet.ask import METRICS, ask
 from dynstack_probe.fleet.client import Server
 from dynstack_probe.fleet.model import By, Fleet, Health, Row, ordered, total
-from dynstack_probe.report import fleet as report
 from tests.fleet.stub import Reply, Request, answering, vector
 from tests.live.machine import ROOT
 

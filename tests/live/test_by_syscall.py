@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from dynstack_probe.analysis.grouping import group_names
 from dynstack_probe.kernel.syscalls import NAMES
-from dynstack_probe.measure.grouping import group_names
-from dynstack_probe.measure.snapshot import Kind
 from dynstack_probe.measure.stack_scan import take_snapshot
+from dynstack_probe.model.stacks import Kind
 from tests.live.machine import ROOT, run, sleepers
 
 # Sleeps in a call for good; /proc/PID/syscall says which.

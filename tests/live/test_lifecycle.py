@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import pytest
 
-from dynstack_probe.exporter.collector import shape_counts
 from dynstack_probe.kernel.btf import Btf
 from dynstack_probe.loader import LoadedProbe, Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
-from dynstack_probe.measure.sample import Lifecycle, Sample
-from dynstack_probe.measure.snapshot import Kind
+from dynstack_probe.model.lifecycle import Lifecycle, Sample
+from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN, GrowOnly
+from dynstack_probe.serve.collector import shape_counts
 from tests.live.machine import sleepers
 
 FORKS = 10_007

@@ -18,8 +18,9 @@ from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import Iterator as BpfIterator
 from dynstack_probe.loader import Loader, probes_dir
-from dynstack_probe.measure.snapshot import Kind, Snapshot, Stacks
 from dynstack_probe.measure.stack_scan import Scanner, read_iterator, take_snapshot
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.stacks import Kind, Stacks
 from tests.live.machine import sleepers, visible_threads
 
 BARE_ITERATOR = Path(__file__).with_name("bare_iterator.c")

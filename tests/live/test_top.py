@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from dynstack_probe.capture import CaptureWriter, read_frames
-from dynstack_probe.measure.snapshot import Kind, Snapshot
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.report.top import BLOCKS, Glyphs, History, Moment, Status, View, render
+from dynstack_probe.top.view import BLOCKS, Glyphs, History, Moment, Status, View, render
 from tests.factory import a_snapshot, some_stacks
 from tests.live.machine import ROOT, run, sleepers
 

@@ -7,7 +7,7 @@ import pytest
 
 from dynstack_probe.loader import probes_dir
 from dynstack_probe.measure.records import read_constants, read_layout
-from dynstack_probe.measure.snapshot import Kind
+from dynstack_probe.model.stacks import Kind
 
 HEADER = probes_dir() / "records.h"
 

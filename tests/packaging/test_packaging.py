@@ -19,7 +19,7 @@ import pytest
 import typer.main
 
 from dynstack_probe import __version__, cli
-from dynstack_probe.exporter.config import Config, read_config
+from dynstack_probe.serve.config import Config, read_config
 from tests.conftest import why_no_bpf
 
 ROOT = Path(__file__).parent.parent.parent

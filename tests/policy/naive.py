@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
-from dynstack_probe.measure.snapshot import Host, Stacks
+from dynstack_probe.model.host import Host
+from dynstack_probe.model.stacks import Stacks
 
 PAGE = 4096
 USER_TASK = 0  # of KIND_ in probes/records.h

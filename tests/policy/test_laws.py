@@ -10,17 +10,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from dynstack_probe.measure.snapshot import Host, Kind, Stacks
-from dynstack_probe.policy import (
-    BUILT_IN,
-    Estimate,
-    FixedSize,
-    GrowOnly,
-    Policy,
-    Shape,
-    count_shapes,
-    estimate,
-)
+from dynstack_probe.analysis.estimate import Estimate, estimate
+from dynstack_probe.model.host import Host
+from dynstack_probe.model.stacks import Kind, Stacks
+from dynstack_probe.policy import BUILT_IN, FixedSize, GrowOnly, Policy, Shape, count_shapes
 from tests.factory import a_host, some_stacks
 from tests.policy.naive import Figures, Task, figures, tasks_of
 

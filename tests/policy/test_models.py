@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynstack_probe.analysis.estimate import estimate, group_by
+from dynstack_probe.output.rfc_table import QUOTED, QuotedRow
 from dynstack_probe.policy import (
     BUILT_IN,
     FixedSize,
@@ -14,10 +16,7 @@ from dynstack_probe.policy import (
     Shape,
     ShapeCounts,
     count_shapes,
-    estimate,
-    group_by,
 )
-from dynstack_probe.report.rfc_table import QUOTED, QuotedRow
 from dynstack_probe.text import percent
 from tests.factory import a_host, some_stacks
 

@@ -13,15 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from dynstack_probe.analysis.timeline import collect, rate
 from dynstack_probe.capture import CaptureWriter, read_frames
 from dynstack_probe.commands.estimate import build_report
 from dynstack_probe.commands.report import view
 from dynstack_probe.errors import ProbeError
-from dynstack_probe.measure.sample import Lifecycle
-from dynstack_probe.measure.snapshot import KernelFacts, Kind, Snapshot
-from dynstack_probe.policy import BUILT_IN, collect, rate
-from dynstack_probe.report import as_html, as_table, as_text, plots
-from dynstack_probe.report import policies as policies_report
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.host import KernelFacts
+from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.stacks import Kind
+from dynstack_probe.output import as_table
+from dynstack_probe.output import policies as policies_report
+from dynstack_probe.policy import BUILT_IN
+from dynstack_probe.report import as_html, as_text, plots
 from dynstack_probe.report.contents import document_of
 from dynstack_probe.report.document import (
     BarPlot,

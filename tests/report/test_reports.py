@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from dynstack_probe.commands.estimate import build_report
-from dynstack_probe.measure.snapshot import Kind, Snapshot
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.stacks import Kind
+from dynstack_probe.output import as_csv, as_json, as_table
+from dynstack_probe.output.model import EstimateReport
+from dynstack_probe.output.rfc_table import QUOTED
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.report import as_csv, as_json, as_table
-from dynstack_probe.report.model import EstimateReport
-from dynstack_probe.report.rfc_table import QUOTED
 from dynstack_probe.text import printable, small_percent, spreadsheet_safe
 from tests.factory import a_host, a_snapshot, some_stacks
 

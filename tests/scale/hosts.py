@@ -27,8 +27,9 @@ from typing import NamedTuple
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from dynstack_probe.measure.snapshot import Host
-from dynstack_probe.policy import BUILT_IN, Estimate, Shape, ShapeCounts, estimate
+from dynstack_probe.analysis.estimate import Estimate, estimate
+from dynstack_probe.model.host import Host
+from dynstack_probe.policy import BUILT_IN, Shape, ShapeCounts
 
 CGROUPS = 20  # the daemon's default top_cgroups
 MODELS = (  # name, CPUs, GiB

@@ -14,11 +14,12 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-from dynstack_probe.exporter.collector import HostCollector
-from dynstack_probe.exporter.config import Config
 from dynstack_probe.measure.page_faults import PageFaults
-from dynstack_probe.measure.sample import GROWTH_AGES, Lifecycle, Living, Sample
-from dynstack_probe.measure.snapshot import Coverage, Kind
+from dynstack_probe.model.frame import Coverage
+from dynstack_probe.model.lifecycle import GROWTH_AGES, Lifecycle, Living, Sample
+from dynstack_probe.model.stacks import Kind
+from dynstack_probe.serve.collector import HostCollector
+from dynstack_probe.serve.config import Config
 from tests.conftest import why_no_bpf
 from tests.factory import a_host
 from tests.live.machine import ROOT

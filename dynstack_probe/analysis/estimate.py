@@ -1,0 +1,138 @@
+"""What a policy would have cost and saved on the stacks of one snapshot."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dynstack_probe.model.host import PAGE_BYTES, Host
+from dynstack_probe.model.stacks import Stacks
+from dynstack_probe.policy.models import Policy
+from dynstack_probe.policy.shapes import Shape, ShapeCounts, shape_keys
+
+_PAGE_KIB = PAGE_BYTES // 1024
+
+
+class FaultRange(NamedTuple):
+    """Faults that the living stacks would have taken over their lives so far."""
+
+    min: int
+    best: int
+    max: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The RFC table's columns for one policy, and what the table leaves out.
+
+    base_kib is what the stacks hold now, dynamic_kib what they would hold. The reserve
+    is never part of dynamic_kib or saving_ratio; the *_with_reserve_ratio count it in.
+    """
+
+    policy: str
+    stacks: int
+    base_kib: int
+    dynamic_kib: int
+    reserve_kib: int
+    faults: FaultRange
+    over_limit_tasks: int
+    mem_total_kib: int
+
+    @property
+    def saving_ratio(self) -> float:
+        """1 - dynamic / base; 0 if there are no stacks."""
+        return 1 - self.dynamic_kib / self.base_kib if self.base_kib else 0.0
+
+    @property
+    def saving_with_reserve_ratio(self) -> float:
+        """The same with the reserve added to dynamic: negative if it costs more."""
+        total_kib = self.dynamic_kib + self.reserve_kib
+        return 1 - total_kib / self.base_kib if self.base_kib else 0.0
+
+    @property
+    def saving_of_ram_ratio(self) -> float:
+        """What is saved as a share of all memory, without the reserve."""
+        return (self.base_kib - self.dynamic_kib) / self.mem_total_kib
+
+    @property
+    def saving_with_reserve_of_ram_ratio(self) -> float:
+        """What is saved as a share of all memory once the reserve is paid."""
+        return (self.base_kib - self.dynamic_kib - self.reserve_kib) / self.mem_total_kib
+
+
+@dataclass(frozen=True)
+class Group:
+    """The stacks that have one name in common."""
+
+    name: str | bytes
+    stacks: int
+    base_kib: int
+    dynamic_kib: int
+    worst_mark_bytes: int = 0
+
+    @property
+    def saving_ratio(self) -> float:
+        """1 - dynamic / base."""
+        return 1 - self.dynamic_kib / self.base_kib if self.base_kib else 0.0
+
+
+def estimate(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> Estimate:
+    """Apply a policy to all stacks of a host."""
+    thread_pages = host.thread_size_bytes // PAGE_BYTES
+    stacks = sum(shapes.values())
+    at_least = best = at_most = 0
+    for shape, count in shapes.items():
+        low, likely, high = policy.faults(shape, thread_pages)
+        at_least += low * count
+        best += likely * count
+        at_most += high * count
+    return Estimate(
+        policy=policy.name,
+        stacks=stacks,
+        base_kib=stacks * host.thread_size_bytes // 1024,
+        dynamic_kib=_dynamic_kib(policy, shapes, thread_pages),
+        reserve_kib=policy.reserve_pages(host.cpus, thread_pages) * _PAGE_KIB,
+        faults=FaultRange(at_least, best, at_most),
+        over_limit_tasks=sum(
+            count for shape, count in shapes.items() if policy.over_limit(shape, thread_pages)
+        ),
+        mem_total_kib=host.mem_total_kib,
+    )
+
+
+def _dynamic_kib(policy: Policy, shapes: Mapping[Shape, int], thread_pages: int) -> int:
+    pages = sum(
+        policy.resident_pages(shape, thread_pages) * count for shape, count in shapes.items()
+    )
+    return pages * _PAGE_KIB
+
+
+def group_by(
+    policy: Policy, stacks: Stacks, names: Iterable[str | bytes], host: Host
+) -> list[Group]:
+    """Estimate each group of stacks by itself; names[i] is that of stack i.
+
+    Largest base first. The sum over the groups is the whole.
+    """
+    thread_pages = host.thread_size_bytes // PAGE_BYTES
+    shapes_of: dict[str | bytes, ShapeCounts] = {}
+    deepest: dict[str | bytes, int] = {}
+    keys = Counter(
+        zip(names, shape_keys(stacks, [policy.asleep_seconds]), stacks.mark_bytes, strict=True)
+    )
+    for (name, key, mark), count in keys.items():
+        shapes_of.setdefault(name, ShapeCounts())[Shape(*key)] += count
+        deepest[name] = max(mark, deepest.get(name, 0))
+    groups = [
+        Group(
+            name=name,
+            stacks=counts.total(),
+            base_kib=counts.total() * host.thread_size_bytes // 1024,
+            dynamic_kib=_dynamic_kib(policy, counts, thread_pages),
+            worst_mark_bytes=deepest[name],
+        )
+        for name, counts in shapes_of.items()
+    ]
+    return sorted(groups, key=lambda group: (-group.base_kib, group.name))

@@ -1,0 +1,67 @@
+"""The name under which each stack of a snapshot is grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dynstack_probe.errors import UsageError
+from dynstack_probe.kernel.syscalls import syscall_name
+from dynstack_probe.model.containers import container_of
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.stacks import IA32_CALL, Kind, Stacks
+
+_NO_CALL = {
+    Kind.USER: "none (fault or interrupt)",
+    Kind.USER_WORKER: "none (user worker)",
+    Kind.KTHREAD: "none (kernel thread)",
+    Kind.IDLE: "none (idle task)",
+}
+
+
+def group_names(snapshot: Snapshot, by: str) -> Iterable[str | bytes]:
+    """One name a stack: its comm as bytes, cgroup's path, container, kind, or system call.
+
+    Raises UsageError if the snapshot is one of a capture, which holds no system calls.
+    """
+    stacks = snapshot.stacks
+    if by == "comm":
+        return stacks.comms
+    if by == "kind":
+        return [Kind(kind).label for kind in stacks.kinds]
+    if by in ("cgroup", "container"):
+        paths = snapshot.cgroup_paths
+        name = _cgroup if by == "cgroup" else _container
+        names = {number: name(number, paths.get(number)) for number in set(stacks.cgroup_ids)}
+        return list(map(names.__getitem__, stacks.cgroup_ids))
+    if by == "syscall":
+        return _syscalls(stacks)
+    raise ValueError(by)
+
+
+def _syscalls(stacks: Stacks) -> Iterable[str]:
+    """The call in which each user task sleeps, or waits for a CPU."""
+    if len(stacks.syscalls) != len(stacks):
+        raise UsageError("--by syscall: captures hold no system calls; ask the live host")
+    known: dict[tuple[int, int, bool], str] = {}
+    for number, kind, depth in zip(stacks.syscalls, stacks.kinds, stacks.depth_bytes, strict=True):
+        key = number, kind, depth == 0
+        name = known.get(key)
+        if name is None:
+            name = known[key] = _syscall(number, Kind(kind), on_cpu=depth == 0)
+        yield name
+
+
+def _syscall(number: int, kind: Kind, *, on_cpu: bool) -> str:
+    if number >= 0:
+        return syscall_name(number & ~IA32_CALL, ia32=bool(number & IA32_CALL))
+    return "running" if on_cpu and kind == Kind.USER else _NO_CALL[kind]
+
+
+def _container(cgroup_id: int, path: str | None) -> str:
+    return (path and container_of(path)) or "none"
+
+
+def _cgroup(cgroup_id: int, path: str | None) -> str:
+    if path is not None:
+        return path
+    return f"cgroup:{cgroup_id}" if cgroup_id else "none (idle tasks)"

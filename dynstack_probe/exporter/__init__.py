@@ -1,1 +1,0 @@
-"""From an `Estimate` to machines that watch: Prometheus, node_exporter, systemd."""

@@ -1,0 +1,1 @@
+"""Stack crossings and call paths, as tables and flame graphs."""

@@ -1,0 +1,362 @@
+"""`faults` for people and programs: who first used a further page of a stack, and in what."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from dynstack_probe.measure.call_paths import CallPaths, PathTally, SampleCounters
+from dynstack_probe.measure.faults import CallTally, Counters, StackFault, WatchCost
+from dynstack_probe.output.as_table import console_for, plain
+from dynstack_probe.text import percent, printable, spreadsheet_safe
+
+CALLS_SHOWN = 15
+TASKS_SHOWN = 10
+RECENT_SHOWN = 8
+SCHEMA_VERSION = 1
+
+COLUMNS = (
+    "tid",
+    "tgid",
+    "comm",
+    "cgroup",
+    "call",
+    "context",
+    "found",
+    "mark_bytes",
+    "pages_before",
+    "pages",
+    "faults",
+    "age_seconds",
+)
+
+
+@dataclass(frozen=True)
+class FaultReport:
+    """A finished watch. `events` are the crossings one by one; events_left_out were too many.
+
+    cgroup_paths names those cgroups that were still there when they were looked up.
+    """
+
+    cpu_model: str
+    cpus: int
+    kernel_release: str
+    seconds: float
+    calls: Sequence[CallTally]
+    events: Sequence[StackFault]
+    events_left_out: int
+    counters: Counters
+    cost: WatchCost
+    cgroup_paths: Mapping[int, str] = field(default_factory=dict)
+    caveats: Sequence[str] = ()
+    paths: CallPaths = field(default_factory=CallPaths)
+    samples: SampleCounters | None = None
+
+    def total(self, name: str) -> int:
+        """The sum of a figure over all calls."""
+        return sum(getattr(call, name) for call in self.calls)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that the watch took: system calls and passes."""
+        return self.counters.syscalls * self.cost.ns_per_syscall / 1e9 + self.cost.pass_seconds
+
+    @property
+    def cpu_ratio(self) -> float:
+        """That as a share of all CPUs' time."""
+        return self.cpu_seconds / max(1e-9, self.seconds * self.cpus)
+
+
+def cgroup_name(cgroup_id: int, paths: Mapping[int, str]) -> str:
+    """Its path, or its id where it is gone."""
+    return printable(paths.get(cgroup_id, f"id:{cgroup_id}"))
+
+
+def age(seconds: float) -> str:
+    """How old a task was, in one short word."""
+    if seconds < 1:
+        return f"{seconds * 1000:.1f} ms"
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.1f} s"
+
+
+def _table(title: str, numbers: Sequence[str], last: str, rows: Iterable[Sequence[str]]) -> Table:
+    """First and last column give way where a line is too long, and no figure."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(title, overflow="ellipsis", no_wrap=True, min_width=min(20, len(title)))
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(last, overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def calls_table(calls: Sequence[CallTally], shown: int = CALLS_SHOWN) -> Table:
+    """System calls, most faults first."""
+    rows = [
+        (
+            call.name,
+            str(call.faults),
+            str(call.pages),
+            str(call.deepest_bytes),
+            printable(call.deepest_comm),
+        )
+        for call in calls[:shown]
+    ]
+    rest = calls[shown:]
+    if rest:
+        rows.append(
+            (
+                f"... {len(rest)} more",
+                str(sum(call.faults for call in rest)),
+                str(sum(call.pages for call in rest)),
+                str(max(call.deepest_bytes for call in rest)),
+                "",
+            )
+        )
+    return _table("System call", ("Faults", "Pages", "Deepest, bytes"), "deepest by", rows)
+
+
+def _events_table(title: str, events: Sequence[StackFault], paths: Mapping[int, str]) -> Table:
+    rows = [
+        (
+            printable(event.comm),
+            str(event.tid),
+            event.call,
+            str(event.mark_bytes),
+            age(event.age_seconds),
+            cgroup_name(event.cgroup_id, paths),
+        )
+        for event in events
+    ]
+    return _table(title, ("tid", "in", "bytes", "age"), "cgroup", rows)
+
+
+def _tasks_table(calls: Sequence[CallTally]) -> Table:
+    faults: dict[bytes, int] = {}
+    most: dict[bytes, tuple[int, str]] = {}
+    for call in calls:
+        for comm, count in call.tasks.items():
+            faults[comm] = faults.get(comm, 0) + count
+            most[comm] = max(most.get(comm, (0, "")), (count, call.name))
+    ranked = sorted(faults, key=lambda comm: (-faults[comm], comm))
+    rows = [(printable(comm), str(faults[comm]), most[comm][1]) for comm in ranked[:TASKS_SHOWN]]
+    if len(ranked) > TASKS_SHOWN:
+        rest = ranked[TASKS_SHOWN:]
+        rows.append((f"... {len(rest)} more", str(sum(faults[comm] for comm in rest)), ""))
+    return _table("Task name", ("Faults",), "mostly in", rows)
+
+
+def _path_table(path: PathTally) -> Table:
+    """The deepest moment that was sampled, function by function."""
+    sample = path.deepest
+    rows = []
+    reached = 0
+    for frame in sample.frames:
+        own = "?" if frame.depth_bytes is None else str(frame.depth_bytes - reached)
+        reached = reached if frame.depth_bytes is None else frame.depth_bytes
+        depth = "?" if frame.depth_bytes is None else str(frame.depth_bytes)
+        rows.append((frame.function, own, depth, ""))
+    title = f"Deepest sample: {printable(sample.comm)} in {sample.call}"
+    return _table(title, ("own bytes", "depth"), "", rows)
+
+
+def live(
+    calls: Sequence[CallTally], recent: Sequence[StackFault], paths: Mapping[int, str], status: str
+) -> Group:
+    """What is shown while it runs."""
+    return Group(
+        Text(status, style="bold"),
+        Text(""),
+        calls_table(calls, 10),
+        Text(""),
+        _events_table("Latest", recent[-RECENT_SHOWN:], paths),
+    )
+
+
+def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
+    counters, cost = report.counters, report.cost
+    events, late = report.total("events"), report.total("late")
+    yield (
+        "Host",
+        f"{printable(report.cpu_model)}, {report.cpus} CPUs,"
+        f" Linux {printable(report.kernel_release)}",
+    )
+    yield (
+        "Found",
+        f"{report.total('faults')} faults for {report.total('pages')} pages in"
+        f" {report.seconds:.1f} s, as a kernel with grow-only stacks would take them",
+    )
+    yield (
+        "Exactness",
+        f"{events - late} of {events} crossings were seen at the end of the call that"
+        f" crossed; {late} by the next pass, in the call that the task was then in",
+    )
+    missing = [
+        (counters.lost, "did not fit into the ring buffer"),
+        (counters.untracked, "belong to stacks that could not be followed"),
+        (counters.unread, "could not be read"),
+        (report.events_left_out, "are counted above but not listed"),
+    ]
+    for count, what in missing:
+        if count:
+            yield "Missing", f"{count} {what}"
+    yield (
+        "Cost",
+        f"{cost.ns_per_syscall:.0f} ns a system call ({counters.syscalls} of them) and"
+        f" {cost.passes} passes over all tasks in {cost.pass_seconds * 1000:.1f} ms:"
+        f" {percent(report.cpu_ratio)} of all CPU time while it ran, none from now on",
+    )
+    if report.samples is not None:
+        taken, in_kernel, deep, lost = report.samples
+        yield (
+            "Samples",
+            f"{taken} taken, {in_kernel} in the kernel, {deep} of them deep enough,"
+            f" on {len(report.paths.paths)} paths; {lost + report.paths.left_out} lost",
+        )
+    for caveat in report.caveats:
+        yield "Note", caveat
+
+
+def render_table(report: FaultReport, *, colour: bool | None = None) -> str:
+    """At most 80 columns; colour only on a terminal unless said."""
+    console = console_for(colour)
+    if report.calls:
+        console.print(calls_table(report.calls))
+        console.print()
+        console.print(_tasks_table(report.calls))
+        console.print()
+        deepest = sorted(report.events, key=lambda event: -event.mark_bytes)[:TASKS_SHOWN]
+        console.print(_events_table("Deepest", deepest, report.cgroup_paths))
+    else:
+        console.print(Text("No stack used a page that it had not used before."))
+    if report.paths.paths:
+        console.print()
+        console.print(_path_table(report.paths.deepest_first()[0]))
+    console.print()
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column()
+    for name, value in _facts(report):
+        facts.add_row(Text(name, style="bold"), Text(value))
+    console.print(facts)
+    return plain(console)
+
+
+def _found(event: StackFault) -> str:
+    return "by pass" if event.late else "exact"
+
+
+def _event(event: StackFault, paths: Mapping[int, str]) -> dict[str, Any]:
+    return {
+        "tid": event.tid,
+        "tgid": event.tgid,
+        "comm": printable(event.comm),
+        "cgroup": cgroup_name(event.cgroup_id, paths),
+        "call": event.call,
+        "context": event.context.name.lower(),
+        "found": _found(event),
+        "mark_bytes": event.mark_bytes,
+        "pages_before": event.pages_before,
+        "pages": event.pages,
+        "faults": event.faults,
+        "age_seconds": round(event.age_seconds, 6),
+    }
+
+
+def _path(path: PathTally) -> dict[str, Any]:
+    sample = path.deepest
+    return {
+        "comm": printable(sample.comm),
+        "call": sample.call,
+        "samples": path.samples,
+        "deepest_bytes": sample.depth_bytes,
+        "frames": [
+            {"function": frame.function, "depth_bytes": frame.depth_bytes}
+            for frame in sample.frames
+        ],
+    }
+
+
+def document(report: FaultReport) -> dict[str, Any]:
+    """The whole report as plain dictionaries. Fields are added, never renamed."""
+    cost, counters = report.cost, report.counters
+    result: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "host": {
+            "cpu_model": printable(report.cpu_model),
+            "cpus": report.cpus,
+            "kernel_release": printable(report.kernel_release),
+        },
+        "seconds": report.seconds,
+        "found": {
+            "crossings": report.total("events"),
+            "late": report.total("late"),
+            "faults": report.total("faults"),
+            "pages": report.total("pages"),
+            "lost": counters.lost,
+            "untracked": counters.untracked,
+            "unreadable": counters.unread,
+            "not_listed": report.events_left_out,
+        },
+        "caveats": list(report.caveats),
+        "calls": [
+            {
+                "name": call.name,
+                "crossings": call.events,
+                "late": call.late,
+                "faults": call.faults,
+                "pages": call.pages,
+                "deepest_bytes": call.deepest_bytes,
+                "deepest_comm": printable(call.deepest_comm),
+                "tasks": [
+                    {"comm": printable(comm), "faults": count}
+                    for comm, count in sorted(call.tasks.items(), key=lambda kv: (-kv[1], kv[0]))
+                ],
+            }
+            for call in report.calls
+        ],
+        "crossings": [_event(event, report.cgroup_paths) for event in report.events],
+        "cost": {
+            "ns_per_syscall": cost.ns_per_syscall,
+            "syscalls": counters.syscalls,
+            "passes": cost.passes,
+            "pass_seconds": cost.pass_seconds,
+            "cpu_seconds": report.cpu_seconds,
+            "cpu_ratio": report.cpu_ratio,
+        },
+    }
+    if report.samples is not None:
+        result["samples"] = {**report.samples._asdict(), "not_kept": report.paths.left_out}
+        result["paths"] = [_path(path) for path in report.paths.deepest_first()]
+    return result
+
+
+def render_json(report: FaultReport) -> str:
+    """JSON text, one trailing newline."""
+    return json.dumps(document(report), indent=2, ensure_ascii=False) + "\n"
+
+
+def render_csv(report: FaultReport) -> str:
+    """A row a crossing. Names that look like a formula get a leading quote."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for event in report.events:
+        row = _event(event, report.cgroup_paths)
+        writer.writerow(
+            spreadsheet_safe(value) if isinstance(value, str) else value for value in row.values()
+        )
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""A web server for metrics; it knows nothing of stacks."""

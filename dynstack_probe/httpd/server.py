@@ -1,0 +1,768 @@
+"""The daemon's web server: /metrics, a landing page, /-/healthy and /-/ready.
+
+One thread does all input and output and never waits for a client; a few workers make the
+answers. So a client that is slow, silent or hostile holds a buffer, not a thread, and any
+number of scrapers may keep their connections open. That is why it is not http.server's
+ThreadingHTTPServer, which has one thread a connection. It speaks HTTP/1.0 and 1.1, GET
+and HEAD, reads no bodies, and refuses whatever could be read in two ways.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import queue
+import re
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from dynstack_probe.errors import UsageError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from dynstack_probe.httpd.web_config import WebConfig
+
+WORKERS = 2
+BACKLOG = 128
+RECEIVE_BYTES = 16 * 1024
+# smaller answers fit in one packet anyway
+MIN_GZIP_BYTES = 1400
+# measured on 24 KB of metrics: 1 makes 2.6 KB in 0.13 ms, 6 makes 2.2 KB in 0.20 ms
+GZIP_LEVEL = 1
+# when out of file descriptors
+ACCEPT_PAUSE_SECONDS = 0.5
+# after the last byte was sent, for what the client still sends: closing with bytes unread
+# would reset the connection, and the client might never see the answer
+LINGER_SECONDS = 1.0
+# for answers under way when the server stops
+STOP_SECONDS = 0.5
+JOIN_SECONDS = 0.4
+# at most one complaint in this time, so that no client can fill a log
+COMPLAINT_SECONDS = 60.0
+
+REQUEST_LINE = re.compile(r"([A-Z]+) ([!-~]+) HTTP/1\.([01])")
+VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+TEXT = "text/plain; charset=utf-8"
+LANDING_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+LANDING_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>dynstack-probe</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 1.05rem/1.6 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto;
+        padding: 0 1rem }}
+</style>
+</head>
+<body>
+<h1>dynstack-probe</h1>
+{paragraphs}
+<p><a href="metrics">Metrics</a></p>
+</body>
+</html>
+"""
+
+
+def _to_stderr(message: str) -> None:
+    print(f"dynstack-probe: {message}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client, and all of them together, may use."""
+
+    connections: int = 128
+    """Beyond these, the one that has kept us waiting longest is closed for the newest."""
+    head_bytes: int = 16 * 1024
+    """Of a request's first line and headers."""
+    request_seconds: float = 10.0
+    """For a TLS handshake and a whole request, however slowly its bytes come."""
+    send_seconds: float = 30.0
+    """For the client to take the whole answer."""
+    idle_seconds: float = 120.0
+    """Between two requests of one connection; Prometheus scrapes each minute by default."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:10016`, `[::1]:10016`, `localhost:10016` or `:10016`.
+
+    An empty host means all addresses. Raises UsageError if it is none of these.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s\[\]:/]*)):([0-9]{1,5})", text)
+    if match is None or int(match[3]) > 65535:
+        raise UsageError(
+            f"can't listen on {text!r}: give HOST:PORT, such as 127.0.0.1:10016 or [::1]:10016"
+        )
+    return match[1] or match[2] or "", int(match[3])
+
+
+class WebServer:
+    """Serves `registry` and a few pages on one address.
+
+    The constructor binds, so that a privileged port is taken before privileges are
+    dropped; threads start with `start()`. `landing` gives the landing page's paragraphs as
+    plain text; `ready` and `healthy` answer for /-/ready and /-/healthy. All three, and the
+    collectors of `registry`, are called from the workers, two at a time, and must be quick.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        registry: CollectorRegistry,
+        landing: Callable[[], Iterable[str]],
+        ready: Callable[[], bool],
+        healthy: Callable[[], bool],
+        web_config: WebConfig | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        complain: Callable[[str], None] = _to_stderr,
+    ) -> None:
+        """Raises UsageError in one line if `listen` can't be listened on."""
+        self._pages = _Pages(registry, landing, ready, healthy)
+        self._web_config = web_config
+        self._limits = limits
+        self._complain_now = complain
+        self._complained_at = float("-inf")
+        self._listener = _listen(listen)
+        self._address: tuple[str, int] = self._listener.getsockname()[:2]
+        self._selector = selectors.DefaultSelector()
+        self._accept_again_at = float("-inf")
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._connections: set[_Connection] = set()
+        self._jobs: _Jobs = queue.SimpleQueue()
+        # One bcrypt at a time, and nobody known waits for those who guess passwords.
+        self._strangers: _Jobs = queue.SimpleQueue()
+        self._answers: deque[tuple[_Connection, bytes]] = deque()
+        self._generation = 0
+        self._stop_by = float("inf")
+        self._input_output = threading.Thread(target=self._run, name="web-io", daemon=True)
+        served = [self._jobs] * WORKERS
+        if web_config is not None:
+            served.append(self._strangers)
+        self._workers = [
+            (
+                threading.Thread(target=self._work, args=(jobs,), name="web-worker", daemon=True),
+                jobs,
+            )
+            for jobs in served
+        ]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port as bound: the real port, if 0 was asked for."""
+        return self._address
+
+    @property
+    def url(self) -> str:
+        """Where the landing page is."""
+        host, port = self._address
+        scheme = "https" if self._web_config and self._web_config.uses_tls else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether requests are being read, as they are between `start()` and `stop()`."""
+        return self._input_output.is_alive() and not self._stopping
+
+    def start(self) -> None:
+        """Serve in background threads, which do not keep the process alive."""
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._waker, selectors.EVENT_READ)
+        self._input_output.start()
+        for worker, _ in self._workers:
+            worker.start()
+
+    def reload(self) -> None:
+        """Read the web configuration again; idle clients have to connect anew.
+
+        Raises UsageError, with everything as before, if something is wrong with it.
+        """
+        if self._web_config is None:
+            return
+        self._web_config.reload()
+        self._generation += 1
+        self._wake()
+
+    def stop(self) -> None:
+        """Close everything within a second; answers under way get half of it."""
+        if self._stopping:
+            return
+        self._stop_by = time.monotonic() + STOP_SECONDS
+        give_up_at = self._stop_by + JOIN_SECONDS
+        if self._input_output.ident is None:
+            self._close_all()
+            os.close(self._waker)
+            return
+        self._wake()
+        self._input_output.join(give_up_at - time.monotonic())
+        for _, jobs in self._workers:
+            jobs.put(None)
+        for worker, _ in self._workers:
+            worker.join(max(0.0, give_up_at - time.monotonic()))
+        if not any(worker.is_alive() for worker, _ in self._workers):
+            os.close(self._waker)  # else a late answer would write to who knows what
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop_by < float("inf")
+
+    # --- workers: requests to answers, without any input or output
+
+    def _work(self, jobs: _Jobs) -> None:
+        while (job := jobs.get()) is not None:
+            connection, request = job
+            try:
+                answer = self._encode(connection, request, self._respond(request))
+            except Exception as error:
+                self._complain(f"can't answer {request.path}: {type(error).__name__}: {error}")
+                failure = _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "it failed; see the log")
+                answer = self._encode(connection, request, failure)
+            self._answers.append((connection, answer))
+            self._wake()
+
+    def _respond(self, request: _Request) -> _Response:
+        config = self._web_config
+        if config is not None and not config.permits(request.headers.get("authorization")):
+            return _UNAUTHORIZED
+        return self._pages.answer(request)
+
+    def _encode(
+        self, connection: _Connection, request: _Request | None, response: _Response
+    ) -> bytes:
+        """The bytes of a response, which also settles whether the connection goes on."""
+        connection.goes_on = (
+            request is not None
+            and request.keep_alive
+            and connection.generation == self._generation
+            and not self._stopping
+        )
+        headers = {
+            "Server": "dynstack-probe",
+            "Date": _http_date(time.time()),
+            "Connection": "keep-alive" if connection.goes_on else "close",
+            "Content-Type": response.content_type,
+            "Content-Length": str(len(response.body)),
+            "X-Content-Type-Options": "nosniff",
+            **response.headers,
+            **(self._web_config.headers if self._web_config else {}),
+        }
+        lines = [f"HTTP/1.1 {response.status.value} {response.status.phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items() if value]
+        head = "\r\n".join((*lines, "", "")).encode("ascii")
+        return head if request and request.method == "HEAD" else head + response.body
+
+    # --- the input and output thread
+
+    def _run(self) -> None:
+        try:
+            while not (self._stopping and self._is_finished()):
+                for key, _ in self._selector.select(self._patience()):
+                    if key.fileobj is self._listener:
+                        self._accept()
+                    elif key.fileobj == self._waker:
+                        os.eventfd_read(self._waker)
+                    else:
+                        self._advance(key.data)
+                while self._answers:
+                    self._begin_to_send(*self._answers.popleft())
+                self._close_the_overdue()
+                if self._stopping and self._listener.fileno() >= 0:
+                    self._stop_listening()
+        finally:
+            self._close_all()
+
+    def _patience(self) -> float | None:
+        deadlines = [connection.deadline for connection in self._connections]
+        if self._accept_again_at > float("-inf"):
+            deadlines.append(self._accept_again_at)
+        soonest = min([*deadlines, self._stop_by], default=float("inf"))
+        return None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
+
+    def _is_finished(self) -> bool:
+        under_way = (_State.ANSWERING, _State.SENDING, _State.LINGERING)
+        if time.monotonic() >= self._stop_by:
+            return True
+        return not any(connection.state in under_way for connection in self._connections)
+
+    def _stop_listening(self) -> None:
+        with contextlib.suppress(KeyError):  # it is not registered while accepting pauses
+            self._selector.unregister(self._listener)
+        self._listener.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._waker, 1)
+
+    def _accept(self) -> None:
+        while not self._stopping:
+            try:
+                accepted, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._close_longest_waiting()
+                    self._pause_accepting(error)
+                    return
+                continue  # the client has gone again
+            if len(self._connections) >= self._limits.connections:
+                self._close_longest_waiting()
+            if len(self._connections) >= self._limits.connections:
+                accepted.close()
+                continue
+            self._greet(accepted)
+
+    def _pause_accepting(self, error: OSError) -> None:
+        self._complain(f"can't accept connections: {error.strerror}")
+        self._selector.unregister(self._listener)
+        self._accept_again_at = time.monotonic() + ACCEPT_PAUSE_SECONDS
+
+    def _greet(self, accepted: socket.socket) -> None:
+        try:
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            context = self._web_config.tls_context() if self._web_config else None
+            state = _State.READING
+            if context is not None:
+                accepted = context.wrap_socket(
+                    accepted, server_side=True, do_handshake_on_connect=False
+                )
+                state = _State.HANDSHAKING
+        except (OSError, ValueError):
+            accepted.close()
+            return
+        connection = _Connection(accepted, state, self._generation)
+        self._connections.add(connection)
+        self._set_deadline(connection, self._limits.request_seconds)
+        self._advance(connection)
+
+    def _advance(self, connection: _Connection) -> None:
+        """Go on with a connection as far as possible without waiting."""
+        if connection not in self._connections:
+            return  # closed since this event
+        try:
+            _STEPS[connection.state](self, connection)
+        except OSError as error:
+            if event := _waits_for(error, connection.state):
+                self._watch(connection, event)
+            elif connection.state is _State.HANDSHAKING:
+                self._end_handshake(connection, error)
+            else:
+                self._close(connection)
+        except Exception as error:  # a fault of ours must not end the thread
+            self._complain(f"web server: {type(error).__name__}: {error}")
+            self._close(connection)
+
+    def _shake_hands(self, connection: _Connection) -> None:
+        connection.socket.do_handshake()  # type: ignore[attr-defined]
+        certificate = connection.socket.getpeercert()  # type: ignore[attr-defined]
+        if self._web_config and not self._web_config.accepts_client(certificate):
+            self._complain("TLS: a client's certificate has none of client_allowed_sans")
+            self._close(connection)
+            return
+        connection.state = _State.READING
+        self._read(connection)
+
+    def _end_handshake(self, connection: _Connection, error: OSError) -> None:
+        if getattr(error, "reason", None) != "HTTP_REQUEST":
+            self._complain(f"TLS handshake failed: {getattr(error, 'reason', None) or error}")
+            self._close(connection)
+            return
+        self._ignore(connection)
+        connection.socket = socket.socket(fileno=connection.socket.detach())
+        self._reject(connection, HTTPStatus.BAD_REQUEST, "this is an HTTPS server")
+
+    def _read(self, connection: _Connection) -> None:
+        received = connection.received
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            if len(received) > self._limits.head_bytes:
+                self._reject(connection, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                return
+            data = connection.socket.recv(RECEIVE_BYTES)
+            if not data:
+                self._close(connection)
+                return
+            if not received:
+                self._set_deadline(connection, self._limits.request_seconds)
+            received += data
+            if not received[:1].isalpha():  # such as TLS spoken to a plain port
+                self._reject(connection, HTTPStatus.BAD_REQUEST)
+                return
+        head = bytes(received[:end])
+        del received[: end + 4]
+        request = parse_request(head) if end <= self._limits.head_bytes else None
+        if isinstance(request, _Request):
+            self._hand_over(connection, request)
+        else:
+            self._reject(connection, request or HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _hand_over(self, connection: _Connection, request: _Request) -> None:
+        """To a worker; until it has answered, nothing is read from this connection."""
+        config = self._web_config
+        jobs = self._jobs
+        if config is not None and config.is_stranger(request.headers.get("authorization")):
+            jobs = self._strangers
+        self._ignore(connection)
+        connection.state = _State.ANSWERING
+        self._set_deadline(connection, float("inf"))
+        jobs.put((connection, request))
+
+    def _reject(
+        self, connection: _Connection, status: HTTPStatus, reason: str | None = None
+    ) -> None:
+        response = _plain(status, reason or status.phrase)
+        self._begin_to_send(connection, self._encode(connection, None, response))
+
+    def _begin_to_send(self, connection: _Connection, payload: bytes) -> None:
+        connection.unsent = memoryview(payload)
+        connection.state = _State.SENDING
+        self._set_deadline(connection, self._limits.send_seconds)
+        self._advance(connection)
+
+    def _send(self, connection: _Connection) -> None:
+        while connection.unsent:
+            sent = connection.socket.send(connection.unsent)
+            connection.unsent = connection.unsent[sent:]
+        if connection.goes_on:
+            connection.state = _State.READING
+            limits = self._limits
+            self._set_deadline(
+                connection, limits.request_seconds if connection.received else limits.idle_seconds
+            )
+            self._read(connection)
+            return
+        connection.state = _State.LINGERING
+        self._set_deadline(connection, LINGER_SECONDS)
+        if hasattr(connection.socket, "unwrap"):
+            with contextlib.suppress(OSError, ValueError):
+                connection.socket.unwrap()  # tells the client that nothing was cut off
+        connection.socket.shutdown(socket.SHUT_WR)
+        self._drain(connection)
+
+    def _drain(self, connection: _Connection) -> None:
+        if connection.socket.recv(RECEIVE_BYTES):
+            self._watch(connection, selectors.EVENT_READ)
+        else:
+            self._close(connection)
+
+    def _close_the_overdue(self) -> None:
+        now = time.monotonic()
+        for connection in list(self._connections):
+            is_outdated = connection.generation != self._generation and connection.is_idle
+            if connection.deadline <= now or is_outdated:
+                self._close(connection)
+        if float("-inf") < self._accept_again_at <= now and not self._stopping:
+            self._accept_again_at = float("-inf")
+            self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def _close_longest_waiting(self) -> None:
+        """Make room: of the connections that wait for their client, end the oldest."""
+        waiting = [c for c in self._connections if c.state is not _State.ANSWERING]
+        if waiting:
+            self._close(min(waiting, key=lambda connection: connection.since))
+
+    def _set_deadline(self, connection: _Connection, seconds: float) -> None:
+        connection.since = time.monotonic()
+        connection.deadline = connection.since + seconds
+
+    def _watch(self, connection: _Connection, event: int) -> None:
+        if connection.watched == event:
+            return
+        if connection.watched:
+            self._selector.modify(connection.socket, event, connection)
+        else:
+            self._selector.register(connection.socket, event, connection)
+        connection.watched = event
+
+    def _ignore(self, connection: _Connection) -> None:
+        if connection.watched:
+            self._selector.unregister(connection.socket)
+            connection.watched = 0
+
+    def _close(self, connection: _Connection) -> None:
+        self._ignore(connection)
+        self._connections.discard(connection)
+        connection.socket.close()
+
+    def _close_all(self) -> None:
+        for connection in list(self._connections):
+            self._close(connection)
+        self._selector.close()
+        self._listener.close()
+
+    def _complain(self, message: str) -> None:
+        now = time.monotonic()
+        if now - self._complained_at >= COMPLAINT_SECONDS:
+            self._complained_at = now
+            self._complain_now(message)
+
+
+class _State(enum.Enum):
+    """What a connection waits for."""
+
+    HANDSHAKING = enum.auto()
+    READING = enum.auto()
+    ANSWERING = enum.auto()
+    SENDING = enum.auto()
+    LINGERING = enum.auto()
+
+
+_STEPS: dict[_State, Callable[[WebServer, _Connection], None]] = {
+    _State.HANDSHAKING: WebServer._shake_hands,
+    _State.READING: WebServer._read,
+    _State.ANSWERING: lambda server, connection: None,
+    _State.SENDING: WebServer._send,
+    _State.LINGERING: WebServer._drain,
+}
+
+
+class _Connection:
+    """One client, and how far it has come."""
+
+    __slots__ = (
+        "deadline",
+        "generation",
+        "goes_on",
+        "received",
+        "since",
+        "socket",
+        "state",
+        "unsent",
+        "watched",
+    )
+
+    def __init__(self, accepted: socket.socket, state: _State, generation: int) -> None:
+        self.socket = accepted
+        self.state = state
+        self.generation = generation
+        self.received = bytearray()
+        self.unsent = memoryview(b"")
+        self.goes_on = False
+        self.since = 0.0
+        self.deadline = float("inf")
+        self.watched = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self.state is _State.READING and not self.received
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    """Without query and, from a proxy, without scheme and host."""
+    headers: dict[str, str]
+    """By names in lower case; what came more than once is joined by commas."""
+    keep_alive: bool
+
+
+@dataclass(frozen=True)
+class _Response:
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_Jobs = queue.SimpleQueue[tuple[_Connection, _Request] | None]
+
+
+def parse_request(head: bytes) -> _Request | HTTPStatus:
+    """A request from its first line and headers, or the status that refuses it (RFC 9112).
+
+    Strict, so that no proxy can read it in another way than we do: no folded lines, no
+    control characters, one Host. A body is not read: the connection ends after the answer.
+    """
+    first, *lines = head.decode("latin-1").split("\r\n")
+    match = REQUEST_LINE.fullmatch(first)
+    if match is None:
+        return HTTPStatus.BAD_REQUEST
+    method, target, minor = match.groups()
+    headers: dict[str, str] = {}
+    hosts = 0
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not (colon and HEADER_NAME.fullmatch(name) and HEADER_VALUE.fullmatch(value)):
+            return HTTPStatus.BAD_REQUEST
+        name, value = name.lower(), value.strip(" \t")
+        hosts += name == "host"
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if hosts > 1 or (minor == "1" and not hosts):
+        return HTTPStatus.BAD_REQUEST
+    options = {option.strip() for option in headers.get("connection", "").lower().split(",")}
+    keep_alive = "keep-alive" in options if minor == "0" else "close" not in options
+    has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+    path = re.sub(r"^https?://[^/?]*", "", target, flags=re.IGNORECASE).partition("?")[0]
+    return _Request(method, path or "/", headers, keep_alive and not has_body)
+
+
+class _Pages:
+    """What there is to see."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        landing: Callable[[], Iterable[str]],
+        ready: Callable[[], bool],
+        healthy: Callable[[], bool],
+    ) -> None:
+        self._registry = registry
+        self._landing = landing
+        self._ready = ready
+        self._healthy = healthy
+
+    def answer(self, request: _Request) -> _Response:
+        if request.method not in ("GET", "HEAD"):
+            refused = _plain(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are allowed")
+            return replace(refused, headers={"Allow": "GET, HEAD"})
+        match request.path:
+            case "/metrics":
+                return self._metrics(request)
+            case "/":
+                return self._landing_page()
+            case "/-/healthy":
+                return _verdict(self._healthy(), "healthy")
+            case "/-/ready":
+                return _verdict(self._ready(), "ready")
+        return _plain(HTTPStatus.NOT_FOUND, "there is no such page; see / and /metrics")
+
+    def _metrics(self, request: _Request) -> _Response:
+        from prometheus_client.exposition import choose_encoder
+
+        encoder, content_type = choose_encoder(_understood(request.headers.get("accept", "")))
+        body = encoder(self._registry)
+        headers = {"Vary": "Accept, Accept-Encoding"}
+        wants_gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
+        if wants_gzip and len(body) >= MIN_GZIP_BYTES:
+            import gzip
+
+            body = gzip.compress(body, compresslevel=GZIP_LEVEL, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return _Response(HTTPStatus.OK, content_type, body, headers)
+
+    def _landing_page(self) -> _Response:
+        import html
+
+        paragraphs = "\n".join(f"<p>{html.escape(text)}</p>" for text in self._landing())
+        body = LANDING_PAGE.format(paragraphs=paragraphs).encode()
+        headers = {"Content-Security-Policy": LANDING_POLICY}
+        return _Response(HTTPStatus.OK, "text/html; charset=utf-8", body, headers)
+
+
+def _plain(status: HTTPStatus, line: str) -> _Response:
+    return _Response(status, TEXT, f"{line}\n".encode())
+
+
+_UNAUTHORIZED = _Response(
+    HTTPStatus.UNAUTHORIZED,
+    TEXT,
+    b"name and password wanted\n",
+    {"WWW-Authenticate": 'Basic realm="dynstack-probe"'},
+)
+
+
+def _verdict(good: bool, word: str) -> _Response:
+    if good:
+        return _plain(HTTPStatus.OK, f"dynstack-probe is {word}")
+    return _plain(HTTPStatus.SERVICE_UNAVAILABLE, f"dynstack-probe is not {word}")
+
+
+def _understood(accept: str) -> str:
+    """An Accept header for prometheus_client; empty if it would stumble over it.
+
+    Its newer releases compare the versions in it without a look, and give them back in the
+    content type.
+    """
+    versions = re.findall(r"version\s*=\s*([^;,]*)", accept)
+    return accept if all(VERSION.fullmatch(version.strip()) for version in versions) else ""
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    for offer in accept_encoding.lower().split(","):
+        coding, _, weight = offer.partition(";")
+        if coding.strip() == "gzip":
+            return re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", weight) is None
+    return False
+
+
+def _http_date(seconds: float) -> str:
+    """RFC 9110's date, in English whatever the locale."""
+    at = time.gmtime(seconds)
+    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[at.tm_wday]
+    month = MONTHS[at.tm_mon - 1]
+    return f"{day}, {at.tm_mday:02} {month} {at.tm_year} {time.strftime('%H:%M:%S GMT', at)}"
+
+
+def _waits_for(error: OSError, state: _State) -> int:
+    """The event that a socket waits for which would have blocked; 0 if it has failed."""
+    if isinstance(error, BlockingIOError):
+        return selectors.EVENT_WRITE if state is _State.SENDING else selectors.EVENT_READ
+    import ssl
+
+    if isinstance(error, ssl.SSLWantReadError):
+        return selectors.EVENT_READ
+    return selectors.EVENT_WRITE if isinstance(error, ssl.SSLWantWriteError) else 0
+
+
+def _listen(address: str) -> socket.socket:
+    host, port = parse_address(address)
+    try:
+        return _bind(host, port)
+    except OSError as error:
+        reason = {
+            errno.EADDRINUSE: "the port is in use",
+            errno.EADDRNOTAVAIL: "this machine has no such address",
+            errno.EACCES: "no permission for this port",
+        }.get(error.errno or 0, error.strerror)
+        raise UsageError(f"can't listen on {address}: {reason}") from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Raises OSError."""
+    if not host:
+        try:
+            return _bind("::", port)  # takes IPv4 too
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            host = "0.0.0.0"
+    # as bytes, since for a str Python loads its tables of Unicode names, 1 MB
+    found = socket.getaddrinfo(
+        host.encode("ascii", "replace"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    # IPv4 first, as Go does for a name that has both
+    family, kind, protocol, _, where = min(found, key=lambda info: info[0])
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+        listener.bind(where)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,1 @@
+"""Plain values that all rooms speak in. No I/O."""

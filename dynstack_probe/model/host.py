@@ -1,0 +1,33 @@
+"""The machine, and what its kernel was built and booted with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PAGE_BYTES = 4096  # x86-64 has no other
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine. `cpus` are those online."""
+
+    cpu_model: str
+    cpus: int
+    kernel_release: str
+    thread_size_bytes: int
+    mem_total_kib: int
+    page_size_bytes: int = PAGE_BYTES
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """What a kernel was built and booted with, as far as it bears on stacks.
+
+    `config` holds CONFIG_ options that matter; random_offset says whether each system
+    call begins at a random stack offset (None: can't be told).
+    """
+
+    command_line: str = ""
+    config: Mapping[str, str] = field(default_factory=dict)
+    random_offset: bool | None = None

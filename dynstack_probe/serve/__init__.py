@@ -1,0 +1,1 @@
+"""The daemon: sampling, metrics, configuration, systemd."""

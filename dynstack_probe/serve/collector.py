@@ -1,0 +1,356 @@
+"""A Sample as Prometheus metrics: DESIGN's names, base units, no label that grows with tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from dynstack_probe import __version__
+from dynstack_probe.analysis.estimate import estimate
+from dynstack_probe.measure.page_faults import PageFaults
+from dynstack_probe.model.containers import short_name
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.lifecycle import GROWTH_AGES, Sample
+from dynstack_probe.policy import GrowOnly, Policy, Shape, ShapeCounts
+from dynstack_probe.text import printable
+
+
+class Rising:
+    """Keeps counters from falling.
+
+    A task which exits during a pass is in neither count of that sample, so a sum of the
+    living and the exited may dip; the next sample makes up for it.
+    """
+
+    def __init__(self) -> None:
+        self._highest: dict[str, float] = {}
+
+    def __call__(self, name: str, value: float) -> float:
+        """The highest value that `name` has had."""
+        highest = max(value, self._highest.get(name, 0))
+        self._highest[name] = highest
+        return highest
+
+
+def shape_counts(counts: Mapping[tuple[int, int], int]) -> ShapeCounts:
+    """Counts by (mark, inherited) as the policies' shapes, every page down to it touched."""
+    shapes = ShapeCounts()
+    for (mark, inherited), count in counts.items():
+        shapes[Shape(mark, (1 << mark) - 1, inherited)] += count
+    return shapes
+
+
+class HostCollector(Collector):
+    """Yields the newest sample. Collecting reads no kernel file and takes no lock."""
+
+    def __init__(
+        self,
+        newest: Callable[[], Sample | None],
+        policies: Callable[[], Sequence[Policy]],
+        top_cgroups: Callable[[], int],
+        cgroup_paths: Callable[[], Mapping[int, str]],
+        page_faults: Callable[[], PageFaults | None],
+    ) -> None:
+        """All arguments are asked at each collection, so that they may change."""
+        self._newest = newest
+        self._policies = policies
+        self._top_cgroups = top_cgroups
+        self._cgroup_paths = cgroup_paths
+        self._page_faults = page_faults
+        self._rising = Rising()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names depend on the kernel."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics; only the build's before the first sample."""
+        yield _info("dynstack_build", "This program.", {"version": __version__})
+        sample = self._newest()
+        if sample is None:
+            return
+        yield from _living(sample)
+        yield from self._of_policies(sample)
+        yield from _of_lifecycle(sample)
+        yield from self._of_cgroups(sample)
+        yield from _coverage(sample)
+        yield from _of_kernel(sample)
+        yield from _of_host(sample)
+        yield from _own_cost(sample)
+        faults = self._page_faults()
+        if faults is not None:
+            yield _counter(
+                "dynstack_page_faults",
+                "Page faults of this host since the probe started, by CPU mode.",
+                "mode",
+                {"user": faults.user, "kernel": faults.kernel},
+            )
+
+    def _of_policies(self, sample: Sample) -> Iterable[Metric]:
+        stack_bytes = GaugeMetricFamily(
+            "dynstack_policy_stack_bytes",
+            "Modelled: what the living stacks would hold under the policy, without its reserve.",
+            labels=["policy"],
+        )
+        reserve = GaugeMetricFamily(
+            "dynstack_policy_reserve_bytes",
+            "Modelled: pages that the policy keeps aside.",
+            labels=["policy"],
+        )
+        over = GaugeMetricFamily(
+            "dynstack_policy_over_limit_tasks",
+            "Living tasks whose measured mark is deeper than the policy's stack.",
+            labels=["policy"],
+        )
+        over_exited = CounterMetricFamily(
+            "dynstack_policy_over_limit_exited_tasks",
+            "Exited tasks whose measured mark was deeper than the policy's stack.",
+            labels=["policy"],
+        )
+        faults = CounterMetricFamily(
+            "dynstack_policy_faults",
+            "Modelled: stack faults of the living, and of those that exited since the start.",
+            labels=["policy"],
+        )
+        mapped = CounterMetricFamily(
+            "dynstack_policy_fault_pages",
+            "Modelled: pages which those faults would have mapped.",
+            labels=["policy"],
+        )
+        avoided = CounterMetricFamily(
+            "dynstack_policy_avoided_fault_pages",
+            "Modelled: pages used without a fault since they came with a cached stack.",
+            labels=["policy"],
+        )
+        living = shape_counts(sample.living.all_shapes())
+        exited = shape_counts(sample.lifecycle.exited)
+        everything = living + exited
+        skipped = [
+            a + b for a, b in zip(sample.living.skipped, sample.lifecycle.skipped, strict=True)
+        ]
+        for policy in self._policies():
+            name = policy.name
+            now = estimate(policy, living, sample.host)
+            stack_bytes.add_metric([name], now.dynamic_kib * 1024)
+            reserve.add_metric([name], now.reserve_kib * 1024)
+            over.add_metric([name], now.over_limit_tasks)
+            ended = estimate(policy, exited, sample.host)
+            over_exited.add_metric([name], ended.over_limit_tasks)
+            if not isinstance(policy, GrowOnly):
+                continue
+            grown = estimate(policy, everything, sample.host).faults.max
+            # a page in the middle that is all zero was skipped by a fault
+            likely = grown - sum(skipped[policy.preallocated_pages :])
+            faults.add_metric([name], self._rising(f"faults {name}", likely))
+            mapped.add_metric([name], self._rising(f"pages {name}", grown))
+            reused = sum(policy.avoided_pages(s) * n for s, n in everything.items())
+            avoided.add_metric([name], self._rising(f"avoided {name}", reused))
+        yield from (stack_bytes, reserve, over, over_exited, faults, mapped, avoided)
+
+    def _of_cgroups(self, sample: Sample) -> Iterable[Metric]:
+        measured = GaugeMetricFamily(
+            "dynstack_cgroup_stack_bytes",
+            "Kernel stacks of the cgroup's tasks at full size; the largest, and 'other'.",
+            labels=["cgroup"],
+        )
+        modelled = GaugeMetricFamily(
+            "dynstack_cgroup_policy_stack_bytes",
+            "Modelled: what they would hold under the policy.",
+            labels=["cgroup", "policy"],
+        )
+        rows = sorted(sample.cgroups.items(), key=lambda row: (-sum(row[1]), row[0]))
+        top = max(0, self._top_cgroups())
+        paths = self._cgroup_paths()
+        shown: dict[str, tuple[int, ...]] = {}
+        for cgroup_id, held in rows[:top]:
+            name = short_name(paths.get(cgroup_id, f"cgroup:{cgroup_id}"))
+            # two may be shortened to one name, as a container's cgroup and one below it
+            shown[printable(name)] = _sum(shown.get(printable(name), (0,) * len(held)), held)
+        rest = [held for _, held in rows[top:]]
+        if rest:
+            shown["other"] = tuple([sum(column) for column in zip(*rest, strict=True)])
+        for name, held in shown.items():
+            measured.add_metric([name], sum(held) * sample.host.thread_size_bytes)
+            shapes = shape_counts({(n, 1): count for n, count in enumerate(held, start=1)})
+            for policy in self._policies():
+                result = estimate(policy, shapes, sample.host)
+                modelled.add_metric([name, policy.name], result.dynamic_kib * 1024)
+        yield measured
+        yield modelled
+        yield GaugeMetricFamily(
+            "dynstack_cgroup_uncounted_stacks",
+            "Stacks in no cgroup's series, since there are more cgroups than the map holds.",
+            value=sample.living.uncounted_cgroups,
+        )
+        yield GaugeMetricFamily(
+            "dynstack_cgroups_in_other", "Cgroups summed up as 'other'.", value=len(rest)
+        )
+
+
+def _sum(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple([a + b for a, b in zip(one, other, strict=True)])
+
+
+def _living(sample: Sample) -> Iterable[Metric]:
+    tasks = GaugeMetricFamily(
+        "dynstack_tasks",
+        "Living stacks by kind of task and pages down to their high-water mark.",
+        labels=["kind", "pages"],
+    )
+    pages = sample.host.thread_size_bytes // PAGE_BYTES
+    for kind, shapes in sample.living.shapes.items():
+        by_pages = _by_mark(shapes, pages)
+        for n, count in by_pages.items():
+            tasks.add_metric([kind.label, str(n)], count)
+    yield tasks
+    yield GaugeMetricFamily(
+        "dynstack_stack_bytes",
+        "Measured: the living stacks at full size, THREAD_SIZE each.",
+        value=sample.living.stacks() * sample.host.thread_size_bytes,
+    )
+    yield GaugeMetricFamily(
+        "dynstack_deepest_stack_bytes",
+        "Measured: the deepest high-water mark of all living stacks.",
+        value=sample.living.deepest_mark_bytes,
+    )
+
+
+def _by_mark(shapes: Mapping[tuple[int, int], int], pages: int) -> dict[int, int]:
+    counts = dict.fromkeys(range(1, pages + 1), 0)
+    for (mark, _), count in shapes.items():
+        counts[mark] = counts.get(mark, 0) + count
+    return counts
+
+
+def _of_lifecycle(sample: Sample) -> Iterable[Metric]:
+    life = sample.lifecycle
+    pages = sample.host.thread_size_bytes // PAGE_BYTES
+    exited = {str(n): count for n, count in _by_mark(life.exited, pages).items()}
+    yield _counter(
+        "dynstack_exited_tasks",
+        "Exited tasks by the pages that they had used in the end.",
+        "pages",
+        exited,
+    )
+    yield CounterMetricFamily("dynstack_created_tasks", "Tasks created.", value=life.created)
+    yield CounterMetricFamily(
+        "dynstack_reused_stacks",
+        "Tasks created on a stack from the kernel's cache which an earlier task had.",
+        value=life.reused,
+    )
+    growth = dict(zip(GROWTH_AGES, life.growth_by_age, strict=True))
+    yield _counter(
+        "dynstack_late_growth_tasks",
+        "Tasks found deeper by a page than a scan ago, by age then (upper bound).",
+        "age",
+        growth,
+    )
+    yield _counter(
+        "dynstack_lost_events",
+        "What could not be counted or remembered, by reason.",
+        "reason",
+        life.lost,
+    )
+
+
+def _coverage(sample: Sample) -> Iterable[Metric]:
+    coverage = sample.coverage
+    if coverage.kernel_stacks is not None:
+        yield GaugeMetricFamily(
+            "dynstack_kernel_stacks",
+            "Stacks that the kernel counts, off by up to some dozens (per-CPU batches).",
+            value=coverage.kernel_stacks,
+        )
+    yield GaugeMetricFamily("dynstack_stacks_read", "Stacks in this sample.", value=coverage.read)
+    yield GaugeMetricFamily(
+        "dynstack_stacks_unreadable", "Stacks that could not be read.", value=coverage.unreadable
+    )
+    yield GaugeMetricFamily(
+        "dynstack_stacks_erased",
+        "Stacks that KSTACK_ERASE overwrote: their marks are lower bounds.",
+        value=coverage.erased,
+    )
+
+
+def _of_kernel(sample: Sample) -> Iterable[Metric]:
+    counters = sample.kernel_counters
+    if "nr_dynamic_stacks_faults" in counters:
+        yield GaugeMetricFamily(
+            "dynstack_kernel_dynamic_stack_bytes",
+            "The kernel's own count of pages grown beyond each stack's first.",
+            value=counters["nr_dynamic_stacks_faults"] * 1024,
+        )
+    sizes = {n.removeprefix("kstack_"): v for n, v in counters.items() if n[:7] == "kstack_"}
+    if sizes:
+        yield _counter(
+            "dynstack_kernel_exited_stacks",
+            "The kernel's own count of exited tasks by stack used (DEBUG_STACK_USAGE).",
+            "up_to",
+            sizes,
+        )
+
+
+def _of_host(sample: Sample) -> Iterable[Metric]:
+    host = sample.host
+    labels = {
+        "cpu_model": printable(host.cpu_model),
+        "kernel_release": printable(host.kernel_release),
+        "thread_size_bytes": str(host.thread_size_bytes),
+    }
+    yield _info("dynstack_host", "This machine.", labels)
+    yield GaugeMetricFamily(
+        "dynstack_thread_size_bytes",
+        "How large each kernel stack is.",
+        value=host.thread_size_bytes,
+    )
+    yield GaugeMetricFamily("dynstack_host_cpus", "CPUs online.", value=host.cpus)
+    yield GaugeMetricFamily(
+        "dynstack_host_memory_bytes", "All memory (MemTotal).", value=host.mem_total_kib * 1024
+    )
+
+
+def _own_cost(sample: Sample) -> Iterable[Metric]:
+    yield GaugeMetricFamily(
+        "dynstack_scan_duration_seconds", "The last pass.", value=sample.scan_seconds
+    )
+    yield GaugeMetricFamily(
+        "dynstack_scan_timestamp_seconds", "When it ended, Unix time.", value=sample.taken_at
+    )
+    yield GaugeMetricFamily(
+        "dynstack_scan_reread_stacks",
+        "Stacks that it had to read again, since their tasks had run.",
+        value=sample.living.reread,
+    )
+    program = "stack_lifecycle"
+    yield _counter(
+        "dynstack_bpf_runs", "Runs of BPF programs.", "program", {program: sample.lifecycle.runs}
+    )
+    yield _counter(
+        "dynstack_bpf_run_seconds",
+        "Time spent in BPF programs, by their own clock.",
+        "program",
+        {program: sample.lifecycle.run_seconds},
+    )
+    yield GaugeMetricFamily(
+        "dynstack_bpf_memory_bytes", "Kernel memory of our BPF maps.", value=sample.bpf_memory_bytes
+    )
+
+
+def _counter(
+    name: str, documentation: str, label: str, values: Mapping[str, float]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, documentation, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _info(name: str, documentation: str, labels: Mapping[str, str]) -> InfoMetricFamily:
+    return InfoMetricFamily(name, documentation, value=dict(labels))

@@ -1,0 +1,94 @@
+"""The daemon's configuration file: TOML, every key known and checked."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dynstack_probe.errors import UsageError
+from dynstack_probe.httpd.server import parse_address
+from dynstack_probe.policy import BUILT_IN, Policy
+
+SCAN_CPU_RATIO = 0.0005
+SHORTEST_PAUSE_SECONDS = 15.0
+LONGEST_PAUSE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to serve. `listen` and `page_faults` need a restart to change.
+
+    Without interval_seconds scans are 15 seconds apart, or further where there are so many
+    tasks that they would take more than SCAN_CPU_RATIO of one CPU.
+    """
+
+    listen: str = "127.0.0.1:10016"
+    interval_seconds: float | None = None
+    policies: tuple[str, ...] = ("rfc-v1",)
+    top_cgroups: int = 20
+    page_faults: bool = True
+
+    def pause_seconds(self, scan_cpu_seconds: float) -> float:
+        """From one scan to the next, if they take that much CPU time each."""
+        if self.interval_seconds is not None:
+            return self.interval_seconds
+        within_budget = scan_cpu_seconds / SCAN_CPU_RATIO
+        return min(max(SHORTEST_PAUSE_SECONDS, within_budget), LONGEST_PAUSE_SECONDS)
+
+    def chosen_policies(self) -> list[Policy]:
+        """The policies themselves."""
+        return [BUILT_IN[name] for name in dict.fromkeys(self.policies)]
+
+
+def read_config(path: Path | None, defaults: Config | None = None) -> Config:
+    """The file's settings over the defaults.
+
+    Raises UsageError, in one line that names file and key, for whatever is wrong with it.
+    """
+    config = defaults or Config()
+    if path is None:
+        return config
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}") from error
+    for key, value in table.items():
+        complaint = _complaint(key, value)
+        if complaint:
+            raise UsageError(f"{path}: {key}: {complaint}")
+    if "policies" in table:
+        table["policies"] = tuple(table["policies"])
+    return replace(config, **table)
+
+
+def _complaint(key: str, value: Any) -> str | None:
+    """What is wrong with a setting."""
+    if key == "listen":
+        if not isinstance(value, str):
+            return "must be a string, HOST:PORT"
+        parse_address(value)
+        return None
+    if key == "interval_seconds":
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if good and 1 <= value <= 3600 else "must be a number from 1 to 3600"
+    if key == "policies":
+        if not (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
+            return "must be a list of names"
+        served = [name for name, policy in BUILT_IN.items() if policy.marks_suffice]
+        unknown = [name for name in value if name not in served]
+        if not unknown:
+            return None
+        if unknown[0] in BUILT_IN:
+            return f"{unknown[0]} needs each task's depth now: `record` and `policies` know it"
+        return f"unknown policy {unknown[0]!r}: {', '.join(served)}"
+    if key == "top_cgroups":
+        good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1000
+        return None if good else "must be a whole number from 0 to 1000"
+    if key == "page_faults":
+        return None if isinstance(value, bool) else "must be true or false"
+    known = ", ".join(Config.__dataclass_fields__)
+    return f"unknown key; known are {known}"

@@ -1,0 +1,212 @@
+"""`serve`: load the probes, give up every privilege, then sample and answer until told to end.
+
+The main thread samples and handles signals; the web server's threads answer from the last
+full sample, so that a scrape during a scan waits for nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from dynstack_probe.analysis.estimate import Estimate, estimate
+from dynstack_probe.errors import UsageError
+from dynstack_probe.httpd.server import WebServer
+from dynstack_probe.httpd.web_config import WebConfig
+from dynstack_probe.kernel import cgroups
+from dynstack_probe.kernel.privileges import drop_privileges
+from dynstack_probe.loader import LoadedProbe, Loader
+from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
+from dynstack_probe.measure.page_faults import PageFaultCounter, PageFaults, load_page_faults
+from dynstack_probe.model.lifecycle import Sample
+from dynstack_probe.serve import sd_notify, textfile
+from dynstack_probe.serve.collector import HostCollector, shape_counts
+from dynstack_probe.serve.config import Config, read_config
+from dynstack_probe.text import percent, printable
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# A sample older than this many intervals is no longer healthy.
+STALE_INTERVALS = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said; what it left out is None and comes from the file."""
+
+    config_file: Path | None = None
+    web_config_file: Path | None = None
+    textfile: Path | None = None
+    listen: str | None = None
+    page_faults: bool | None = None
+
+    def read_config(self) -> Config:
+        """The file's settings with the command line's over them."""
+        config = read_config(self.config_file)
+        changes: dict[str, object] = {}
+        if self.listen is not None:
+            changes["listen"] = self.listen
+        if self.page_faults is not None:
+            changes["page_faults"] = self.page_faults
+        return Config(**{**config.__dict__, **changes})
+
+
+class Daemon:
+    """One run of `serve`."""
+
+    def __init__(self, options: Options) -> None:
+        """Read the configuration and take the port. Raises UsageError."""
+        self._options = options
+        self._config = options.read_config()
+        if options.textfile is not None:
+            textfile.check(options.textfile)
+        self._sample: Sample | None = None
+        # The first scan reads all stacks and so says nothing of what later ones take.
+        self._pause_seconds = self._config.pause_seconds(0.0)
+        self._cgroup_paths: Mapping[int, str] = {}
+        self._page_faults: PageFaultCounter | None = None
+        self._registry = CollectorRegistry()
+        self._registry.register(
+            HostCollector(
+                newest=lambda: self._sample,
+                policies=lambda: self._config.chosen_policies(),
+                top_cgroups=lambda: self._config.top_cgroups,
+                cgroup_paths=lambda: self._cgroup_paths,
+                page_faults=self._read_page_faults,
+            )
+        )
+        ProcessCollector(registry=self._registry)
+        web_config = WebConfig(options.web_config_file) if options.web_config_file else None
+        self._web = WebServer(
+            self._config.listen,
+            self._registry,
+            landing=self._landing,
+            ready=lambda: self._sample is not None,
+            healthy=self._is_healthy,
+            web_config=web_config,
+        )
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; returns the exit code.
+
+        Raises ProbeError if the probes can't be loaded or a pass fails.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._web.stop)
+            lifecycle = stack.enter_context(_loaded(load_lifecycle))
+            if self._config.page_faults:
+                faults = stack.enter_context(_loaded(load_page_faults))
+                self._page_faults = PageFaultCounter(faults)
+            drop_privileges()
+            # Blocked before any thread starts, so that only the main one gets them.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            sampler = stack.enter_context(Sampler(lifecycle))
+            self._scan(sampler)
+            self._web.start()
+            print(f"dynstack-probe: serving {self._web.url}metrics", file=sys.stderr, flush=True)
+            sd_notify.ready(self._status())
+            self._loop(sampler)
+            sd_notify.stopping()
+        return 0
+
+    def _loop(self, sampler: Sampler) -> None:
+        due = time.monotonic() + self._pause_seconds
+        watchdog = sd_notify.watchdog_interval_seconds()
+        while True:
+            # The watchdog hears from this thread only: a scan that hangs trips it.
+            sd_notify.watchdog()
+            pause = max(0.0, due - time.monotonic())
+            received = signal.sigtimedwait(SIGNALS, min(pause, watchdog or pause))
+            if received is not None and received.si_signo == signal.SIGHUP:
+                self._reload()
+            elif received is not None:
+                return
+            if time.monotonic() >= due:
+                began = time.thread_time()
+                self._scan(sampler)
+                self._pause_seconds = self._config.pause_seconds(time.thread_time() - began)
+                sd_notify.status(self._status())
+                due = max(due + self._pause_seconds, time.monotonic())
+
+    def _scan(self, sampler: Sampler) -> None:
+        sample = sampler.take()
+        top = sorted(sample.cgroups, key=lambda i: -sum(sample.cgroups[i]))
+        wanted = top[: self._config.top_cgroups]
+        if any(cgroup not in self._cgroup_paths for cgroup in wanted):
+            unknown = {cgroup: f"cgroup:{cgroup}" for cgroup in wanted}  # not looked for again
+            self._cgroup_paths = unknown | cgroups.paths_by_id(wanted)
+        self._sample = sample
+        if self._options.textfile is not None:
+            textfile.write(self._options.textfile, self._registry)
+
+    def _reload(self) -> None:
+        """Read the configuration again; what is wrong with it changes nothing."""
+        sd_notify.reloading()
+        try:
+            fresh = self._options.read_config()
+            if (fresh.listen, fresh.page_faults) != (
+                self._config.listen,
+                self._config.page_faults,
+            ):
+                raise UsageError("restart to change listen or page_faults; a reload can't")
+            self._web.reload()
+            self._config = fresh
+        except UsageError as error:
+            print(f"dynstack-probe: not reloaded: {error}", file=sys.stderr, flush=True)
+        else:
+            print("dynstack-probe: configuration reloaded", file=sys.stderr, flush=True)
+        sd_notify.ready(self._status())
+
+    def _read_page_faults(self) -> PageFaults | None:
+        return self._page_faults.read() if self._page_faults else None
+
+    def _is_healthy(self) -> bool:
+        sample = self._sample
+        patience = STALE_INTERVALS * self._pause_seconds
+        return sample is not None and time.time() - sample.taken_at < patience
+
+    def _estimate(self, sample: Sample) -> Estimate:
+
+        shapes = shape_counts(sample.living.all_shapes())
+        return estimate(self._config.chosen_policies()[0], shapes, sample.host)
+
+    def _status(self) -> str:
+        if self._sample is None:
+            return "waiting for the first scan"
+        result = self._estimate(self._sample)
+        return (
+            f"{result.stacks} stacks, {result.base_kib} KiB; {result.policy} would save"
+            f" {percent(result.saving_ratio)}"
+        )
+
+    def _landing(self) -> Iterator[str]:
+        sample = self._sample
+        if sample is None:
+            yield "The first scan is under way."
+            return
+        result = self._estimate(sample)
+        yield (
+            f"This host ({printable(sample.host.cpu_model)}, {sample.host.cpus} CPUs, Linux"
+            f" {printable(sample.host.kernel_release)}) has {result.stacks} kernel stacks of"
+            f" {sample.host.thread_size_bytes // 1024} KiB: {result.base_kib} KiB, measured."
+        )
+        yield (
+            f"Under {result.policy} they would hold {result.dynamic_kib} KiB, modelled: a saving"
+            f" of {percent(result.saving_ratio)}, or {percent(result.saving_with_reserve_ratio)}"
+            f" with its reserve of {result.reserve_kib} KiB counted in."
+        )
+
+
+@contextlib.contextmanager
+def _loaded(load: Callable[[Loader], LoadedProbe]) -> Iterator[LoadedProbe]:
+    """A probe that is loaded by its own child and unloaded at the end."""
+    with Loader() as loader:
+        probe = load(loader)
+    with probe:
+        yield probe

@@ -1,0 +1,763 @@
+"""`top`: frames as they come, and the view of one of them in any number of lines.
+
+Nothing here knows a terminal: what a key does is a new View, what is shown is lines of text.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TypeVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from dynstack_probe.analysis.estimate import Estimate, Group, estimate, group_by
+from dynstack_probe.analysis.grouping import group_names
+from dynstack_probe.analysis.timeline import collect, rate
+from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.stacks import Kind
+from dynstack_probe.policy import GrowOnly, Policy, Shape, count_shapes
+from dynstack_probe.text import percent, printable
+from dynstack_probe.top import keys
+
+GROUPINGS = ("cgroup", "container", "comm", "kind")
+TREND_POINTS = 4096
+LONGEST_FILTER = 64
+PAGE_LINES = 10  # that Page Up and Page Down scroll
+_T = TypeVar("_T")
+_ORDERED_AT_ONCE = 128  # tasks; scrolling costs nothing until these are used up
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A second, since the frame before. None: was not counted, or means nothing.
+
+    modelled: what the policy would have done, `what` says which.
+    """
+
+    what: str
+    modelled: float | None
+    created: float | None
+    exited: float | None
+    switches: float | None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame, and the figures that its view needs. `number` counts from 0."""
+
+    number: int
+    snapshot: Snapshot
+    estimate: Estimate
+    pages: Mapping[int, int]
+    kinds: Mapping[int, int]
+    rates: Rates | None
+    policy: Policy
+    _groups: dict[str, list[Group]] = field(default_factory=dict, compare=False, repr=False)
+    _ordered: dict[tuple[object, ...], Ordered] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def groups(self, by: str) -> list[Group]:
+        """Stacks by cgroup, container, comm or kind, largest first."""
+        if by not in self._groups:
+            snapshot = self.snapshot
+            names = group_names(snapshot, by)
+            self._groups[by] = group_by(self.policy, snapshot.stacks, names, snapshot.host)
+        return self._groups[by]
+
+    def tasks(self, view: View, count: int) -> Ordered:
+        """The first `count` tasks or more in the view's order, and how many match at all."""
+        wanted = -(-count // _ORDERED_AT_ONCE) * _ORDERED_AT_ONCE
+        key = (view.sort, view.reverse, view.pattern, wanted)
+        if key not in self._ordered:
+            self._ordered.clear()
+            self._ordered[key] = _order(self.snapshot, view, wanted)
+        return self._ordered[key]
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Which stacks, and how many there would be."""
+
+    rows: Sequence[int]
+    matching: int
+
+
+class History:
+    """Takes frames in order and keeps the trend of the saving, not the frames."""
+
+    def __init__(self, policy: Policy) -> None:
+        """`policy` is the headline."""
+        self.policy = policy
+        self._points: deque[tuple[int, float]] = deque(maxlen=TREND_POINTS)
+        self._count = 0
+        self._before: tuple[Snapshot, Lifecycle | None] | None = None
+        self._modelled: tuple[int, int] = (0, 0)
+
+    def add(self, snapshot: Snapshot, lifecycle: Lifecycle | None) -> Moment:
+        """The next frame. Lifecycle counts from the series' beginning, as record() does."""
+        shapes = count_shapes(snapshot.stacks, [self.policy.asleep_seconds])
+        estimated = estimate(self.policy, shapes, snapshot.host)
+        pages: Counter[int] = Counter()
+        for shape, count in shapes.items():
+            pages[shape.mark_pages] += count
+        moment = Moment(
+            number=self._count,
+            snapshot=snapshot,
+            estimate=estimated,
+            pages=pages,
+            kinds=Counter(snapshot.stacks.kinds),
+            rates=self._rates(snapshot, lifecycle, estimated),
+            policy=self.policy,
+        )
+        self._points.append((snapshot.boot_ns, estimated.saving_ratio))
+        self._count += 1
+        self._before = snapshot, lifecycle
+        return moment
+
+    def trend(self, upto: int, count: int) -> list[tuple[int, float]]:
+        """(CLOCK_BOOTTIME ns, saving ratio) of the last `count` frames up to number `upto`."""
+        first = self._count - len(self._points)
+        end = max(0, upto + 1 - first)
+        return list(islice(self._points, max(0, end - count), end))
+
+    def _rates(
+        self, snapshot: Snapshot, lifecycle: Lifecycle | None, estimated: Estimate
+    ) -> Rates | None:
+        faults = self._faults_so_far(snapshot, lifecycle, estimated)
+        if self._before is None:
+            return None
+        earlier, counted = self._before
+        seconds = (snapshot.boot_ns - earlier.boot_ns) / 1e9
+        if seconds <= 0:
+            return None
+        created = exited = None
+        if lifecycle is not None and counted is not None:
+            created = (lifecycle.created - counted.created) / seconds
+            gone = sum(lifecycle.exited.values()) - sum(counted.exited.values())
+            exited = gone / seconds
+        switches = None
+        if snapshot.context_switches is not None and earlier.context_switches is not None:
+            switches = (snapshot.context_switches - earlier.context_switches) / seconds
+        what, modelled = "faults", None
+        if isinstance(self.policy, GrowOnly):
+            modelled = faults / seconds
+        else:
+            activity = collect([(earlier, None), (snapshot, None)], [self.policy.asleep_seconds])
+            pages = snapshot.host.thread_size_bytes // PAGE_BYTES
+            refills = rate(self.policy, activity, pages)
+            if refills is not None:
+                what, modelled = refills.what, refills.events
+        return Rates(what, modelled, created, exited, switches)
+
+    def _faults_so_far(
+        self, snapshot: Snapshot, lifecycle: Lifecycle | None, estimated: Estimate
+    ) -> int:
+        """Faults since the frame before: of the living then and now, and of those who ended.
+
+        Every fault of a task is counted while it lives, and moves to the ended when it
+        exits, so the sum rises by what happened. One that exits between the two counts of
+        a frame is missing from both until the next: the sum never falls for that.
+        """
+        pages = snapshot.host.thread_size_bytes // PAGE_BYTES
+        ended = 0
+        if lifecycle is not None:
+            for (mark, inherited), count in lifecycle.exited.items():
+                shape = Shape(mark, (1 << mark) - 1, inherited)
+                ended += self.policy.faults(shape, pages)[1] * count
+        so_far, most = estimated.faults.best + ended, self._modelled[1]
+        self._modelled = so_far, max(most, so_far)
+        return self._modelled[1] - most
+
+
+class Sort(enum.StrEnum):
+    """By what the list of tasks is sorted."""
+
+    MARK = "mark"
+    NOW = "now"
+    AGE = "age"
+    NAME = "name"
+
+
+class Action(enum.Enum):
+    """What a key asks of whoever shows the view."""
+
+    NONE = enum.auto()
+    QUIT = enum.auto()
+    REDRAW = enum.auto()
+    FORWARD = enum.auto()
+    BACK = enum.auto()
+
+
+@dataclass(frozen=True)
+class View:
+    """What the user chose. `typing` is a filter not yet confirmed, None if none is typed."""
+
+    sort: Sort = Sort.MARK
+    reverse: bool = False
+    group: str = GROUPINGS[0]
+    filter_text: str = ""
+    typing: str | None = None
+    paused: bool = False
+    scroll: int = 0
+    help: bool = False
+
+    @property
+    def pattern(self) -> str:
+        """What a name must contain: while it is typed, what there is of it."""
+        return self.filter_text if self.typing is None else self.typing
+
+
+def press(view: View, key: str, tasks: int) -> tuple[View, Action]:
+    """What a key does; `tasks` are those that could be scrolled through."""
+    if view.typing is not None:
+        return _type(view, view.typing, key), Action.NONE
+    if key in ("q", "Q"):
+        return view, Action.QUIT
+    if key == keys.REDRAW:
+        return view, Action.REDRAW
+    if key == keys.RIGHT:
+        return view, Action.FORWARD
+    if key == keys.LEFT:
+        return view, Action.BACK
+    return _change(view, key, tasks), Action.NONE
+
+
+def _change(view: View, key: str, tasks: int) -> View:
+    last = max(0, tasks - 1)
+    match key:
+        case "p" | " ":
+            return replace(view, paused=not view.paused)
+        case "s":
+            return replace(view, sort=_after(view.sort, tuple(Sort)), reverse=False, scroll=0)
+        case "r":
+            return replace(view, reverse=not view.reverse, scroll=0)
+        case "c":
+            return replace(view, group=_after(view.group, GROUPINGS))
+        case "/":
+            return replace(view, typing=view.filter_text, help=False)
+        case keys.ESCAPE:
+            return replace(view, filter_text="", scroll=0, help=False)
+        case "?" | "h":
+            return replace(view, help=not view.help)
+        case keys.DOWN | "j":
+            return replace(view, scroll=min(last, view.scroll + 1))
+        case keys.UP | "k":
+            return replace(view, scroll=max(0, min(last, view.scroll) - 1))
+        case keys.PAGE_DOWN:
+            return replace(view, scroll=min(last, view.scroll + PAGE_LINES))
+        case keys.PAGE_UP:
+            return replace(view, scroll=max(0, min(last, view.scroll) - PAGE_LINES))
+        case keys.HOME | "g":
+            return replace(view, scroll=0)
+        case keys.END | "G":
+            return replace(view, scroll=last)
+    return view
+
+
+def _after(value: _T, values: Sequence[_T]) -> _T:
+    return values[(values.index(value) + 1) % len(values)]
+
+
+def _type(view: View, typed: str, key: str) -> View:
+    match key:
+        case keys.ENTER:
+            return replace(view, filter_text=typed, typing=None, scroll=0)
+        case keys.ESCAPE:
+            return replace(view, typing=None)
+        case keys.BACKSPACE:
+            return replace(view, typing=typed[:-1])
+        case keys.CLEAR:
+            return replace(view, typing="")
+    if key in keys.NAMED or len(typed) >= LONGEST_FILTER:
+        return view
+    return replace(view, typing=typed + key)
+
+
+def _order(snapshot: Snapshot, view: View, count: int) -> Ordered:
+    """The first `count` tasks in the view's order: ties by thread id."""
+    stacks = snapshot.stacks
+    rows: Sequence[int] = range(len(stacks))
+    if view.pattern:
+        wanted = view.pattern.casefold()
+        known = {comm: wanted in printable(comm).casefold() for comm in set(stacks.comms)}
+        rows = [row for row in rows if known[stacks.comms[row]]]
+    values: Sequence[int]
+    if view.sort is Sort.NAME:
+        comms = stacks.comms
+        chooser = heapq.nlargest if view.reverse else heapq.nsmallest
+        named = chooser(count, rows, key=lambda row: (comms[row], stacks.tids[row]))
+        return Ordered(named, len(rows))
+    if view.sort is Sort.AGE:
+        values = [-start for start in stacks.start_boot_ns]  # the oldest started first
+    else:
+        values = stacks.mark_bytes if view.sort is Sort.MARK else stacks.depth_bytes
+    tids = stacks.tids
+    if view.reverse:
+        chosen = heapq.nsmallest(count, rows, key=lambda row: (values[row], tids[row]))
+    else:
+        chosen = heapq.nlargest(count, rows, key=lambda row: (values[row], -tids[row]))
+    return Ordered(chosen, len(rows))
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """What bars and the trend are drawn with. `unicode`: names may be shown in it too."""
+
+    unicode: bool
+    levels: str
+    parts: str  # of a cell, from the smallest to the whole
+
+    def name(self, name: str | bytes) -> str:
+        """A name that this terminal can show."""
+        text = printable(name)
+        return text if self.unicode else text.encode("ascii", "backslashreplace").decode()
+
+
+BLOCKS = Glyphs(True, "▁▂▃▄▅▆▇█", "▏▎▍▌▋▊▉█")
+ASCII = Glyphs(False, "_.-:=+*#", "#")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where the frame comes from: a host or a capture; how it goes on; which keys there are."""
+
+    source: str
+    pace: str = ""
+    can_step: bool = False
+    keys: bool = True
+
+
+@dataclass(frozen=True)
+class _Page:
+    """All that a section is made of."""
+
+    view: View
+    history: History
+    moment: Moment
+    width: int
+    glyphs: Glyphs
+    status: Status
+
+    def fitting(self, *variants: str) -> str:
+        """The first that fits in a line, or the last."""
+        return next((v for v in variants if cell_len(v) <= self.width), variants[-1])
+
+    def line(self, text: Text | str, style: str = "") -> Text:
+        """One line, no wider than the page."""
+        made = Text(text, style=style) if isinstance(text, str) else text
+        made.truncate(self.width, overflow="crop")
+        made.no_wrap = True
+        return made
+
+
+def render(
+    view: View,
+    history: History,
+    moment: Moment,
+    size: tuple[int, int],
+    glyphs: Glyphs,
+    status: Status,
+) -> list[Text]:
+    """At most as many lines as `size`, columns and rows, has; none is wider."""
+    width, height = max(1, size[0]), max(1, size[1])
+    page = _Page(view, history, moment, width, glyphs, status)
+    if view.help:
+        return [page.line(text) for text in _help(page)][:height]
+    sections = _plan(page, height)
+    lines = [line for name in _ORDER for line in sections.get(name, ())]
+    lines = [page.line(line) for line in lines]
+    if "footer" in sections:  # stays at the bottom
+        lines[-1:-1] = [Text()] * (height - len(lines))
+    return lines[:height]
+
+
+_ORDER = (
+    *("title", "saving", "trend", "coverage", "rates", "note"),
+    *("bars", "tasks", "groups", "footer"),
+)
+_ROOMY = 30  # lines; from there on empty ones set the sections apart
+
+
+@dataclass
+class _Budget:
+    """How many lines are left, and which sections have taken theirs."""
+
+    left: int
+    sections: dict[str, list[Text]] = field(default_factory=dict)
+
+    def take(self, name: str, lines: list[Text]) -> None:
+        """All of these lines or none; instead of those that the section had."""
+        needed = len(lines) - len(self.sections.get(name, ()))
+        if lines and needed <= self.left:
+            self.sections[name] = lines
+            self.left -= needed
+
+    def set_aside(self, most: int, least: int = 1) -> int:
+        """Lines for later: as many as there are, or none if those are fewer than `least`."""
+        count = min(self.left, most) if self.left >= least else 0
+        self.left -= count
+        return count
+
+
+def _plan(page: _Page, height: int) -> dict[str, list[Text]]:
+    """Which sections, and how much of each: the most important first, lists take the rest."""
+    budget = _Budget(height)
+    budget.take("saving", [_saving(page)])
+    if page.view.typing is not None:
+        budget.take("footer", [_footer(page)])
+    budget.take("coverage", [_coverage(page)])
+    task_lines = budget.set_aside(2, least=2)
+    budget.take("bars", [_pages_in_a_line(page)])
+    if page.status.keys:
+        budget.take("footer", [_footer(page)])
+    budget.take("rates", [_rates(page)])
+    budget.take("title", [_title(page)])
+    budget.take("trend", [_trend(page)])
+    task_lines += budget.set_aside(2)
+    group_lines = budget.set_aside(4, least=2)
+    bars = _bars(page)
+    if len(bars) <= 8 or budget.left >= len(bars) + 4:
+        budget.take("bars", bars)
+    if height >= _ROOMY and budget.left >= 8:
+        _set_apart(page, budget)
+    _share(page, budget, task_lines, group_lines)
+    return budget.sections
+
+
+def _set_apart(page: _Page, budget: _Budget) -> None:
+    """What a reader of the figures must know, and empty lines between sections."""
+    caveats = page.moment.snapshot.caveats[:2]
+    budget.take("note", [Text(f"Note      {page.glyphs.name(c)}", "yellow") for c in caveats])
+    for name in ("bars", "tasks", "groups"):
+        budget.take(name, [Text(), *budget.sections.get(name, ())])
+
+
+def _share(page: _Page, budget: _Budget, task_lines: int, group_lines: int) -> None:
+    """What is left: two fifths for groups, and all that one list does not need to the other."""
+    groups = page.moment.groups(page.view.group)
+    tasks = page.moment.tasks(page.view, 1).matching
+    most_groups = max(0, len(groups) + 1 - group_lines)
+    most_tasks = max(0, tasks + 1 - task_lines)
+    more_groups = min(most_groups, budget.left * 2 // 5)
+    more_tasks = min(most_tasks, budget.left - more_groups)
+    more_groups = min(most_groups, budget.left - more_tasks)
+    sections = budget.sections
+    sections.setdefault("tasks", []).extend(_tasks(page, task_lines + more_tasks))
+    sections.setdefault("groups", []).extend(_groups(page, groups, group_lines + more_groups))
+
+
+def _title(page: _Page) -> Text:
+    snapshot, status = page.moment.snapshot, page.status
+    host = snapshot.host
+    clock = time.strftime("%H:%M:%S", time.localtime(snapshot.taken_at))
+    source = page.glyphs.name(status.source)
+    kernel = page.glyphs.name(f"Linux {host.kernel_release}")
+    model = page.glyphs.name(host.cpu_model)
+    right = f"{clock}  {status.pace}".rstrip()
+    if page.view.paused:
+        right = f"PAUSED  {right}"
+    full = f"{source}, {model}, {kernel}"
+    lefts = (f"dynstack-probe top: {full}", full, f"{source}, {kernel}", source, "")
+    left = next((text for text in lefts if cell_len(text) + 2 + len(right) <= page.width), "")
+    gap = " " * max(0, page.width - cell_len(left) - len(right))
+    line = Text(left + gap, "bold")
+    line.append(right, "bold reverse" if page.view.paused else "dim")
+    return line
+
+
+def _saving(page: _Page) -> Text:
+    one = page.moment.estimate
+    ratio, policy = percent(one.saving_ratio), page.glyphs.name(one.policy)
+    saved = one.base_kib - one.dynamic_kib
+    with_reserve = "no reserve"
+    if one.reserve_kib:
+        with_reserve = f"{percent(one.saving_with_reserve_ratio)} with {one.reserve_kib} of reserve"
+    kib = f"{one.base_kib} KiB would be {one.dynamic_kib}"
+    over = f", {one.over_limit_tasks} tasks OVERFLOW" if one.over_limit_tasks else ""
+    text = page.fitting(
+        f"Saving    {ratio} ({policy}): {kib}, {saved} KiB less; {with_reserve}{over}",
+        f"Saving    {ratio} ({policy}): {kib}; {with_reserve}{over}",
+        f"Saving    {ratio} ({policy}): {kib} KiB{over}",
+        f"Saving {ratio} ({policy}){over}",
+        f"Saving {ratio}{over}",
+    )
+    line = Text(text, "bold")
+    line.highlight_words([ratio], "green")
+    if over:
+        line.highlight_words([over[2:]], "red")
+    return line
+
+
+def _coverage(page: _Page) -> Text:
+    coverage, kinds = page.moment.snapshot.coverage, page.moment.kinds
+    kernel = kinds.get(Kind.KTHREAD, 0) + kinds.get(Kind.IDLE, 0)
+    user = kinds.get(Kind.USER, 0) + kinds.get(Kind.USER_WORKER, 0)
+    read, missed = len(page.moment.snapshot.stacks), coverage.missed
+    threads = f"{kernel} kernel threads, {user} user threads"
+    if coverage.kernel_stacks is None:
+        counted = f"{read} stacks read, {missed} unreadable"
+    else:
+        counted = f"{read} stacks of {coverage.kernel_stacks}, {missed} missed"
+    return Text(
+        page.fitting(
+            f"Coverage  {counted}; {threads}",
+            f"Coverage  {counted}",
+            f"{read} stacks, {missed} missed",
+            f"{read} + {missed} missed",
+        )
+    )
+
+
+def _trend(page: _Page) -> Text:
+    points = page.history.trend(page.moment.number, TREND_POINTS)
+    ratios = [ratio for _, ratio in points]
+    if len(ratios) < 2:
+        return Text(page.fitting("Trend     from the second frame on", "Trend -"))
+    room = page.width - len("Trend     00.00%..00.00%  over 999s  ")
+    shown = points[-max(8, min(room, len(points))) :]
+    ratios = [ratio for _, ratio in shown]
+    low, high = min(ratios), max(ratios)
+    over = duration((shown[-1][0] - shown[0][0]) / 1e9)
+    graph = sparkline(ratios, page.glyphs)
+    span = f"{percent(low)}..{percent(high)}"
+    line = Text(page.fitting(f"Trend     {span} over {over}  ", f"{span} ", ""))
+    line.append(graph, "green")
+    return line
+
+
+def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:
+    """A character a value, from the least (lowest) to the largest; all alike: the middle."""
+    low, high = min(values), max(values)
+    top = len(glyphs.levels) - 1
+    if high == low:
+        return glyphs.levels[top // 2] * len(values)
+    return "".join(glyphs.levels[round((v - low) / (high - low) * top)] for v in values)
+
+
+def _rates(page: _Page) -> Text:
+    rates = page.moment.rates
+    if rates is None:
+        return Text(page.fitting("A second  from the second frame on", "A second -"))
+    modelled = f"no faults ({page.moment.estimate.policy})"
+    if rates.modelled is not None:
+        modelled = f"{rates.what} {_figure(rates.modelled)} (modelled)"
+    measured = [
+        f"{name} {_figure(value)}"
+        for name, value in (
+            ("created", rates.created),
+            ("exited", rates.exited),
+            ("switches", rates.switches),
+        )
+        if value is not None
+    ]
+    every = ", ".join([modelled, *measured])
+    return Text(
+        page.fitting(f"A second  {every}", f"A second  {modelled}", f"/s: {modelled}", modelled)
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def _by_pages(page: _Page) -> dict[int, int]:
+    """Each count up to THREAD_SIZE, also those that are 0."""
+    moment = page.moment
+    most = moment.snapshot.host.thread_size_bytes // PAGE_BYTES
+    return {pages: moment.pages.get(pages, 0) for pages in range(1, most + 1)}
+
+
+def _pages_in_a_line(page: _Page) -> Text:
+    counts = _by_pages(page)
+    each = "  ".join(f"{pages}: {count}" for pages, count in counts.items())
+    deep = sum(count for pages, count in counts.items() if pages > 1)
+    return Text(page.fitting(f"Pages     {each}", f"1: {counts[1]} more: {deep}"))
+
+
+def _bars(page: _Page) -> list[Text]:
+    counts = _by_pages(page)
+    most, total = max(counts.values()), max(1, sum(counts.values()))
+    digits = len(str(most))
+    lines = []
+    for pages, count in counts.items():
+        label = f"{pages:>2} {'page ' if pages == 1 else 'pages'}  {count:>{digits}}"
+        label += f" {count / total:>7.2%}  "
+        room = max(0, page.width - len(label))
+        line = Text(label)
+        style = "green" if pages == 1 else "yellow" if pages == 2 else "red"
+        line.append(bar(count, most, room, page.glyphs), style)
+        lines.append(line)
+    return lines
+
+
+def bar(count: int, most: int, room: int, glyphs: Glyphs) -> str:
+    """`room` cells for the most; what is not nothing shows."""
+    if not count or not room:
+        return ""
+    parts = len(glyphs.parts)
+    length = max(1, round(count / most * room * parts))
+    whole, rest = divmod(length, parts)
+    return glyphs.parts[-1] * whole + (glyphs.parts[rest - 1] if rest else "")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Right-aligned figures: shown where the page has at least `from_width` columns."""
+
+    title: str
+    width: int
+    from_width: int
+    value: Callable[[int], str]
+
+
+def _tasks(page: _Page, lines: int) -> list[Text]:
+    """A heading and one task a line."""
+    if lines < 1:
+        return []
+    view, snapshot = page.view, page.moment.snapshot
+    stacks = snapshot.stacks
+    rows = lines - 1
+    matching = page.moment.tasks(view, 1).matching
+    first = max(0, min(view.scroll, matching - rows))
+    ordered = page.moment.tasks(view, first + rows)
+
+    def age(row: int) -> str:
+        return duration(max(0, snapshot.boot_ns - stacks.start_boot_ns[row]) / 1e9)
+
+    columns = [
+        _Column("mark", 6, 0, lambda row: str(stacks.mark_bytes[row])),
+        _Column("pages", 6, 60, lambda row: str(-(-stacks.mark_bytes[row] // PAGE_BYTES) or 1)),
+        _Column("now", 7, 30, lambda row: str(stacks.depth_bytes[row] or "on cpu")),
+        _Column("asleep", 7, 70, lambda row: duration(stacks.asleep_seconds[row])),
+        _Column("age", 6, 40, age),
+        _Column("tid", 8, 50, lambda row: str(stacks.tids[row])),
+        _Column("kind", 12, 66, lambda row: Kind(stacks.kinds[row]).label),
+    ]
+    columns = [column for column in columns if page.width >= column.from_width]
+    heading = Text()
+    for column in columns:
+        heading.append(f"{column.title:>{column.width}}", _heading_style(view, column.title))
+    heading.append("  ")
+    heading.append("name", _heading_style(view, "name"))
+    used = sum(column.width for column in columns) + 2
+    shown = len(ordered.rows[first : first + rows])
+    room = page.width - used - len("name")
+    heading.append(_position(page, first, shown, matching, room))
+    body = []
+    for row in ordered.rows[first : first + rows]:
+        line = Text("".join(f"{column.value(row):>{column.width}}" for column in columns) + "  ")
+        name = page.glyphs.name(stacks.comms[row])
+        path = snapshot.cgroup_paths.get(stacks.cgroup_ids[row])
+        if path is not None and page.width >= used + 40:
+            name = f"{set_cell_size(name, 16)}  {page.glyphs.name(path)}"
+        line.append(name)
+        body.append(line)
+    return [heading, *body]
+
+
+def _heading_style(view: View, title: str) -> str:
+    return "bold underline" if view.sort.value == title else "bold"
+
+
+def _position(page: _Page, first: int, shown: int, matching: int, room: int) -> str:
+    """Which of how many tasks, in what order, as far as there is room to say."""
+    view = page.view
+    of = f"{first + 1}-{first + shown} of {matching}" if shown else f"none of {matching}"
+    order = f"by {view.sort.value}{' reversed' if view.reverse else ''}"
+    what = f" with {page.glyphs.name(view.pattern)}" if view.pattern else ""
+    variants = [f"  {order}, {of}{what}", f"  {of}{what}", f"  {matching}{what}", f"  {of}"]
+    return next((text for text in variants if cell_len(text) <= room), "")
+
+
+def _groups(page: _Page, groups: Sequence[Group], lines: int) -> list[Text]:
+    """A heading and one group a line; dynamic and saving are modelled."""
+    if lines < 2:
+        return []
+    columns = [
+        _Column("stacks", 7, 0, lambda at: str(groups[at].stacks)),
+        _Column("base KiB", 10, 60, lambda at: str(groups[at].base_kib)),
+        _Column("dynamic", 9, 50, lambda at: str(groups[at].dynamic_kib)),
+        _Column("saving", 8, 30, lambda at: percent(groups[at].saving_ratio)),
+        _Column("worst", 7, 40, lambda at: str(groups[at].worst_mark_bytes)),
+    ]
+    columns = [column for column in columns if page.width >= column.from_width]
+    title = "".join(f"{column.title:>{column.width}}" for column in columns)
+    shown = min(len(groups), lines - 1)
+    heading = Text(f"{title}  by {page.view.group}", "bold")
+    heading.append(f"  ({shown} of {len(groups)})", "")
+    body = [
+        Text(
+            "".join(f"{column.value(at):>{column.width}}" for column in columns)
+            + f"  {page.glyphs.name(groups[at].name)}"
+        )
+        for at in range(shown)
+    ]
+    return [heading, *body]
+
+
+def _footer(page: _Page) -> Text:
+    view = page.view
+    if view.typing is not None:
+        room = max(1, page.width - 2)
+        shown = page.glyphs.name(view.typing)
+        while cell_len(shown) > room:
+            shown = shown[1:]
+        return Text.assemble(("/", "bold"), shown, ("_", "blink"))
+    pause = "go on" if view.paused else "pause"
+    step = "  </> step" if page.status.can_step else ""
+    filtered = f": {page.glyphs.name(view.filter_text)}" if view.filter_text else ""
+    text = page.fitting(
+        f"q quit  p {pause}{step}  s sort: {view.sort.value}  r reverse"
+        f"  c groups: {view.group}  / filter{filtered}  ? help",
+        f"q quit  p {pause}{step}  s sort  r reverse  c groups  / filter{filtered}  ? help",
+        f"q quit  p {pause}{step}  s sort  r reverse  c groups  / filter  ? help",
+        f"q quit  p {pause}  s sort  / filter  ? help",
+        "q quit  s sort  ? help",
+        "q quit",
+    )
+    return Text(text, "reverse" if page.glyphs.unicode else "")
+
+
+HELP_KEYS = (
+    ("q, Ctrl-C", "quit"),
+    ("p, space", "pause and go on; frames are still taken"),
+    ("s", "sort tasks by mark, depth now, age, name"),
+    ("r", "reverse the order"),
+    ("c", "groups by cgroup, container, comm, kind"),
+    ("/", "only tasks whose name contains ...; Enter, Esc"),
+    ("Esc", "all tasks again"),
+    ("up, down, j, k", "scroll; Page Up, Page Down, g, G"),
+    ("left, right", "a frame back, on (--replay)"),
+    ("Ctrl-L", "draw everything anew"),
+    ("?", "this help"),
+)
+
+
+def _help(page: _Page) -> Iterable[str]:
+    yield page.fitting("Keys (? goes back)", "Keys")
+    wide = page.width >= 50
+    for key, what in HELP_KEYS:
+        yield f"  {key:<16}{what}" if wide else f"{key}: {what}"
+    if not wide:
+        return
+    yield ""
+    yield "mark: deepest byte ever used; now: depth at which it sleeps; asleep: since"
+    yield "it last ran. dynamic, saving and faults are modelled, all else is measured."
+
+
+def duration(seconds: float) -> str:
+    """45s, 12m, 5h, 3d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"

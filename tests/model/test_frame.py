@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from dynstack_probe.analysis.grouping import group_names
+from dynstack_probe.model.frame import Coverage
+from dynstack_probe.model.stacks import Kind
+from tests.factory import a_snapshot, some_stacks
+
+
+@pytest.mark.parametrize(
+    ("read", "unreadable", "kernel", "missed"),
+    [(100, 0, 100, 0), (98, 2, 100, 2), (87, 0, 100, 13), (101, 0, 100, 0), (90, 3, None, 3)],
+)
+def test_missed(read: int, unreadable: int, kernel: int | None, missed: int) -> None:
+    coverage = Coverage(read, unreadable, kernel, kernel and kernel * 16, True)
+    assert coverage.missed == missed
+
+
+def test_group_names() -> None:
+    stacks = some_stacks(
+        [1, 2, 3],
+        comms=[b"a", b"b", b"a"],
+        kinds=[Kind.USER, Kind.IDLE, Kind.USER_WORKER],
+        cgroup_ids=[7, 0, 9],
+    )
+    snapshot = a_snapshot(stacks, cgroup_paths={7: "/x"})
+    assert list(group_names(snapshot, "comm")) == [b"a", b"b", b"a"]
+    assert list(group_names(snapshot, "kind")) == ["user", "idle", "user_worker"]
+    assert list(group_names(snapshot, "cgroup")) == ["/x", "none (idle tasks)", "cgroup:9"]
+
+
+def test_resident_pages_tell_a_dynamic_kernel() -> None:
+    assert not a_snapshot(some_stacks([100])).is_dynamic
+    import dataclasses
+
+    grown = dataclasses.replace(some_stacks([100, 5000]), resident_pages=[0b1, 0b11])
+    snapshot = a_snapshot(grown)
+    assert snapshot.is_dynamic
+    assert (snapshot.base_kib, grown.resident_kib()) == (32, 12)
