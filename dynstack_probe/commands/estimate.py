@@ -99,7 +99,7 @@ def build_report(
 def render(reports: Sequence[EstimateReport], form: Format) -> str:
     """The reports in the form asked for: all there is of one, of several a row each."""
     # as_table.py, as_json.py or as_csv.py: rich is imported only where it is needed
-    how = importlib.import_module(f"dynstack_probe.report.as_{form.value}")
+    how = importlib.import_module(f"dynstack_probe.output.as_{form.value}")
     text: str = how.render(reports[0]) if len(reports) == 1 else how.render_many(reports)
     return text
 
