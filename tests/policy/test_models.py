@@ -171,5 +171,5 @@ def test_policies_reach_for_no_kernel() -> None:
                 assert name is not None
                 top = name.split(".")[0]
                 assert top in PURE or (
-                    name.startswith(("dynstack_probe.policy", "dynstack_probe.measure.snapshot"))
+                    name.startswith(("dynstack_probe.policy", "dynstack_probe.model"))
                 ), f"{source.name} imports {name}"
