@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynstack_probe.model.frame import Cost, Coverage, Snapshot
+from dynstack_probe.model.frame import Cost, Coverage, Frame
 from dynstack_probe.model.host import Host
 from dynstack_probe.model.stacks import Kind, Stacks
 
@@ -43,9 +43,9 @@ def some_stacks(
     )
 
 
-def a_snapshot(stacks: Stacks, host: Host | None = None, **changes: object) -> Snapshot:
+def a_frame(stacks: Stacks, host: Host | None = None, **changes: object) -> Frame:
     count = len(stacks)
-    return Snapshot(
+    return Frame(
         host=host or a_host(),
         stacks=stacks,
         coverage=Coverage(

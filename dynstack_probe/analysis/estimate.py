@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dynstack_probe.model.host import PAGE_BYTES, Host
+from dynstack_probe.model.savings import Savings
+from dynstack_probe.model.shapes import Shape, ShapeCounts, shape_keys
 from dynstack_probe.model.stacks import Stacks
-from dynstack_probe.policy.models import Policy
-from dynstack_probe.policy.shapes import Shape, ShapeCounts, shape_keys
+from dynstack_probe.policy import Policy
 
 _PAGE_KIB = PAGE_BYTES // 1024
 
@@ -23,59 +24,21 @@ class FaultRange(NamedTuple):
     max: int
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """The RFC table's columns for one policy, and what the table leaves out.
-
-    base_kib is what the stacks hold now, dynamic_kib what they would hold. The reserve
-    is never part of dynamic_kib or saving_ratio; the *_with_reserve_ratio count it in.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Savings):
+    """One policy on all stacks of a host: the RFC table's columns, and what it leaves out."""
 
     policy: str
-    stacks: int
-    base_kib: int
-    dynamic_kib: int
-    reserve_kib: int
     faults: FaultRange
     over_limit_tasks: int
-    mem_total_kib: int
-
-    @property
-    def saving_ratio(self) -> float:
-        """1 - dynamic / base; 0 if there are no stacks."""
-        return 1 - self.dynamic_kib / self.base_kib if self.base_kib else 0.0
-
-    @property
-    def saving_with_reserve_ratio(self) -> float:
-        """The same with the reserve added to dynamic: negative if it costs more."""
-        total_kib = self.dynamic_kib + self.reserve_kib
-        return 1 - total_kib / self.base_kib if self.base_kib else 0.0
-
-    @property
-    def saving_of_ram_ratio(self) -> float:
-        """What is saved as a share of all memory, without the reserve."""
-        return (self.base_kib - self.dynamic_kib) / self.mem_total_kib
-
-    @property
-    def saving_with_reserve_of_ram_ratio(self) -> float:
-        """What is saved as a share of all memory once the reserve is paid."""
-        return (self.base_kib - self.dynamic_kib - self.reserve_kib) / self.mem_total_kib
 
 
-@dataclass(frozen=True)
-class Group:
-    """The stacks that have one name in common."""
+@dataclass(frozen=True, kw_only=True)
+class Group(Savings):
+    """The stacks that have one name in common. No reserve: that is the host's."""
 
     name: str | bytes
-    stacks: int
-    base_kib: int
-    dynamic_kib: int
     worst_mark_bytes: int = 0
-
-    @property
-    def saving_ratio(self) -> float:
-        """1 - dynamic / base."""
-        return 1 - self.dynamic_kib / self.base_kib if self.base_kib else 0.0
 
 
 def estimate(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> Estimate:

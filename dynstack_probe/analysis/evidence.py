@@ -1,33 +1,30 @@
-"""A series of snapshots, walked through once: the last one, and what happened on the way."""
+"""A series of frames, walked through once: the last one, and what happened on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from dynstack_probe.analysis.estimate import estimate
-from dynstack_probe.analysis.timeline import Activity, add, intervals, rate
+from dynstack_probe.analysis.timeline import Timeline, rate, thread_pages_of
 from dynstack_probe.errors import UsageError
-from dynstack_probe.model.frame import Snapshot
-from dynstack_probe.model.host import PAGE_BYTES
-from dynstack_probe.model.lifecycle import Lifecycle
-from dynstack_probe.policy import BUILT_IN, Policy, count_shapes
-
-HEADLINE = "rfc-v1"
+from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.savings import Savings
+from dynstack_probe.model.shapes import count_shapes
+from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One snapshot of a series, and the time since the one before.
+    """One frame of a series, and the time since the first.
 
-    base_kib is measured, dynamic_kib is rfc-v1's. Rates are means since the moment
-    before, None at the first or where nothing was counted; faults are rfc-v1's.
+    savings and faults are rfc-v1's. Rates are means since the moment before, None at the
+    first or where nothing was counted.
     """
 
     seconds: float
-    stacks: int
-    base_kib: int
-    dynamic_kib: int
+    savings: Savings
     faults_per_second: float | None = None
     created_per_second: float | None = None
     exited_per_second: float | None = None
@@ -35,78 +32,47 @@ class Moment:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All there is to report of one host. `activity` is None of a single snapshot."""
+    """All there is to report of one host. `whole` is None of a single frame."""
 
     source: str
-    snapshot: Snapshot
+    frame: Frame
     moments: Sequence[Moment]
-    activity: Activity | None
+    whole: Interval | None
 
     @property
     def seconds(self) -> float:
-        """From the first snapshot to the last."""
+        """From the first frame to the last."""
         return self.moments[-1].seconds
 
 
-Frames = Iterable[tuple[Snapshot, Lifecycle | None]]
+Frames = Iterable[Frame]
 
 
 def evidence_of(frames: Frames, policies: Sequence[Policy], source: str) -> Evidence:
-    """Hold two snapshots at a time. Raises UsageError if there is none."""
-    watch = _Watch()
-    total: Activity | None = None
-    thresholds = [policy.asleep_seconds for policy in policies]
-    for interval in intervals(watch.pass_on(frames), thresholds):
-        total = total or Activity()
-        add(total, interval)
-        watch.tell_faults(interval)
-    if watch.last is None:
-        raise UsageError(f"{source} holds no snapshot")
-    return Evidence(source, watch.last, watch.moments, total)
-
-
-class _Watch:
-    """Notes each snapshot's figures as it passes."""
-
-    def __init__(self) -> None:
-        self.moments: list[Moment] = []
-        self.last: Snapshot | None = None
-        self._started_ns = 0
-        self._counted: tuple[int, int] | None = None
-
-    def pass_on(self, frames: Frames) -> Iterator[tuple[Snapshot, Lifecycle | None]]:
-        for snapshot, lifecycle in frames:
-            self._note(snapshot, lifecycle)
-            yield snapshot, lifecycle
-
-    def tell_faults(self, interval: Activity) -> None:
-        """Of the interval that ended with the newest moment."""
-        assert self.last is not None
-        thread_pages = self.last.host.thread_size_bytes // PAGE_BYTES
-        faults = rate(BUILT_IN[HEADLINE], interval, thread_pages)
-        if faults is not None:
-            self.moments[-1] = replace(self.moments[-1], faults_per_second=faults.events)
-
-    def _note(self, snapshot: Snapshot, lifecycle: Lifecycle | None) -> None:
-        if not self.moments:
-            self._started_ns = snapshot.boot_ns
-        headline = estimate(BUILT_IN[HEADLINE], count_shapes(snapshot.stacks), snapshot.host)
-        moment = Moment(
-            seconds=max(0.0, (snapshot.boot_ns - self._started_ns) / 1e9),
-            stacks=headline.stacks,
-            base_kib=headline.base_kib,
-            dynamic_kib=headline.dynamic_kib,
+    """Hold two frames at a time. Raises UsageError if there is none."""
+    timeline = Timeline([policy.asleep_seconds for policy in policies])
+    moments: list[Moment] = []
+    whole: Interval | None = None
+    last: Frame | None = None
+    seconds = 0.0
+    for last in frames:
+        savings = estimate(BUILT_IN[HEADLINE], count_shapes(last.stacks), last.host)
+        interval = timeline.add(last)
+        if interval is None:
+            moments.append(Moment(seconds, savings))
+            continue
+        whole = interval if whole is None else whole + interval
+        seconds += interval.seconds
+        faults = rate(BUILT_IN[HEADLINE], interval, thread_pages_of(last))
+        moments.append(
+            Moment(
+                seconds,
+                savings,
+                faults.events if faults else None,
+                interval.per_second(interval.created),
+                interval.per_second(interval.exited),
+            )
         )
-        counted = None
-        if lifecycle is not None:
-            counted = lifecycle.created, sum(lifecycle.exited.values())
-        if self.moments and self._counted is not None and counted is not None:
-            seconds = moment.seconds - self.moments[-1].seconds
-            if seconds > 0:
-                moment = replace(
-                    moment,
-                    created_per_second=max(0, counted[0] - self._counted[0]) / seconds,
-                    exited_per_second=max(0, counted[1] - self._counted[1]) / seconds,
-                )
-        self.moments.append(moment)
-        self.last, self._counted = snapshot, counted
+    if last is None:
+        raise UsageError(f"{source} holds no snapshot")
+    return Evidence(source, last, moments, whole)

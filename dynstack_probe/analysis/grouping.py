@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dynstack_probe.errors import UsageError
-from dynstack_probe.kernel.syscalls import syscall_name
 from dynstack_probe.model.containers import container_of
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import IA32_CALL, Kind, Stacks
+from dynstack_probe.model.syscalls import syscall_name
 
 _NO_CALL = {
     Kind.USER: "none (fault or interrupt)",
@@ -18,18 +18,18 @@ _NO_CALL = {
 }
 
 
-def group_names(snapshot: Snapshot, by: str) -> Iterable[str | bytes]:
+def group_names(frame: Frame, by: str) -> Iterable[str | bytes]:
     """One name a stack: its comm as bytes, cgroup's path, container, kind, or system call.
 
     Raises UsageError if the snapshot is one of a capture, which holds no system calls.
     """
-    stacks = snapshot.stacks
+    stacks = frame.stacks
     if by == "comm":
         return stacks.comms
     if by == "kind":
         return [Kind(kind).label for kind in stacks.kinds]
     if by in ("cgroup", "container"):
-        paths = snapshot.cgroup_paths
+        paths = frame.cgroup_paths
         name = _cgroup if by == "cgroup" else _container
         names = {number: name(number, paths.get(number)) for number in set(stacks.cgroup_ids)}
         return list(map(names.__getitem__, stacks.cgroup_ids))

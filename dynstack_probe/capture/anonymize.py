@@ -7,7 +7,7 @@ import secrets
 from dataclasses import replace
 
 from dynstack_probe.model import roles
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import KernelFacts
 
 # Boot parameters that bear on stacks; all others go, with host names and disk labels in them.
@@ -25,20 +25,20 @@ class Anonymizer:
     def __init__(self, key: bytes | None = None) -> None:
         self._key = hashlib.blake2b(secrets.token_bytes(32) if key is None else key).digest()
 
-    def snapshot(self, snapshot: Snapshot) -> Snapshot:
+    def frame(self, frame: Frame) -> Frame:
         """Without command names, cgroup paths, and boot parameters that say nothing of stacks."""
-        stacks = snapshot.stacks
+        stacks = frame.stacks
         tokens = {
             (kind, comm): self._comm(kind, comm)
             for kind, comm in set(zip(stacks.kinds, stacks.comms, strict=True))
         }
         comms = [tokens[pair] for pair in zip(stacks.kinds, stacks.comms, strict=True)]
-        paths = {number: self._path(path) for number, path in snapshot.cgroup_paths.items()}
+        paths = {number: self._path(path) for number, path in frame.cgroup_paths.items()}
         return replace(
-            snapshot,
+            frame,
             stacks=replace(stacks, comms=comms),
             cgroup_paths=paths,
-            kernel=_kernel(snapshot.kernel),
+            kernel=_kernel(frame.kernel),
         )
 
     def _token(self, name: bytes) -> str:

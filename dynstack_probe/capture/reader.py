@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from dynstack_probe.capture.gzip_lines import DamagedError, gzip_lines
 from dynstack_probe.capture.lines import COLUMNS, FORMAT, MOST_STACKS, VERSION
 from dynstack_probe.errors import UsageError
-from dynstack_probe.model.frame import Cost, Coverage, Snapshot
+from dynstack_probe.model.frame import Cost, Coverage, Frame
 from dynstack_probe.model.host import PAGE_BYTES, Host, KernelFacts
 from dynstack_probe.model.lifecycle import GROWTH_AGES, Lifecycle
 from dynstack_probe.model.stacks import Stacks
@@ -20,14 +20,6 @@ from dynstack_probe.model.stacks import Stacks
 _U64 = (1 << 64) - 1
 _EXACT = 1 << 53  # integers that any JSON reader keeps
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One snapshot, and what was counted since the capture began (None: nothing was)."""
-
-    snapshot: Snapshot
-    lifecycle: Lifecycle | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Capture:
 def read_last(
     path: Path, *, partial: bool = False, columns: Collection[str] = tuple(COLUMNS)
 ) -> Capture:
-    """The file's last snapshot. Parameters and errors as read_frames()."""
+    """The file's last frame. Parameters and errors as read_frames()."""
     last: Frame | None = None
     count = 0
     for frame in read_frames(path, partial=partial, columns=columns):
@@ -55,7 +47,7 @@ def read_last(
 def read_frames(
     path: Path, *, partial: bool = False, columns: Collection[str] = tuple(COLUMNS)
 ) -> Iterator[Frame]:
-    """Each snapshot in turn; with `partial` also of a damaged file, up to the damage.
+    """Each frame in turn; with `partial` also of a damaged file, up to the damage.
 
     Columns not asked for are not read, and hold zeros. Raises UsageError, one line that
     names file and place, for whatever is wrong.
@@ -187,7 +179,7 @@ class _Parser:
             raise _BadLineError("a snapshot begins within another")
         assert self._host is not None
         stacks = line.integer("stacks", MOST_STACKS)
-        snapshot = Snapshot(
+        frame = Frame(
             host=replace(self._host, cpus=line.integer("cpus", 1 << 16, 1)),
             stacks=_no_stacks(),
             coverage=_coverage(line.object("coverage")),
@@ -198,10 +190,9 @@ class _Parser:
             taken_at=line.number("taken_at"),
             boot_ns=line.integer("boot_ns"),
             context_switches=line.optional("context_switches", line.integer),
+            lifecycle=line.optional("lifecycle", lambda name: _lifecycle(line.object(name))),
         )
-        counted = line.optional("lifecycle", line.object)
-        lifecycle = None if counted is None else _lifecycle(counted)
-        self._pending = _Pending(Frame(snapshot, lifecycle), stacks)
+        self._pending = _Pending(frame, stacks)
 
     def _names(self, pending: _Pending, line: _Object) -> None:
         values = line.array("values")
@@ -223,7 +214,7 @@ class _Parser:
         if not code:
             return  # of a later tool: known ones suffice
         if name in ("mark_bytes", "depth_bytes"):
-            most = pending.frame.snapshot.host.thread_size_bytes
+            most = pending.frame.host.thread_size_bytes
         try:
             values = array(code, line.array("values"))
         except (TypeError, OverflowError):
@@ -276,18 +267,14 @@ class _Parser:
             frame = _finished(self._pending, rows, self._wanted)
         except _BadLineError:
             return  # damaged in what every row needs
-        snapshot = frame.snapshot
         missing = self._pending.stacks - rows
         yield replace(
             frame,
-            snapshot=replace(
-                snapshot,
-                coverage=replace(snapshot.coverage, read=rows),
-                caveats=(
-                    *snapshot.caveats,
-                    f"The capture is damaged: {missing} of {self._pending.stacks} stacks are lost"
-                    f" ({why}).",
-                ),
+            coverage=replace(frame.coverage, read=rows),
+            caveats=(
+                *frame.caveats,
+                f"The capture is damaged: {missing} of {self._pending.stacks} stacks are lost"
+                f" ({why}).",
             ),
         )
 
@@ -318,8 +305,7 @@ def _finished(pending: _Pending, rows: int, wanted: Collection[str]) -> Frame:
     )
     named_cgroups = zip(pending.cgroups, pending.cgroup_paths.all(), strict=True)
     paths = {n: path.decode("utf-8", "surrogateescape") for n, path in named_cgroups if path}
-    snapshot = replace(pending.frame.snapshot, stacks=stacks, cgroup_paths=paths)
-    return replace(pending.frame, snapshot=snapshot)
+    return replace(pending.frame, stacks=stacks, cgroup_paths=paths)
 
 
 def _no_stacks() -> Stacks:
@@ -501,4 +487,4 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _U64
 
 
-__all__ = ["Capture", "Frame", "read_frames", "read_last"]
+__all__ = ["Capture", "read_frames", "read_last"]

@@ -14,8 +14,7 @@ from dynstack_probe import __version__
 from dynstack_probe.capture.lines import CHUNK, COLUMNS, FORMAT, LONGEST_LINE, VERSION
 from dynstack_probe.errors import UsageError
 from dynstack_probe.files import create_beside, put_in_place
-from dynstack_probe.model.frame import Snapshot
-from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import Stacks
 
 _LEVEL = 6
@@ -32,7 +31,7 @@ class CaptureWriter:
     def __init__(self, path: Path, *, force: bool = False, anonymized: bool = False) -> None:
         """Raises UsageError if the folder can't be written or FILE exists, without `force`."""
         self._path, self._force, self._anonymized = path, force, anonymized
-        self._snapshots = 0
+        self._frames = 0
         try:
             self._file, self._part = create_beside(path, hidden=False)
         except OSError as error:
@@ -52,22 +51,22 @@ class CaptureWriter:
         else:
             self.abandon()
 
-    def add(self, snapshot: Snapshot, lifecycle: Lifecycle | None = None) -> None:
-        """One more snapshot, and what was counted since the capture began."""
+    def add(self, frame: Frame) -> None:
+        """One more frame."""
         lines: list[Mapping[str, Any]] = []
-        if not self._snapshots:
-            lines.append(_header(snapshot, self._anonymized))
-        comms, comm_of = _numbered(snapshot.stacks.comms)
-        cgroups, cgroup_of = _numbered(snapshot.stacks.cgroup_ids)
-        lines.append(_snapshot(snapshot, lifecycle))
+        if not self._frames:
+            lines.append(_header(frame, self._anonymized))
+        comms, comm_of = _numbered(frame.stacks.comms)
+        cgroups, cgroup_of = _numbered(frame.stacks.cgroup_ids)
+        lines.append(_frame_line(frame))
         lines += _names("comms", [_text(comm) for comm in comms])
-        lines += _names("cgroups", [[n, snapshot.cgroup_paths.get(n)] for n in cgroups])
-        self._member(lines, _columns(snapshot.stacks, comm_of, cgroup_of))
-        self._snapshots += 1
+        lines += _names("cgroups", [[n, frame.cgroup_paths.get(n)] for n in cgroups])
+        self._member(lines, _columns(frame.stacks, comm_of, cgroup_of))
+        self._frames += 1
 
     def close(self) -> None:
         """Write the end and give the file its name. Raises UsageError if that is taken."""
-        self._member([{"type": "end", "snapshots": self._snapshots}], ())
+        self._member([{"type": "end", "snapshots": self._frames}], ())
         self._file.close()
         try:
             put_in_place(self._part, self._path, force=self._force)
@@ -81,7 +80,7 @@ class CaptureWriter:
     def abandon(self) -> None:
         """After a failure: what holds a snapshot stays as FILE.part, all else goes."""
         self._file.close()
-        if not self._snapshots:
+        if not self._frames:
             self._part.unlink(missing_ok=True)
 
     def _member(
@@ -112,37 +111,37 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _header(snapshot: Snapshot, anonymized: bool) -> Mapping[str, Any]:
+def _header(frame: Frame, anonymized: bool) -> Mapping[str, Any]:
     return {
         "type": FORMAT,
         "version": VERSION,
         "tool": f"dynstack-probe {__version__}",
         "anonymized": anonymized,
-        "host": asdict(snapshot.host),
-        "kernel": asdict(snapshot.kernel),
+        "host": asdict(frame.host),
+        "kernel": asdict(frame.kernel),
     }
 
 
-def _snapshot(snapshot: Snapshot, lifecycle: Lifecycle | None) -> Mapping[str, Any]:
-    counted = None
+def _frame_line(frame: Frame) -> Mapping[str, Any]:
+    counted, lifecycle = None, frame.lifecycle
     if lifecycle is not None:
         counted = asdict(lifecycle)
         counted["exited"] = [
             [mark, inherited, count] for (mark, inherited), count in lifecycle.exited.items()
         ]
-    cost = asdict(snapshot.cost)
+    cost = asdict(frame.cost)
     del cost["native_output"]
     return {
         "type": "snapshot",
-        "taken_at": snapshot.taken_at,
-        "boot_ns": snapshot.boot_ns,
-        "stacks": len(snapshot.stacks),
-        "cpus": snapshot.host.cpus,
-        "context_switches": snapshot.context_switches,
-        "grown_kib": snapshot.grown_kib,
-        "coverage": asdict(snapshot.coverage),
+        "taken_at": frame.taken_at,
+        "boot_ns": frame.boot_ns,
+        "stacks": len(frame.stacks),
+        "cpus": frame.host.cpus,
+        "context_switches": frame.context_switches,
+        "grown_kib": frame.grown_kib,
+        "coverage": asdict(frame.coverage),
         "cost": cost,
-        "caveats": list(snapshot.caveats),
+        "caveats": list(frame.caveats),
         "lifecycle": counted,
     }
 

@@ -18,7 +18,7 @@ from dynstack_probe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dynstack_probe.model.frame import Snapshot
+    from dynstack_probe.model.frame import Frame
     from dynstack_probe.output.model import EstimateReport
     from dynstack_probe.policy import Policy
 
@@ -58,7 +58,7 @@ can't be measured, 4 not permitted (CAP_BPF and CAP_PERFMON are needed).
 
 
 def build_report(
-    snapshot: Snapshot,
+    frame: Frame,
     policies: Sequence[Policy],
     by: str | None,
     *,
@@ -70,25 +70,25 @@ def build_report(
     from dynstack_probe.analysis.estimate import estimate, group_by
     from dynstack_probe.analysis.grouping import group_names
     from dynstack_probe.model.roles import roles
+    from dynstack_probe.model.shapes import count_shapes
     from dynstack_probe.output.model import DepthDetails, EstimateReport
-    from dynstack_probe.policy import count_shapes
 
-    stacks = snapshot.stacks
+    stacks = frame.stacks
     shapes = count_shapes(stacks, [policy.asleep_seconds for policy in policies])
     groups = details = None
     if by is not None:
-        groups = group_by(policies[0], stacks, group_names(snapshot, by), snapshot.host)
+        groups = group_by(policies[0], stacks, group_names(frame, by), frame.host)
     if with_depths:
         details = DepthDetails(
             depths_by_role(stacks, roles(stacks.kinds, stacks.comms)),
             random_offset_price(stacks),
-            snapshot.kernel.random_offset,
-            shift_curve(stacks, snapshot.host.thread_size_bytes),
+            frame.kernel.random_offset,
+            shift_curve(stacks, frame.host.thread_size_bytes),
         )
     return EstimateReport(
-        snapshot=snapshot,
+        frame=frame,
         shapes=shapes,
-        estimates=[estimate(policy, shapes, snapshot.host) for policy in policies],
+        estimates=[estimate(policy, shapes, frame.host) for policy in policies],
         by=by,
         groups=groups,
         source=source,
@@ -135,35 +135,35 @@ def command(
         if len(captures) > 1 and (by or depths):
             raise UsageError("--by and --depths are for one capture")
         reports = [
-            build_report(snapshot, policies, chosen_by, source=name, with_depths=depths)
-            for name, snapshot in read_captures(captures, partial)
+            build_report(frame, policies, chosen_by, source=name, with_depths=depths)
+            for name, frame in read_captures(captures, partial)
         ]
         write(render(reports, form), output, force)
         return
 
-    from dynstack_probe.measure.stack_scan import take_snapshot
+    from dynstack_probe.measure.stack_scan import take_frame
 
-    snapshot = take_snapshot(btf, with_cgroup_paths=by in (By.cgroup, By.container))
+    frame = take_frame(btf, with_cgroup_paths=by in (By.cgroup, By.container))
     scanned = time.perf_counter()
-    report = build_report(snapshot, policies, chosen_by, with_depths=depths)
+    report = build_report(frame, policies, chosen_by, with_depths=depths)
     write(render([report], form), output, force)
     if verbose:
-        print(explain_cost(snapshot, time.perf_counter() - scanned), file=sys.stderr)
+        print(explain_cost(frame, time.perf_counter() - scanned), file=sys.stderr)
 
 
-def read_captures(paths: Sequence[Path], partial: bool) -> Iterator[tuple[str, Snapshot]]:
+def read_captures(paths: Sequence[Path], partial: bool) -> Iterator[tuple[str, Frame]]:
     """Each file's name and last snapshot. Raises UsageError for what can't be read."""
     from dynstack_probe.capture import read_last
 
     for path in paths:
-        yield path.name, read_last(path, partial=partial).last.snapshot
+        yield path.name, read_last(path, partial=partial).last
 
 
-def explain_cost(snapshot: Snapshot, render_seconds: float) -> str:
+def explain_cost(frame: Frame, render_seconds: float) -> str:
     """What each step took, and what bcc printed."""
     from dynstack_probe.kernel.host import peak_rss_kib
 
-    cost = snapshot.cost
+    cost = frame.cost
     return (
         f"child start {cost.child_start_seconds:.3f} s, compile {cost.compile_seconds:.3f} s,"
         f" load {cost.load_seconds:.3f} s, scan {cost.scan_seconds:.4f} s,"

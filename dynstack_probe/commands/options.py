@@ -137,7 +137,7 @@ def choose_policies(names: Sequence[str]) -> list[Policy]:
 def _read_policy(path: Path) -> Policy:
     import tomllib
 
-    from dynstack_probe.policy import policy_from
+    from dynstack_probe.policy.custom import policy_from
 
     try:
         with path.open("rb") as file:

@@ -14,7 +14,7 @@ from dynstack_probe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dynstack_probe.output.policies import Comparison
+    from dynstack_probe.analysis.comparison import Comparison
     from dynstack_probe.policy import Policy
 
 HELP = """Compare every proposed scheme for kernel stacks on the same evidence.
@@ -78,22 +78,22 @@ def command(
 
 
 def _of_host(policies: Sequence[Policy], btf: Path) -> Comparison:
-    from dynstack_probe.measure.stack_scan import take_snapshot
-    from dynstack_probe.output.policies import compare
+    from dynstack_probe.analysis.comparison import compare
+    from dynstack_probe.measure.stack_scan import take_frame
 
-    return compare(take_snapshot(btf), policies, None, "this host")
+    return compare(take_frame(btf), policies, None, "this host")
 
 
 def _of_capture(path: Path, policies: Sequence[Policy], partial: bool) -> Comparison:
+    from dynstack_probe.analysis.comparison import compare
     from dynstack_probe.analysis.timeline import collect
     from dynstack_probe.capture import read_frames, read_last
     from dynstack_probe.capture.lines import ESSENTIAL
-    from dynstack_probe.output.policies import compare
 
     capture = read_last(path, partial=partial, columns=ESSENTIAL | {"comms"})
     activity = None
     if capture.frames > 1:
         frames = read_frames(path, partial=partial)
         thresholds = [policy.asleep_seconds for policy in policies]
-        activity = collect(((frame.snapshot, frame.lifecycle) for frame in frames), thresholds)
-    return compare(capture.last.snapshot, policies, activity, path.name)
+        activity = collect(frames, thresholds)
+    return compare(capture.last, policies, activity, path.name)

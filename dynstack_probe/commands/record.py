@@ -62,21 +62,21 @@ def command(
     anonymizer = Anonymizer(key) if anonymize or key is not None else None
     check_writable(file, force)
 
-    snapshots = stacks = 0
+    frames = stacks = 0
     with (
         ended_by_signal() as stop,
         CaptureWriter(file, force=force, anonymized=anonymizer is not None) as writer,
         Progress("recording", duration_seconds) as progress,
     ):
-        for snapshot, lifecycle in record(stop, duration_seconds, interval_seconds, btf):
-            writer.add(anonymizer.snapshot(snapshot) if anonymizer else snapshot, lifecycle)
-            snapshots, stacks = snapshots + 1, stacks + len(snapshot.stacks)
-            progress.show(f"{snapshots} snapshots, {len(snapshot.stacks)} stacks")
-        if not snapshots:
+        for frame in record(stop, duration_seconds, interval_seconds, btf):
+            writer.add(anonymizer.frame(frame) if anonymizer else frame)
+            frames, stacks = frames + 1, stacks + len(frame.stacks)
+            progress.show(f"{frames} snapshots, {len(frame.stacks)} stacks")
+        if not frames:
             raise KeyboardInterrupt
     size = os.path.getsize(file)  # noqa: PTH202
     print(
-        f"{file}: {snapshots} {'snapshot' if snapshots == 1 else 'snapshots'}, {size} bytes,"
+        f"{file}: {frames} {'snapshot' if frames == 1 else 'snapshots'}, {size} bytes,"
         f" {size / max(1, stacks):.1f} a stack",
         file=sys.stderr,
     )

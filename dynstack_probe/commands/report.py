@@ -168,17 +168,15 @@ def render(document: Document, form: Format) -> str:
 
 def view(frames: Frames, policies: Sequence[Policy], source: str, file: str) -> HostView:
     """Of a host's snapshots all that a report tells; `file` is their capture's name."""
-    from dynstack_probe.analysis.evidence import HEADLINE, evidence_of
-    from dynstack_probe.output.policies import compare
-    from dynstack_probe.policy import BUILT_IN
+    from dynstack_probe.analysis.comparison import compare
+    from dynstack_probe.analysis.evidence import evidence_of
+    from dynstack_probe.policy import BUILT_IN, HEADLINE
     from dynstack_probe.report.contents import HostView
 
     evidence = evidence_of(frames, policies, source)
     return HostView(
-        build_report(
-            evidence.snapshot, [BUILT_IN[HEADLINE]], "comm", source=source, with_depths=True
-        ),
-        compare(evidence.snapshot, policies, evidence.activity, source),
+        build_report(evidence.frame, [BUILT_IN[HEADLINE]], "comm", source=source, with_depths=True),
+        compare(evidence.frame, policies, evidence.whole, source),
         evidence,
         file,
     )
@@ -191,7 +189,7 @@ def _of_captures(paths: Sequence[Path], policies: Sequence[Policy], partial: boo
 
     hosts = [
         view(
-            ((frame.snapshot, frame.lifecycle) for frame in read_frames(path, partial=partial)),
+            read_frames(path, partial=partial),
             policies,
             path.name,
             path.name,
@@ -214,15 +212,15 @@ def _of_host(
     if duration:
         frames = _watched(seconds_of(duration, "--duration"), interval, btf)
     else:
-        frames = _one_snapshot(btf)
+        frames = _one_frame(btf)
     again = ["dynstack-probe report host.dsp", "dynstack-probe report host.dsp --format text"]
     return document_of([view(frames, policies, "this host", "host.dsp")], again, time.time())
 
 
-def _one_snapshot(btf: Path) -> Frames:
-    from dynstack_probe.measure.stack_scan import take_snapshot
+def _one_frame(btf: Path) -> Frames:
+    from dynstack_probe.measure.stack_scan import take_frame
 
-    return [(take_snapshot(btf), None)]
+    return [take_frame(btf)]
 
 
 def _watched(duration_seconds: float, interval: str, btf: Path) -> Frames:
@@ -233,7 +231,7 @@ def _watched(duration_seconds: float, interval: str, btf: Path) -> Frames:
     interval_seconds = interval_of(interval)
     with ended_by_signal() as stop, Progress("watching", duration_seconds) as progress:
         for count, frame in enumerate(record(stop, duration_seconds, interval_seconds, btf), 1):
-            progress.show(f"{count} snapshots, {len(frame[0].stacks)} stacks")
+            progress.show(f"{count} snapshots, {len(frame.stacks)} stacks")
             yield frame
 
 
@@ -253,9 +251,9 @@ def _of_prometheus(
     instance: str | None,
     job: str | None,
 ) -> Document:
-    from dynstack_probe.analysis.evidence import HEADLINE
     from dynstack_probe.fleet.client import Server
     from dynstack_probe.fleet.history import history_of, range_of
+    from dynstack_probe.policy import HEADLINE
     from dynstack_probe.report.history_contents import history_document
     from dynstack_probe.text import printable
 

@@ -18,8 +18,7 @@ from dynstack_probe.commands.options import choose_policies, interval_of
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
-    from dynstack_probe.model.frame import Snapshot
-    from dynstack_probe.model.lifecycle import Lifecycle
+    from dynstack_probe.model.frame import Frame
     from dynstack_probe.top.screen import Screen
     from dynstack_probe.top.view import Action, History, Moment, Status, View
 
@@ -85,16 +84,15 @@ def command(
         obey(screen.ended_by)
 
 
-def _of_capture(path: Path, partial: bool) -> Iterator[tuple[Snapshot, Lifecycle | None]]:
+def _of_capture(path: Path, partial: bool) -> Iterator[Frame]:
     from dynstack_probe.capture import read_frames
 
-    for frame in read_frames(path, partial=partial):
-        yield frame.snapshot, frame.lifecycle
+    return read_frames(path, partial=partial)
 
 
 def _frames_once(
     replay: Path | None, partial: bool, seconds: float | None, btf: Path
-) -> Iterator[tuple[Snapshot, Lifecycle | None]]:
+) -> Iterator[Frame]:
     if replay is not None:
         return _of_capture(replay, partial)
     import threading
@@ -106,9 +104,7 @@ def _frames_once(
     return itertools.islice(record(threading.Event(), 2 * seconds, seconds, btf), 2)
 
 
-def _print_one(
-    frames: Iterator[tuple[Snapshot, Lifecycle | None]], history: History, replay: Path | None
-) -> None:
+def _print_one(frames: Iterator[Frame], history: History, replay: Path | None) -> None:
     """The last frame, as wide as the terminal, with its colours; plain elsewhere."""
     from dynstack_probe.top.screen import (
         DEFAULT_SIZE,
@@ -122,7 +118,7 @@ def _print_one(
 
     moment = None
     for frame in frames:
-        moment = history.add(*frame)
+        moment = history.add(frame)
     if moment is None:
         raise UsageError(f"{replay} holds no snapshot")
     size, system = DEFAULT_SIZE, None
@@ -182,7 +178,7 @@ def _watch(screen: Screen, history: History, seconds: float, btf: Path) -> None:
     status = Status("this host", f"every {seconds:g}s")
     with Watch(seconds, btf) as watch:
         for frame in watch.take(wait=True):
-            newest = history.add(*frame)
+            newest = history.add(frame)
         with screen:
             shown = _Shown(screen, history, newest)
             going_on = True
@@ -192,13 +188,13 @@ def _watch(screen: Screen, history: History, seconds: float, btf: Path) -> None:
                 shown.draw(status)
                 typed = screen.wait(None, watch.fileno())
                 for frame in watch.take():
-                    newest = history.add(*frame)
+                    newest = history.add(frame)
                 going_on = shown.press(typed, lambda _: None)
 
 
 def _replay(
     screen: Screen,
-    frames: Iterator[tuple[Snapshot, Lifecycle | None]],
+    frames: Iterator[Frame],
     history: History,
     seconds: float | None,
     name: str,

@@ -21,11 +21,11 @@ from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.kallsyms import Symbols
 from dynstack_probe.kernel.offsets import probe_macros, register_macros
 from dynstack_probe.kernel.ring_buffer import RingBuffer
-from dynstack_probe.kernel.syscalls import NONE, syscall_name
 from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.faults import Context, require_fixed_stacks
 from dynstack_probe.measure.records import read_constants, read_layout
 from dynstack_probe.model.stacks import Kind
+from dynstack_probe.model.syscalls import NONE, syscall_name
 
 DEFAULT_RATE_HZ = 99
 DEFAULT_DEEPER_THAN = 4096

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from dynstack_probe.errors import NotPermittedError, ProbeError, UnmeasurableError
@@ -14,29 +12,8 @@ from dynstack_probe.kernel.btf import Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import INSTALL_BCC, Loader
-from dynstack_probe.measure.stack_scan import take_snapshot
-
-
-class Status(enum.Enum):
-    """How a precondition stands. A note stops nothing, but changes what figures mean."""
-
-    OK = "ok"
-    NOTE = "note"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One precondition: what was found and, unless all is well, how to mend it.
-
-    `permission` tells what is missing only for this user from what this machine lacks.
-    """
-
-    name: str
-    status: Status
-    found: str
-    mend: str = ""
-    permission: bool = False
+from dynstack_probe.measure.stack_scan import take_frame
+from dynstack_probe.model.check import Check, Status
 
 
 def exit_code(checks: list[Check]) -> int:
@@ -199,18 +176,18 @@ def _trial(btf_path: Path, code: int) -> Iterator[Check]:
         yield Check(name, Status.NOTE, "not tried: see above")
         return
     try:
-        snapshot = take_snapshot(btf_path)
+        frame = take_frame(btf_path)
     except NotPermittedError as error:
         yield Check(name, Status.MISSING, str(error), "run as root on the host", permission=True)
     except ProbeError as error:
         yield Check(name, Status.MISSING, str(error), "report this with estimate -v")
     else:
-        coverage = snapshot.coverage
-        size = f"{snapshot.host.thread_size_bytes} bytes, measured on {coverage.read} stacks"
+        coverage = frame.coverage
+        size = f"{frame.host.thread_size_bytes} bytes, measured on {coverage.read} stacks"
         yield Check("THREAD_SIZE", Status.OK, size)
         yield Check(
             name,
             Status.OK if not coverage.missed else Status.NOTE,
             f"read {coverage.read} stacks, missed {coverage.missed}"
-            f" in {snapshot.cost.scan_seconds * 1000:.1f} ms",
+            f" in {frame.cost.scan_seconds * 1000:.1f} ms",
         )

@@ -18,12 +18,12 @@ from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros, register_macros
 from dynstack_probe.kernel.ring_buffer import RingBuffer
-from dynstack_probe.kernel.syscalls import syscall_name
 from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.lifecycle import seen_slots
 from dynstack_probe.measure.records import read_constants, read_layout
 from dynstack_probe.measure.stack_scan import ITERATORS, check_machine, read_iterator
 from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.syscalls import syscall_name
 
 # How far below a boundary a call that crossed it is looked for. Of 3,700 first crossings
 # under mixed load on Linux 6.18, when whole pages were compared, each had used a word

@@ -22,7 +22,8 @@ from dynstack_probe.measure.records import RecordLayout, Value, read_constants, 
 from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.host import Host
-from dynstack_probe.model.lifecycle import Lifecycle, Living, Sample
+from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 
 MAX_CGROUPS = 4096

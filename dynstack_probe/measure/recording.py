@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -17,8 +18,7 @@ from dynstack_probe.kernel.features import Features
 from dynstack_probe.loader import Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
 from dynstack_probe.measure.stack_scan import Scanner, check_machine
-from dynstack_probe.model.frame import Snapshot
-from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.frame import Frame
 
 
 def record(
@@ -26,7 +26,7 @@ def record(
     duration_seconds: float = 0.0,
     interval_seconds: float = 10.0,
     btf_path: Path = VMLINUX,
-) -> Iterator[tuple[Snapshot, Lifecycle | None]]:
+) -> Iterator[Frame]:
     """Snapshots from now until `stop` is set, one at each interval; one only without a duration.
 
     A series counts tasks created and exited from its first snapshot on. Raises
@@ -46,7 +46,7 @@ def record(
         while not stop.is_set():
             # Counted before the scan: who exits during it is missing once, not there twice.
             lifecycle = sampler.lifecycle() if sampler else None
-            yield scanner.scan(with_cgroup_paths=True), lifecycle
+            yield replace(scanner.scan(with_cgroup_paths=True), lifecycle=lifecycle)
             due = max(due + interval_seconds, time.monotonic())
             if due > started + duration_seconds:
                 return
@@ -63,9 +63,7 @@ class Watch:
         """Starts when entered; errors come out of take()."""
         self._interval, self._btf_path = interval_seconds, btf_path
         self._stop = threading.Event()
-        self._frames: queue.SimpleQueue[tuple[Snapshot, Lifecycle | None] | BaseException] = (
-            queue.SimpleQueue()
-        )
+        self._frames: queue.SimpleQueue[Frame | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
@@ -82,7 +80,7 @@ class Watch:
         """Of an eventfd."""
         return self._event
 
-    def take(self, *, wait: bool = False) -> Iterator[tuple[Snapshot, Lifecycle | None]]:
+    def take(self, *, wait: bool = False) -> Iterator[Frame]:
         """The frames since the last call; with `wait` one at least. Raises as record()."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
@@ -101,6 +99,6 @@ class Watch:
         except BaseException as error:
             self._tell(error)
 
-    def _tell(self, frame: tuple[Snapshot, Lifecycle | None] | BaseException) -> None:
+    def _tell(self, frame: Frame | BaseException) -> None:
         self._frames.put(frame)
         os.eventfd_write(self._event, 1)

@@ -17,7 +17,7 @@ from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import RecordLayout, read_constants, read_layout
-from dynstack_probe.model.frame import Cost, Coverage, Snapshot
+from dynstack_probe.model.frame import Cost, Coverage, Frame
 from dynstack_probe.model.host import PAGE_BYTES, Host, KernelFacts
 from dynstack_probe.model.stacks import Stacks
 
@@ -99,7 +99,7 @@ class Scanner:
     def __exit__(self, *_: object) -> None:
         self._probe.close()
 
-    def scan(self, *, with_cgroup_paths: bool = False) -> Snapshot:
+    def scan(self, *, with_cgroup_paths: bool = False) -> Frame:
         """One pass over all stacks."""
         fds = [bpf.create_iterator(link) for link in self._probe.links.values()]
         try:
@@ -121,7 +121,7 @@ def check_machine(features: Features) -> None:
         )
 
 
-def take_snapshot(btf_path: Path = VMLINUX, *, with_cgroup_paths: bool = False) -> Snapshot:
+def take_frame(btf_path: Path = VMLINUX, *, with_cgroup_paths: bool = False) -> Frame:
     """Scan every stack of this host once.
 
     Raises UnmeasurableError, NotPermittedError or ProbeError, each saying why.
@@ -146,7 +146,7 @@ def _scan(
     features: Features,
     kernel: KernelFacts,
     with_cgroup_paths: bool,
-) -> Snapshot:
+) -> Frame:
     """One pass over these iterators, which end with it."""
     started = time.perf_counter()
     raw = bytearray()
@@ -169,7 +169,7 @@ def _scan(
         erased=records.count("ERASED"),
         boot_idle_mark_bytes=records.boot_idle_mark_bytes(),
     )
-    return Snapshot(
+    return Frame(
         host=Host(
             cpu_model=host.cpu_model(),
             cpus=host.online_cpus(),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dynstack_probe.model.host import Host, KernelFacts
+from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.stacks import Stacks
 
 
@@ -52,8 +53,12 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """One scan. caveats are sentences that a reader of its figures must know."""
+class Frame:
+    """What one scan found, and what was counted up to its beginning.
+
+    caveats are sentences that a reader of its figures must know. lifecycle counts from
+    the series' first frame on; None of a single frame, which counts nothing.
+    """
 
     host: Host
     stacks: Stacks
@@ -66,6 +71,7 @@ class Snapshot:
     taken_at: float = 0.0  # Unix time
     boot_ns: int = 0  # CLOCK_BOOTTIME then
     context_switches: int | None = None  # of the whole host since boot
+    lifecycle: Lifecycle | None = None
 
     @property
     def base_kib(self) -> int:

@@ -1,23 +1,16 @@
-"""What the daemon knows after one pass: the living by shape, and what has happened since.
-
-Nothing in it grows with the number of tasks.
-"""
+"""What the tracepoints counted: tasks created and exited, and how deep those went."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dynstack_probe.model.frame import Coverage
-from dynstack_probe.model.host import Host
-from dynstack_probe.model.stacks import Kind
-
 GROWTH_AGES = ("1s", "10s", "1m", "10m", "1h", "older")
 
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """What the tracepoints counted since the daemon's start: every figure only rises.
+    """What the tracepoints counted since they were attached: every figure only rises.
 
     exited counts stacks by (pages down to the mark, pages inherited from a cached stack's
     owner, 1 if none); skipped[p] those whose page p above the mark was all zero. lost
@@ -32,47 +25,3 @@ class Lifecycle:
     lost: Mapping[str, int]
     runs: int
     run_seconds: float
-
-
-@dataclass(frozen=True)
-class Living:
-    """The stacks of one pass. Shapes as in Lifecycle.exited."""
-
-    shapes: Mapping[Kind, Mapping[tuple[int, int], int]]
-    skipped: tuple[int, ...]
-    growth_by_age: tuple[int, ...]
-    reread: int
-    uncounted_cgroups: int = 0  # stacks whose cgroup did not fit into the map
-    deepest_mark_bytes: int = 0
-
-    def stacks(self) -> int:
-        """How many."""
-        return sum(sum(counts.values()) for counts in self.shapes.values())
-
-    def all_shapes(self) -> dict[tuple[int, int], int]:
-        """All kinds together."""
-        total: dict[tuple[int, int], int] = {}
-        for counts in self.shapes.values():
-            for shape, count in counts.items():
-                total[shape] = total.get(shape, 0) + count
-        return total
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One pass over the living, and the counters as they stood when it began.
-
-    The counters are read first: a task that exits during the pass is missing from one
-    sample rather than counted twice. cgroups: stacks by pages held (index 0: one page)
-    under a grow-only kernel, for each cgroup id.
-    """
-
-    host: Host
-    living: Living
-    lifecycle: Lifecycle
-    coverage: Coverage
-    cgroups: Mapping[int, tuple[int, ...]]
-    scan_seconds: float
-    taken_at: float  # time.time()
-    kernel_counters: Mapping[str, int]
-    bpf_memory_bytes: int

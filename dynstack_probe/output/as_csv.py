@@ -46,7 +46,7 @@ def render_many(reports: Sequence[EstimateReport]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(POLICY_COLUMNS)
     for report in reports:
-        host, coverage = report.snapshot.host, report.snapshot.coverage
+        host, coverage = report.frame.host, report.frame.coverage
         for estimate in report.estimates:
             writer.writerow(
                 (

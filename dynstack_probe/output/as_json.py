@@ -34,14 +34,14 @@ def _policy(estimate: Estimate) -> dict[str, Any]:
 
 def document(report: EstimateReport) -> dict[str, Any]:
     """The whole report as plain dictionaries."""
-    snapshot = report.snapshot
-    host, coverage, cost = snapshot.host, snapshot.coverage, snapshot.cost
+    frame = report.frame
+    host, coverage, cost = frame.host, frame.coverage, frame.cost
     kinds = report.kinds()
     kthreads, user_threads = kernel_and_user(kinds)
     result: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "source": printable(report.source),
-        "taken_at": snapshot.taken_at,
+        "taken_at": frame.taken_at,
         "host": {
             "cpu_model": printable(host.cpu_model),
             "cpus": host.cpus,
@@ -51,13 +51,13 @@ def document(report: EstimateReport) -> dict[str, Any]:
             "mem_total_kib": host.mem_total_kib,
         },
         "measured": {
-            "stacks": len(snapshot.stacks),
+            "stacks": len(frame.stacks),
             "kthreads": kthreads,
             "idle_tasks": kinds[Kind.IDLE],
             "user_threads": user_threads,
             "user_workers": kinds[Kind.USER_WORKER],
-            "base_kib": snapshot.base_kib,
-            "resident_kib": snapshot.stacks.resident_kib(),
+            "base_kib": frame.base_kib,
+            "resident_kib": frame.stacks.resident_kib(),
             "tasks_by_pages": {str(n): count for n, count in report.tasks_by_pages().items()},
             "unreadable": coverage.unreadable,
             "kernel_stack_kib": coverage.kernel_stack_kib,
@@ -70,7 +70,7 @@ def document(report: EstimateReport) -> dict[str, Any]:
             "erased": coverage.erased,
             "boot_idle_mark_bytes": coverage.boot_idle_mark_bytes,
         },
-        "caveats": list(snapshot.caveats),
+        "caveats": list(frame.caveats),
         "policies": [_policy(estimate) for estimate in report.estimates],
         "deepest": [
             {"name": printable(comm), "tid": tid, "mark_bytes": mark, "kind": kind.label}
@@ -84,8 +84,8 @@ def document(report: EstimateReport) -> dict[str, Any]:
             "child_peak_rss_kib": cost.child_peak_rss_kib,
         },
     }
-    if snapshot.grown_kib is not None:
-        result["measured"]["nr_dynamic_stacks_faults_kib"] = snapshot.grown_kib
+    if frame.grown_kib is not None:
+        result["measured"]["nr_dynamic_stacks_faults_kib"] = frame.grown_kib
     if report.details is not None:
         result["depths"] = _details(report.details)
     if report.groups is not None:

@@ -57,7 +57,7 @@ def grid(first: str, numbers: Sequence[str], rows: Iterable[Sequence[str | Text]
 
 
 def _headline(report: EstimateReport) -> Table:
-    host = report.snapshot.host
+    host = report.frame.host
     rows: list[Sequence[str | Text]] = []
     for estimate in report.estimates:
         label = f"{printable(report.source)}: {printable(host.cpu_model)}"
@@ -124,19 +124,19 @@ def _pages(report: EstimateReport) -> str:
 
 
 def _coverage(report: EstimateReport) -> str:
-    coverage = report.snapshot.coverage
+    coverage = report.frame.coverage
     counted = "?" if coverage.kernel_stacks is None else str(coverage.kernel_stacks)
     return f"the kernel counts {counted} stacks; read {coverage.read}, missed {coverage.missed}"
 
 
 def _scan(report: EstimateReport) -> str:
-    seconds = report.snapshot.cost.scan_seconds
-    stacks = max(1, report.snapshot.coverage.read)
+    seconds = report.frame.cost.scan_seconds
+    stacks = max(1, report.frame.coverage.read)
     return f"{seconds * 1000:.1f} ms, {seconds / stacks * 1e6:.1f} us a stack"
 
 
 def _lines(report: EstimateReport) -> Iterable[tuple[str, str]]:
-    host = report.snapshot.host
+    host = report.frame.host
     cpus = host.cpus
     yield (
         "Host",
@@ -152,18 +152,18 @@ def _lines(report: EstimateReport) -> Iterable[tuple[str, str]]:
         yield f"Faults{suffix}", _faults(estimate)
         if estimate.over_limit_tasks:
             yield f"Overflow{suffix}", f"{estimate.over_limit_tasks} tasks were deeper than that"
-    snapshot = report.snapshot
-    if snapshot.is_dynamic:
-        grown = snapshot.grown_kib
+    frame = report.frame
+    if frame.is_dynamic:
+        grown = frame.grown_kib
         says = "" if grown is None else f"; the kernel counts {grown} KiB grown"
         yield (
             "Resident",
-            f"{snapshot.stacks.resident_kib()} KiB, measured: this kernel's stacks already"
+            f"{frame.stacks.resident_kib()} KiB, measured: this kernel's stacks already"
             f" are dynamic{says}",
         )
     yield "Coverage", _coverage(report)
     yield "Scan", _scan(report)
-    for caveat in report.snapshot.caveats:
+    for caveat in report.frame.caveats:
         yield "Note", caveat
 
 
@@ -261,7 +261,7 @@ def render_many(reports: Sequence[EstimateReport], *, colour: bool | None = None
     for at, total in enumerate(totals_of(reports)):
         rows: list[Sequence[str | Text]] = []
         for report in reports:
-            host, estimate = report.snapshot.host, report.estimates[at]
+            host, estimate = report.frame.host, report.estimates[at]
             rows.append(
                 (
                     Text(f"{printable(report.source)}: {printable(host.cpu_model)}"),
@@ -281,7 +281,7 @@ def render_many(reports: Sequence[EstimateReport], *, colour: bool | None = None
             console.print(f"Overflow: {total.over_limit_tasks} tasks were deeper than that")
         console.print()
     for report in reports:
-        for caveat in report.snapshot.caveats:
+        for caveat in report.frame.caveats:
             console.print(Text(f"Note, {printable(report.source)}: {printable(caveat)}"))
     return plain(console)
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from dynstack_probe.measure.diagnosis import Check
+from dynstack_probe.model.check import Check
 from dynstack_probe.text import printable
 
 WIDTH = 80

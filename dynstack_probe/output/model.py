@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from dynstack_probe.analysis.depths import Depths, OffsetPrice, ShiftPoint
 from dynstack_probe.analysis.estimate import Estimate, Group
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.shapes import ShapeCounts
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.policy import ShapeCounts
 
 
 def kernel_and_user(kinds: Mapping[Kind, int]) -> tuple[int, int]:
@@ -39,7 +39,7 @@ class EstimateReport:
     `details`. `source` is the host, or the capture's name.
     """
 
-    snapshot: Snapshot
+    frame: Frame
     shapes: ShapeCounts
     estimates: Sequence[Estimate]
     by: str | None = None
@@ -49,7 +49,7 @@ class EstimateReport:
 
     def tasks_by_pages(self) -> dict[int, int]:
         """How many stacks have a mark of 1, 2, ... pages; each count up to P is there."""
-        host = self.snapshot.host
+        host = self.frame.host
         pages: Counter[int] = Counter()
         for shape, count in self.shapes.items():
             pages[shape.mark_pages] += count
@@ -57,12 +57,12 @@ class EstimateReport:
 
     def kinds(self) -> dict[Kind, int]:
         """How many stacks of each kind."""
-        counts = Counter(self.snapshot.stacks.kinds)
+        counts = Counter(self.frame.stacks.kinds)
         return {kind: counts[kind] for kind in Kind}
 
     def deepest(self, count: int) -> list[tuple[bytes, int, int, Kind]]:
         """Name, tid, mark in bytes and kind of the deepest tasks."""
-        stacks = self.snapshot.stacks
+        stacks = self.frame.stacks
         order = sorted(range(len(stacks)), key=lambda i: (-stacks.mark_bytes[i], stacks.tids[i]))
         return [
             (stacks.comms[i], stacks.tids[i], stacks.mark_bytes[i], Kind(stacks.kinds[i]))
@@ -96,7 +96,7 @@ def totals_of(reports: Sequence[EstimateReport]) -> list[Total]:
             Total(
                 policy=estimate.policy,
                 hosts=len(reports),
-                cpus=sum(report.snapshot.host.cpus for report in reports),
+                cpus=sum(report.frame.host.cpus for report in reports),
                 stacks=sum(one.stacks for one in column),
                 base_kib=base,
                 dynamic_kib=dynamic,

@@ -7,33 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dynstack_probe.policy.models import (
-    AccessedBit,
-    FixedSize,
-    FullSizeInKernel,
-    GrowOnly,
-    Policy,
-    ReclaimBelowSp,
-)
-
-MODELS: dict[str, type[Any]] = {
-    "grow-only": GrowOnly,
-    "fixed-size": FixedSize,
-    "accessed-bit": AccessedBit,
-    "reclaim-below-sp": ReclaimBelowSp,
-    "full-size-in-kernel": FullSizeInKernel,
-}
-# The least and the most that makes sense; pages are 4 KiB, stacks at most 64 KiB.
-BOUNDS = {
-    "preallocated_pages": (1, 16),
-    "size_pages": (1, 16),
-    "thread_kib": (0, 64),
-    "reserve_factor": (0, 64),
-    "stash_pages": (0, 1 << 20),
-    "asleep_seconds": (0, 1 << 31),
-    "margin_kib": (0, 64),
-    "fault_stacks": (0, 16),
-}
+from dynstack_probe.policy.base import MODELS, Policy
 
 
 def policy_from(table: Mapping[str, Any]) -> Policy:
@@ -55,12 +29,11 @@ def policy_from(table: Mapping[str, Any]) -> Policy:
         if key not in parameters:
             known = ", ".join(p for p in parameters if p not in values) or "no parameters"
             raise ValueError(f"{key}: {model} has {known}")
-        values[key] = _checked(key, value)
+        values[key] = _checked(key, value, parameters[key].metadata)
     for key, parameter in parameters.items():
         if key not in values and parameter.default is dataclasses.MISSING:
             raise ValueError(f"{key}: is missing")
-    policy: Policy = MODELS[model](**values)
-    return policy
+    return MODELS[model](**values)
 
 
 def _summary(table: Mapping[str, Any]) -> str:
@@ -70,8 +43,8 @@ def _summary(table: Mapping[str, Any]) -> str:
     return summary
 
 
-def _checked(key: str, value: Any) -> int:
-    least, most = BOUNDS[key]
+def _checked(key: str, value: Any, bounds: Mapping[str, int]) -> int:
+    least, most = bounds["least"], bounds["most"]
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{key}: must be a whole number from {least} to {most}")
     if key == "thread_kib" and value % 4:

@@ -12,16 +12,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dynstack_probe import __version__
+from dynstack_probe.analysis.comparison import Comparison, Row
 from dynstack_probe.analysis.depths import QUANTILES
 from dynstack_probe.analysis.estimate import Estimate
-from dynstack_probe.analysis.evidence import HEADLINE, Evidence
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.analysis.evidence import Evidence
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.model import EstimateReport, kernel_and_user, totals_of
-from dynstack_probe.output.policies import Comparison, Row
 from dynstack_probe.output.rfc_table import QUOTED
+from dynstack_probe.policy import HEADLINE
 from dynstack_probe.report import figures
 from dynstack_probe.report.document import (
     Commands,
@@ -55,9 +56,9 @@ class HostView:
     file: str
 
     @property
-    def snapshot(self) -> Snapshot:
+    def frame(self) -> Frame:
         """The last one."""
-        return self.report.snapshot
+        return self.report.frame
 
     @property
     def source(self) -> str:
@@ -74,7 +75,7 @@ def document_of(hosts: Sequence[HostView], again: Sequence[str], now: float) -> 
             Section("Method and its error", list(_method([host]))),
             *_measured_sections(host),
         ]
-        model = printable(host.snapshot.host.cpu_model)
+        model = printable(host.frame.host.cpu_model)
         title = f"Dynamic kernel stacks: what they would save on {model}"
     else:
         sections = [
@@ -83,7 +84,7 @@ def document_of(hosts: Sequence[HostView], again: Sequence[str], now: float) -> 
             *(
                 Section(
                     host.source,
-                    [Facts([*_host_facts(host), *_coverage(host.snapshot)])],
+                    [Facts([*_host_facts(host), *_coverage(host.frame)])],
                     _measured_sections(host),
                 )
                 for host in hosts
@@ -112,10 +113,10 @@ def date(unix_time: float) -> str:
 
 def _summary(hosts: Sequence[HostView]) -> str:
     total = totals_of([host.report for host in hosts])[0]
-    coverages = [host.snapshot.coverage for host in hosts]
+    coverages = [host.frame.coverage for host in hosts]
     missed = sum(coverage.missed for coverage in coverages)
     saved = total.base_kib - total.dynamic_kib
-    memory = sum(host.snapshot.host.mem_total_kib for host in hosts)
+    memory = sum(host.frame.host.mem_total_kib for host in hosts)
     with_reserve = saved - total.reserve_kib
     left = with_reserve / max(1, total.base_kib)
     return (
@@ -128,10 +129,10 @@ def _summary(hosts: Sequence[HostView]) -> str:
 
 
 def _host_facts(host: HostView) -> Iterable[tuple[str, str]]:
-    snapshot, machine = host.snapshot, host.snapshot.host
+    frame, machine = host.frame, host.frame.host
     yield "Processor", f"{printable(machine.cpu_model)}, {machine.cpus} CPUs online"
     yield "Memory", f"{machine.mem_total_kib // 1024} MiB"
-    yield "Kernel", f"Linux {printable(machine.kernel_release)}, {_options(snapshot)}"
+    yield "Kernel", f"Linux {printable(machine.kernel_release)}, {_options(frame)}"
     yield "Stacks", f"{machine.thread_size_bytes // 1024} KiB each (THREAD_SIZE)"
     yield "Threads", threads(host.report.kinds())
     yield "Source", f"{host.source}, {_taken(host.evidence)}"
@@ -146,9 +147,9 @@ def threads(kinds: dict[Kind, int]) -> str:
     )
 
 
-def _options(snapshot: Snapshot) -> str:
-    config = snapshot.kernel.config
-    random = {True: "on", False: "off", None: "unknown"}[snapshot.kernel.random_offset]
+def _options(frame: Frame) -> str:
+    config = frame.kernel.config
+    random = {True: "on", False: "off", None: "unknown"}[frame.kernel.random_offset]
     told = [f"random stack offset {random}"]
     for name in ("KASAN", "KMSAN", "DEBUG_STACK_USAGE", "KSTACK_ERASE", "GCC_PLUGIN_STACKLEAK"):
         if config.get(f"CONFIG_{name}") == "y":
@@ -160,15 +161,15 @@ def _options(snapshot: Snapshot) -> str:
 
 
 def _taken(evidence: Evidence) -> str:
-    when = date(evidence.snapshot.taken_at)
+    when = date(evidence.frame.taken_at)
     count = len(evidence.moments)
     if count == 1:
         return f"one snapshot of {when}"
     return f"{count} snapshots over {evidence.seconds:.0f} s, the last of {when}"
 
 
-def _coverage(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
-    coverage = snapshot.coverage
+def _coverage(frame: Frame) -> Iterable[tuple[str, str]]:
+    coverage = frame.coverage
     counted = "?" if coverage.kernel_stacks is None else str(coverage.kernel_stacks)
     exact = "exact" if coverage.refreshed else "off by up to some dozens"
     yield (
@@ -177,7 +178,7 @@ def _coverage(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
         f" {coverage.missed} missed, of which {coverage.unreadable} were found but not readable.",
     )
     stacks = max(1, coverage.read)
-    seconds = snapshot.cost.scan_seconds
+    seconds = frame.cost.scan_seconds
     yield "Scan", f"{seconds * 1000:.1f} ms, {seconds / stacks * 1e6:.1f} us a stack"
     if coverage.erased:
         yield (
@@ -185,7 +186,7 @@ def _coverage(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
             f"{coverage.erased} stacks were overwritten by KSTACK_ERASE: their marks are lower"
             " bounds.",
         )
-    for caveat in snapshot.caveats:
+    for caveat in frame.caveats:
         yield "Note", printable(caveat)
 
 
@@ -254,16 +255,15 @@ def daemon_errors() -> Facts:
 def _method(hosts: Sequence[HostView]) -> Iterable[Part]:
     yield Paragraph(METHOD)
     if len(hosts) == 1:
-        yield Facts(list(_coverage(hosts[0].snapshot)))
-    yield errors(series=any(host.evidence.activity for host in hosts))
+        yield Facts(list(_coverage(hosts[0].frame)))
+    yield errors(series=any(host.evidence.whole for host in hosts))
 
 
 def _fleet(hosts: Sequence[HostView]) -> Iterable[Part]:
     reports = [host.report for host in hosts]
     total = totals_of(reports)[0]
     rows = [
-        _rfc_row(f"{host.source}: {printable(host.snapshot.host.cpu_model)}", host)
-        for host in hosts
+        _rfc_row(f"{host.source}: {printable(host.frame.host.cpu_model)}", host) for host in hosts
     ]
     rows.append(
         (
@@ -288,7 +288,7 @@ def _rfc_row(name: str, host: HostView) -> tuple[str, ...]:
     headline = host.report.estimates[0]
     return (
         name,
-        str(host.snapshot.host.cpus),
+        str(host.frame.host.cpus),
         str(headline.stacks),
         str(headline.base_kib),
         str(headline.dynamic_kib),
@@ -322,7 +322,7 @@ def quoted_rows() -> list[tuple[str, ...]]:
 
 def _headline(host: HostView) -> Iterable[Part]:
     headline = host.report.estimates[0]
-    own = _rfc_row(f"This: {printable(host.snapshot.host.cpu_model)}", host)
+    own = _rfc_row(f"This: {printable(host.frame.host.cpu_model)}", host)
     yield Table(
         "",
         RFC_COLUMNS,
@@ -335,7 +335,7 @@ def _headline(host: HostView) -> Iterable[Part]:
     rows = [
         (
             "Reserve",
-            f"{headline.reserve_kib} KiB for {host.snapshot.host.cpus} CPUs, modelled; saving with"
+            f"{headline.reserve_kib} KiB for {host.frame.host.cpus} CPUs, modelled; saving with"
             f" it {percent(headline.saving_with_reserve_ratio)}",
         ),
         (
@@ -348,13 +348,13 @@ def _headline(host: HostView) -> Iterable[Part]:
             f"{low} to {high}, most likely {best}, over the lives of these tasks; modelled",
         ),
     ]
-    if host.snapshot.is_dynamic:
-        grown = host.snapshot.grown_kib
+    if host.frame.is_dynamic:
+        grown = host.frame.grown_kib
         says = "" if grown is None else f"; the kernel counts {grown} KiB grown"
         rows.append(
             (
                 "Resident",
-                f"{host.snapshot.stacks.resident_kib()} KiB, measured: this kernel's stacks"
+                f"{host.frame.stacks.resident_kib()} KiB, measured: this kernel's stacks"
                 f" already are dynamic{says}",
             )
         )
@@ -364,14 +364,14 @@ def _headline(host: HostView) -> Iterable[Part]:
     if len(moments) > 1 and host.evidence.seconds > 0:
         yield figures.memory_over_time(
             [moment.seconds for moment in moments],
-            [moment.base_kib for moment in moments],
-            [moment.dynamic_kib for moment in moments],
+            [moment.savings.base_kib for moment in moments],
+            [moment.savings.dynamic_kib for moment in moments],
             "Dynamic errs low: reuse of grown stacks is not seen in it.",
         )
 
 
 def _depths(host: HostView) -> Iterable[Part]:
-    stacks, size = host.snapshot.stacks, host.snapshot.host.thread_size_bytes
+    stacks, size = host.frame.stacks, host.frame.host.thread_size_bytes
     details = host.report.details
     assert details is not None
     if not len(stacks):
@@ -396,7 +396,7 @@ def _depths(host: HostView) -> Iterable[Part]:
 
 
 def _policies(comparison: Comparison) -> Iterable[Part]:
-    activity = comparison.activity
+    activity = comparison.whole
     columns = ["Policy", "resident", "reserve", "saving", "with it", "of RAM"]
     rows = []
     for row in comparison.rows:
@@ -413,8 +413,8 @@ def _policies(comparison: Comparison) -> Iterable[Part]:
         note += (
             f" Per second over {activity.seconds:.0f} s: f faults, r refills of what was taken"
             " back. Refills are of tasks seen at both ends of an interval, which made"
-            f" {percent(activity.coverage_ratio)} of all context switches: they err low by the"
-            " rest."
+            f" {percent(activity.switch_coverage_ratio)} of all context switches: they err low by"
+            " the rest."
         )
     yield Table("", columns, rows, note)
     yield figures.savings_by_policy(comparison)
@@ -558,7 +558,7 @@ def _random_offset(host: HostView) -> str:
 
 def _repeat(hosts: Sequence[HostView], again: Sequence[str]) -> Iterable[Part]:
     yield Commands([*_recording(hosts), *again])
-    kernels = sorted({printable(host.snapshot.host.kernel_release) for host in hosts})
+    kernels = sorted({printable(host.frame.host.kernel_release) for host in hosts})
     yield Paragraph(
         f"dynstack-probe {__version__}; measured on Linux {', '.join(kernels)}. Recording needs"
         " CAP_BPF and CAP_PERFMON; a report of a capture needs neither, on any machine."

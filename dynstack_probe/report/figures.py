@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from dynstack_probe.analysis.comparison import Comparison
 from dynstack_probe.analysis.depths import ShiftPoint
-from dynstack_probe.analysis.evidence import HEADLINE, Moment
+from dynstack_probe.analysis.evidence import Moment
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.stacks import Stacks
-from dynstack_probe.output.policies import Comparison
+from dynstack_probe.policy import HEADLINE
 from dynstack_probe.report.document import MOST_CURVES, Axis, Bar, BarPlot, Curve, LinePlot, TextBar
 from dynstack_probe.report.scales import number_axis, time_axis
 from dynstack_probe.text import percent

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from dynstack_probe import __version__
 from dynstack_probe.analysis.estimate import Estimate, FaultRange
-from dynstack_probe.analysis.evidence import HEADLINE
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.history import History
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.stacks import Kind
+from dynstack_probe.policy import HEADLINE
 from dynstack_probe.report import figures
 from dynstack_probe.report.contents import (
     METHOD,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -14,45 +15,45 @@ from prometheus_client.registry import Collector
 
 from dynstack_probe import __version__
 from dynstack_probe.analysis.estimate import estimate
+from dynstack_probe.analysis.timeline import growth_of_exited
 from dynstack_probe.measure.page_faults import PageFaults
 from dynstack_probe.model.containers import short_name
+from dynstack_probe.model.growth import Growth, GrowthCounter, growth_of, whole_shapes
 from dynstack_probe.model.host import PAGE_BYTES
-from dynstack_probe.model.lifecycle import GROWTH_AGES, Sample
-from dynstack_probe.policy import GrowOnly, Policy, Shape, ShapeCounts
+from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.lifecycle import GROWTH_AGES
+from dynstack_probe.model.sample import Sample
+from dynstack_probe.policy import Policy
 from dynstack_probe.text import printable
 
 
-class Rising:
-    """Keeps counters from falling.
+@dataclass(frozen=True)
+class Pass:
+    """What one pass of the daemon found; growth is all since the start, and never falls."""
 
-    A task which exits during a pass is in neither count of that sample, so a sum of the
-    living and the exited may dip; the next sample makes up for it.
-    """
+    sample: Sample
+    growth: Growth
+
+
+class PassCounter:
+    """Turns samples into passes, each once: scrapes then read what stands there."""
 
     def __init__(self) -> None:
-        self._highest: dict[str, float] = {}
+        self._growth = GrowthCounter()
 
-    def __call__(self, name: str, value: float) -> float:
-        """The highest value that `name` has had."""
-        highest = max(value, self._highest.get(name, 0))
-        self._highest[name] = highest
-        return highest
-
-
-def shape_counts(counts: Mapping[tuple[int, int], int]) -> ShapeCounts:
-    """Counts by (mark, inherited) as the policies' shapes, every page down to it touched."""
-    shapes = ShapeCounts()
-    for (mark, inherited), count in counts.items():
-        shapes[Shape(mark, (1 << mark) - 1, inherited)] += count
-    return shapes
+    def add(self, sample: Sample) -> Pass:
+        """The next sample."""
+        living = growth_of(whole_shapes(sample.living.all_shapes()), sample.living.skipped)
+        self._growth.advance(living, growth_of_exited(sample.lifecycle))
+        return Pass(sample, self._growth.total)
 
 
 class HostCollector(Collector):
-    """Yields the newest sample. Collecting reads no kernel file and takes no lock."""
+    """Yields the newest pass. Collecting reads no kernel file, counts nothing, takes no lock."""
 
     def __init__(
         self,
-        newest: Callable[[], Sample | None],
+        newest: Callable[[], Pass | None],
         policies: Callable[[], Sequence[Policy]],
         top_cgroups: Callable[[], int],
         cgroup_paths: Callable[[], Mapping[int, str]],
@@ -64,7 +65,6 @@ class HostCollector(Collector):
         self._top_cgroups = top_cgroups
         self._cgroup_paths = cgroup_paths
         self._page_faults = page_faults
-        self._rising = Rising()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names depend on the kernel."""
@@ -73,11 +73,12 @@ class HostCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """All metrics; only the build's before the first sample."""
         yield _info("dynstack_build", "This program.", {"version": __version__})
-        sample = self._newest()
-        if sample is None:
+        newest = self._newest()
+        if newest is None:
             return
+        sample = newest.sample
         yield from _living(sample)
-        yield from self._of_policies(sample)
+        yield from self._of_policies(newest)
         yield from _of_lifecycle(sample)
         yield from self._of_cgroups(sample)
         yield from _coverage(sample)
@@ -93,7 +94,7 @@ class HostCollector(Collector):
                 {"user": faults.user, "kernel": faults.kernel},
             )
 
-    def _of_policies(self, sample: Sample) -> Iterable[Metric]:
+    def _of_policies(self, newest: Pass) -> Iterable[Metric]:
         stack_bytes = GaugeMetricFamily(
             "dynstack_policy_stack_bytes",
             "Modelled: what the living stacks would hold under the policy, without its reserve.",
@@ -129,12 +130,11 @@ class HostCollector(Collector):
             "Modelled: pages used without a fault since they came with a cached stack.",
             labels=["policy"],
         )
-        living = shape_counts(sample.living.all_shapes())
-        exited = shape_counts(sample.lifecycle.exited)
-        everything = living + exited
-        skipped = [
-            a + b for a, b in zip(sample.living.skipped, sample.lifecycle.skipped, strict=True)
-        ]
+        sample = newest.sample
+        pages = sample.host.thread_size_bytes // PAGE_BYTES
+        living = whole_shapes(sample.living.all_shapes())
+        exited = whole_shapes(sample.lifecycle.exited)
+        grown = Interval(growth=newest.growth)
         for policy in self._policies():
             name = policy.name
             now = estimate(policy, living, sample.host)
@@ -143,15 +143,12 @@ class HostCollector(Collector):
             over.add_metric([name], now.over_limit_tasks)
             ended = estimate(policy, exited, sample.host)
             over_exited.add_metric([name], ended.over_limit_tasks)
-            if not isinstance(policy, GrowOnly):
+            work = policy.work(grown, pages)
+            if work is None:
                 continue
-            grown = estimate(policy, everything, sample.host).faults.max
-            # a page in the middle that is all zero was skipped by a fault
-            likely = grown - sum(skipped[policy.preallocated_pages :])
-            faults.add_metric([name], self._rising(f"faults {name}", likely))
-            mapped.add_metric([name], self._rising(f"pages {name}", grown))
-            reused = sum(policy.avoided_pages(s) * n for s, n in everything.items())
-            avoided.add_metric([name], self._rising(f"avoided {name}", reused))
+            faults.add_metric([name], work.events)
+            mapped.add_metric([name], work.pages)
+            avoided.add_metric([name], policy.avoided_pages(grown, pages))
         yield from (stack_bytes, reserve, over, over_exited, faults, mapped, avoided)
 
     def _of_cgroups(self, sample: Sample) -> Iterable[Metric]:
@@ -178,7 +175,7 @@ class HostCollector(Collector):
             shown["other"] = tuple([sum(column) for column in zip(*rest, strict=True)])
         for name, held in shown.items():
             measured.add_metric([name], sum(held) * sample.host.thread_size_bytes)
-            shapes = shape_counts({(n, 1): count for n, count in enumerate(held, start=1)})
+            shapes = whole_shapes({(n, 1): count for n, count in enumerate(held, start=1)})
             for policy in self._policies():
                 result = estimate(policy, shapes, sample.host)
                 modelled.add_metric([name, policy.name], result.dynamic_kib * 1024)

@@ -25,9 +25,10 @@ from dynstack_probe.kernel.privileges import drop_privileges
 from dynstack_probe.loader import LoadedProbe, Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
 from dynstack_probe.measure.page_faults import PageFaultCounter, PageFaults, load_page_faults
-from dynstack_probe.model.lifecycle import Sample
+from dynstack_probe.model.growth import whole_shapes
+from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
-from dynstack_probe.serve.collector import HostCollector, shape_counts
+from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
 from dynstack_probe.serve.config import Config, read_config
 from dynstack_probe.text import percent, printable
 
@@ -66,7 +67,8 @@ class Daemon:
         self._config = options.read_config()
         if options.textfile is not None:
             textfile.check(options.textfile)
-        self._sample: Sample | None = None
+        self._newest: Pass | None = None
+        self._passes = PassCounter()
         # The first scan reads all stacks and so says nothing of what later ones take.
         self._pause_seconds = self._config.pause_seconds(0.0)
         self._cgroup_paths: Mapping[int, str] = {}
@@ -74,7 +76,7 @@ class Daemon:
         self._registry = CollectorRegistry()
         self._registry.register(
             HostCollector(
-                newest=lambda: self._sample,
+                newest=lambda: self._newest,
                 policies=lambda: self._config.chosen_policies(),
                 top_cgroups=lambda: self._config.top_cgroups,
                 cgroup_paths=lambda: self._cgroup_paths,
@@ -87,7 +89,7 @@ class Daemon:
             self._config.listen,
             self._registry,
             landing=self._landing,
-            ready=lambda: self._sample is not None,
+            ready=lambda: self._newest is not None,
             healthy=self._is_healthy,
             web_config=web_config,
         )
@@ -141,7 +143,7 @@ class Daemon:
         if any(cgroup not in self._cgroup_paths for cgroup in wanted):
             unknown = {cgroup: f"cgroup:{cgroup}" for cgroup in wanted}  # not looked for again
             self._cgroup_paths = unknown | cgroups.paths_by_id(wanted)
-        self._sample = sample
+        self._newest = self._passes.add(sample)
         if self._options.textfile is not None:
             textfile.write(self._options.textfile, self._registry)
 
@@ -167,29 +169,28 @@ class Daemon:
         return self._page_faults.read() if self._page_faults else None
 
     def _is_healthy(self) -> bool:
-        sample = self._sample
+        newest = self._newest
         patience = STALE_INTERVALS * self._pause_seconds
-        return sample is not None and time.time() - sample.taken_at < patience
+        return newest is not None and time.time() - newest.sample.taken_at < patience
 
     def _estimate(self, sample: Sample) -> Estimate:
-
-        shapes = shape_counts(sample.living.all_shapes())
+        shapes = whole_shapes(sample.living.all_shapes())
         return estimate(self._config.chosen_policies()[0], shapes, sample.host)
 
     def _status(self) -> str:
-        if self._sample is None:
+        if self._newest is None:
             return "waiting for the first scan"
-        result = self._estimate(self._sample)
+        result = self._estimate(self._newest.sample)
         return (
             f"{result.stacks} stacks, {result.base_kib} KiB; {result.policy} would save"
             f" {percent(result.saving_ratio)}"
         )
 
     def _landing(self) -> Iterator[str]:
-        sample = self._sample
-        if sample is None:
+        if self._newest is None:
             yield "The first scan is under way."
             return
+        sample = self._newest.sample
         result = self._estimate(sample)
         yield (
             f"This host ({printable(sample.host.cpu_model)}, {sample.host.cpus} CPUs, Linux"

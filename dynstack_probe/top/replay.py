@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from dynstack_probe.errors import UsageError
-from dynstack_probe.model.frame import Snapshot
-from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.top.view import History, Moment
 
 # How many stacks the frames kept for going back may have: some 100 MB.
@@ -22,7 +21,7 @@ class Replay:
 
     def __init__(
         self,
-        frames: Iterator[tuple[Snapshot, Lifecycle | None]],
+        frames: Iterator[Frame],
         history: History,
         interval_seconds: float | None = None,
     ) -> None:
@@ -60,7 +59,7 @@ class Replay:
         if self._interval is not None:
             return self._interval
         here, there = self._kept[self._at], self._kept[self._at + 1]
-        return max(0.0, (there.snapshot.boot_ns - here.snapshot.boot_ns) / 1e9)
+        return max(0.0, (there.frame.boot_ns - here.frame.boot_ns) / 1e9)
 
     def _read_ahead(self) -> None:
         if self.at_end:
@@ -76,10 +75,10 @@ class Replay:
             return False
         if frame is None:
             return False
-        moment = self._history.add(*frame)
+        moment = self._history.add(frame)
         self._kept.append(moment)
-        self._stacks += len(moment.snapshot.stacks)
+        self._stacks += len(moment.frame.stacks)
         while self._stacks > KEPT_STACKS and self._at > 0:
-            self._stacks -= len(self._kept.popleft().snapshot.stacks)
+            self._stacks -= len(self._kept.popleft().frame.stacks)
             self._at -= 1
         return True

@@ -19,12 +19,13 @@ from rich.text import Text
 
 from dynstack_probe.analysis.estimate import Estimate, Group, estimate, group_by
 from dynstack_probe.analysis.grouping import group_names
-from dynstack_probe.analysis.timeline import collect, rate
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.analysis.timeline import Timeline, rate, thread_pages_of
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
-from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.shapes import count_shapes
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.policy import GrowOnly, Policy, Shape, count_shapes
+from dynstack_probe.policy import Policy
 from dynstack_probe.text import percent, printable
 from dynstack_probe.top import keys
 
@@ -37,29 +38,18 @@ _ORDERED_AT_ONCE = 128  # tasks; scrolling costs nothing until these are used up
 
 
 @dataclass(frozen=True)
-class Rates:
-    """A second, since the frame before. None: was not counted, or means nothing.
+class Moment:
+    """One frame, and the figures that its view needs. `number` counts from 0.
 
-    modelled: what the policy would have done, `what` says which.
+    interval: since the frame before, None at the first.
     """
 
-    what: str
-    modelled: float | None
-    created: float | None
-    exited: float | None
-    switches: float | None
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One frame, and the figures that its view needs. `number` counts from 0."""
-
     number: int
-    snapshot: Snapshot
+    frame: Frame
     estimate: Estimate
     pages: Mapping[int, int]
     kinds: Mapping[int, int]
-    rates: Rates | None
+    interval: Interval | None
     policy: Policy
     _groups: dict[str, list[Group]] = field(default_factory=dict, compare=False, repr=False)
     _ordered: dict[tuple[object, ...], Ordered] = field(
@@ -69,9 +59,9 @@ class Moment:
     def groups(self, by: str) -> list[Group]:
         """Stacks by cgroup, container, comm or kind, largest first."""
         if by not in self._groups:
-            snapshot = self.snapshot
-            names = group_names(snapshot, by)
-            self._groups[by] = group_by(self.policy, snapshot.stacks, names, snapshot.host)
+            frame = self.frame
+            names = group_names(frame, by)
+            self._groups[by] = group_by(self.policy, frame.stacks, names, frame.host)
         return self._groups[by]
 
     def tasks(self, view: View, count: int) -> Ordered:
@@ -80,7 +70,7 @@ class Moment:
         key = (view.sort, view.reverse, view.pattern, wanted)
         if key not in self._ordered:
             self._ordered.clear()
-            self._ordered[key] = _order(self.snapshot, view, wanted)
+            self._ordered[key] = _order(self.frame, view, wanted)
         return self._ordered[key]
 
 
@@ -100,28 +90,27 @@ class History:
         self.policy = policy
         self._points: deque[tuple[int, float]] = deque(maxlen=TREND_POINTS)
         self._count = 0
-        self._before: tuple[Snapshot, Lifecycle | None] | None = None
-        self._modelled: tuple[int, int] = (0, 0)
+        self._timeline = Timeline([policy.asleep_seconds])
 
-    def add(self, snapshot: Snapshot, lifecycle: Lifecycle | None) -> Moment:
-        """The next frame. Lifecycle counts from the series' beginning, as record() does."""
-        shapes = count_shapes(snapshot.stacks, [self.policy.asleep_seconds])
-        estimated = estimate(self.policy, shapes, snapshot.host)
+    def add(self, frame: Frame) -> Moment:
+        """The next frame."""
+        shapes = count_shapes(frame.stacks, [self.policy.asleep_seconds])
+        estimated = estimate(self.policy, shapes, frame.host)
         pages: Counter[int] = Counter()
         for shape, count in shapes.items():
             pages[shape.mark_pages] += count
+        interval = self._timeline.add(frame)
         moment = Moment(
             number=self._count,
-            snapshot=snapshot,
+            frame=frame,
             estimate=estimated,
             pages=pages,
-            kinds=Counter(snapshot.stacks.kinds),
-            rates=self._rates(snapshot, lifecycle, estimated),
+            kinds=Counter(frame.stacks.kinds),
+            interval=interval if interval and interval.seconds > 0 else None,
             policy=self.policy,
         )
-        self._points.append((snapshot.boot_ns, estimated.saving_ratio))
+        self._points.append((frame.boot_ns, estimated.saving_ratio))
         self._count += 1
-        self._before = snapshot, lifecycle
         return moment
 
     def trend(self, upto: int, count: int) -> list[tuple[int, float]]:
@@ -129,54 +118,6 @@ class History:
         first = self._count - len(self._points)
         end = max(0, upto + 1 - first)
         return list(islice(self._points, max(0, end - count), end))
-
-    def _rates(
-        self, snapshot: Snapshot, lifecycle: Lifecycle | None, estimated: Estimate
-    ) -> Rates | None:
-        faults = self._faults_so_far(snapshot, lifecycle, estimated)
-        if self._before is None:
-            return None
-        earlier, counted = self._before
-        seconds = (snapshot.boot_ns - earlier.boot_ns) / 1e9
-        if seconds <= 0:
-            return None
-        created = exited = None
-        if lifecycle is not None and counted is not None:
-            created = (lifecycle.created - counted.created) / seconds
-            gone = sum(lifecycle.exited.values()) - sum(counted.exited.values())
-            exited = gone / seconds
-        switches = None
-        if snapshot.context_switches is not None and earlier.context_switches is not None:
-            switches = (snapshot.context_switches - earlier.context_switches) / seconds
-        what, modelled = "faults", None
-        if isinstance(self.policy, GrowOnly):
-            modelled = faults / seconds
-        else:
-            activity = collect([(earlier, None), (snapshot, None)], [self.policy.asleep_seconds])
-            pages = snapshot.host.thread_size_bytes // PAGE_BYTES
-            refills = rate(self.policy, activity, pages)
-            if refills is not None:
-                what, modelled = refills.what, refills.events
-        return Rates(what, modelled, created, exited, switches)
-
-    def _faults_so_far(
-        self, snapshot: Snapshot, lifecycle: Lifecycle | None, estimated: Estimate
-    ) -> int:
-        """Faults since the frame before: of the living then and now, and of those who ended.
-
-        Every fault of a task is counted while it lives, and moves to the ended when it
-        exits, so the sum rises by what happened. One that exits between the two counts of
-        a frame is missing from both until the next: the sum never falls for that.
-        """
-        pages = snapshot.host.thread_size_bytes // PAGE_BYTES
-        ended = 0
-        if lifecycle is not None:
-            for (mark, inherited), count in lifecycle.exited.items():
-                shape = Shape(mark, (1 << mark) - 1, inherited)
-                ended += self.policy.faults(shape, pages)[1] * count
-        so_far, most = estimated.faults.best + ended, self._modelled[1]
-        self._modelled = so_far, max(most, so_far)
-        return self._modelled[1] - most
 
 
 class Sort(enum.StrEnum):
@@ -283,9 +224,9 @@ def _type(view: View, typed: str, key: str) -> View:
     return replace(view, typing=typed + key)
 
 
-def _order(snapshot: Snapshot, view: View, count: int) -> Ordered:
+def _order(frame: Frame, view: View, count: int) -> Ordered:
     """The first `count` tasks in the view's order: ties by thread id."""
-    stacks = snapshot.stacks
+    stacks = frame.stacks
     rows: Sequence[int] = range(len(stacks))
     if view.pattern:
         wanted = view.pattern.casefold()
@@ -436,7 +377,7 @@ def _plan(page: _Page, height: int) -> dict[str, list[Text]]:
 
 def _set_apart(page: _Page, budget: _Budget) -> None:
     """What a reader of the figures must know, and empty lines between sections."""
-    caveats = page.moment.snapshot.caveats[:2]
+    caveats = page.moment.frame.caveats[:2]
     budget.take("note", [Text(f"Note      {page.glyphs.name(c)}", "yellow") for c in caveats])
     for name in ("bars", "tasks", "groups"):
         budget.take(name, [Text(), *budget.sections.get(name, ())])
@@ -457,9 +398,9 @@ def _share(page: _Page, budget: _Budget, task_lines: int, group_lines: int) -> N
 
 
 def _title(page: _Page) -> Text:
-    snapshot, status = page.moment.snapshot, page.status
-    host = snapshot.host
-    clock = time.strftime("%H:%M:%S", time.localtime(snapshot.taken_at))
+    frame, status = page.moment.frame, page.status
+    host = frame.host
+    clock = time.strftime("%H:%M:%S", time.localtime(frame.taken_at))
     source = page.glyphs.name(status.source)
     kernel = page.glyphs.name(f"Linux {host.kernel_release}")
     model = page.glyphs.name(host.cpu_model)
@@ -499,10 +440,10 @@ def _saving(page: _Page) -> Text:
 
 
 def _coverage(page: _Page) -> Text:
-    coverage, kinds = page.moment.snapshot.coverage, page.moment.kinds
+    coverage, kinds = page.moment.frame.coverage, page.moment.kinds
     kernel = kinds.get(Kind.KTHREAD, 0) + kinds.get(Kind.IDLE, 0)
     user = kinds.get(Kind.USER, 0) + kinds.get(Kind.USER_WORKER, 0)
-    read, missed = len(page.moment.snapshot.stacks), coverage.missed
+    read, missed = len(page.moment.frame.stacks), coverage.missed
     threads = f"{kernel} kernel threads, {user} user threads"
     if coverage.kernel_stacks is None:
         counted = f"{read} stacks read, {missed} unreadable"
@@ -545,18 +486,20 @@ def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:
 
 
 def _rates(page: _Page) -> Text:
-    rates = page.moment.rates
-    if rates is None:
+    moment = page.moment
+    interval = moment.interval
+    if interval is None:
         return Text(page.fitting("A second  from the second frame on", "A second -"))
-    modelled = f"no faults ({page.moment.estimate.policy})"
-    if rates.modelled is not None:
-        modelled = f"{rates.what} {_figure(rates.modelled)} (modelled)"
+    work = rate(moment.policy, interval, thread_pages_of(moment.frame))
+    modelled = f"no faults ({moment.policy.name})"
+    if work is not None:
+        modelled = f"{work.what} {_figure(work.events)} (modelled)"
     measured = [
         f"{name} {_figure(value)}"
         for name, value in (
-            ("created", rates.created),
-            ("exited", rates.exited),
-            ("switches", rates.switches),
+            ("created", interval.per_second(interval.created)),
+            ("exited", interval.per_second(interval.exited)),
+            ("switches", interval.per_second(interval.host_switches)),
         )
         if value is not None
     ]
@@ -573,7 +516,7 @@ def _figure(value: float) -> str:
 def _by_pages(page: _Page) -> dict[int, int]:
     """Each count up to THREAD_SIZE, also those that are 0."""
     moment = page.moment
-    most = moment.snapshot.host.thread_size_bytes // PAGE_BYTES
+    most = moment.frame.host.thread_size_bytes // PAGE_BYTES
     return {pages: moment.pages.get(pages, 0) for pages in range(1, most + 1)}
 
 
@@ -624,15 +567,15 @@ def _tasks(page: _Page, lines: int) -> list[Text]:
     """A heading and one task a line."""
     if lines < 1:
         return []
-    view, snapshot = page.view, page.moment.snapshot
-    stacks = snapshot.stacks
+    view, frame = page.view, page.moment.frame
+    stacks = frame.stacks
     rows = lines - 1
     matching = page.moment.tasks(view, 1).matching
     first = max(0, min(view.scroll, matching - rows))
     ordered = page.moment.tasks(view, first + rows)
 
     def age(row: int) -> str:
-        return duration(max(0, snapshot.boot_ns - stacks.start_boot_ns[row]) / 1e9)
+        return duration(max(0, frame.boot_ns - stacks.start_boot_ns[row]) / 1e9)
 
     columns = [
         _Column("mark", 6, 0, lambda row: str(stacks.mark_bytes[row])),
@@ -657,7 +600,7 @@ def _tasks(page: _Page, lines: int) -> list[Text]:
     for row in ordered.rows[first : first + rows]:
         line = Text("".join(f"{column.value(row):>{column.width}}" for column in columns) + "  ")
         name = page.glyphs.name(stacks.comms[row])
-        path = snapshot.cgroup_paths.get(stacks.cgroup_ids[row])
+        path = frame.cgroup_paths.get(stacks.cgroup_ids[row])
         if path is not None and page.width >= used + 40:
             name = f"{set_cell_size(name, 16)}  {page.glyphs.name(path)}"
         line.append(name)

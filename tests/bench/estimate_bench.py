@@ -27,7 +27,7 @@ from dynstack_probe.kernel.btf import Btf  # noqa: E402
 from dynstack_probe.kernel.offsets import probe_macros  # noqa: E402
 from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir  # noqa: E402
 from dynstack_probe.measure.records import read_layout  # noqa: E402
-from dynstack_probe.measure.stack_scan import read_iterator, take_snapshot  # noqa: E402
+from dynstack_probe.measure.stack_scan import read_iterator, take_frame  # noqa: E402
 from tests.bench.document import publish  # noqa: E402
 from tests.live.machine import sleepers  # noqa: E402
 
@@ -64,7 +64,7 @@ def scan_costs() -> list[str]:
     """A row for each number of tasks: scan, plain copy and walk, medians in ns a task."""
     with Btf() as btf:
         macros = {**probe_macros(btf), "POSSIBLE_CPUS": host.possible_cpus()}
-    pages = take_snapshot().host.thread_size_bytes // 4096 - 1
+    pages = take_frame().host.thread_size_bytes // 4096 - 1
     record_bytes = read_layout(probes_dir() / "records.h", "stack_record").size_bytes
     copy_source = Path(__file__).with_name("copy_only.c")
     probes = {

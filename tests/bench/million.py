@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from dynstack_probe.capture import CaptureWriter  # noqa: E402
 from dynstack_probe.kernel import host  # noqa: E402
-from dynstack_probe.model.frame import Cost, Coverage, Snapshot  # noqa: E402
+from dynstack_probe.model.frame import Cost, Coverage, Frame  # noqa: E402
 from dynstack_probe.model.host import Host  # noqa: E402
 from dynstack_probe.model.stacks import Kind, Stacks  # noqa: E402
 from tests.bench.document import publish  # noqa: E402
@@ -42,9 +42,10 @@ import json, re, sys, time
 from pathlib import Path
 from dynstack_probe.capture import read_last
 from dynstack_probe.capture.lines import ESSENTIAL
-from dynstack_probe.policy import BUILT_IN, count_shapes, estimate
+from dynstack_probe.model.shapes import count_shapes
+from dynstack_probe.policy import BUILT_IN, estimate
 imported = time.process_time()
-snapshot = read_last(Path(sys.argv[1]), columns=ESSENTIAL).last.snapshot
+snapshot = read_last(Path(sys.argv[1]), columns=ESSENTIAL).last
 read = time.process_time()
 shapes = count_shapes(snapshot.stacks, [policy.asleep_seconds for policy in BUILT_IN.values()])
 results = [estimate(policy, shapes, snapshot.host) for policy in BUILT_IN.values()]
@@ -60,7 +61,7 @@ print(json.dumps({
 """
 
 
-def made_up(tasks: int = TASKS, seed: int = 20240311) -> Snapshot:
+def made_up(tasks: int = TASKS, seed: int = 20240311) -> Frame:
     """A host of 512 CPUs with that many tasks.
 
     94% user threads, 5.9% kernel threads, and idle tasks. Marks: kernel threads lie in
@@ -106,7 +107,7 @@ def made_up(tasks: int = TASKS, seed: int = 20240311) -> Snapshot:
         comms=comms,
         **columns,
     )
-    return Snapshot(
+    return Frame(
         host=Host("AMD EPYC", 512, "6.12.0", 16384, 3 << 30),
         stacks=stacks,
         coverage=Coverage(tasks, 0, tasks, tasks * 16, refreshed=True),
@@ -147,10 +148,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "million.dsp"
         print(f"making up {TASKS:,} tasks ...", file=sys.stderr)
-        snapshot = made_up()
+        frame = made_up()
         started = time.process_time()
         with CaptureWriter(path) as writer:
-            writer.add(snapshot)
+            writer.add(frame)
         write_seconds = time.process_time() - started
         size_bytes = path.stat().st_size
         runs = [measured(path) for _ in range(RUNS)]

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from dynstack_probe.analysis.estimate import estimate, group_by
-from dynstack_probe.capture import CaptureWriter, Frame, read_frames
+from dynstack_probe.capture import CaptureWriter, read_frames
 from dynstack_probe.capture.lines import COLUMNS
 from dynstack_probe.errors import UsageError
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import KernelFacts
 from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.shapes import count_shapes
 from dynstack_probe.model.stacks import Kind, Stacks
-from dynstack_probe.policy import BUILT_IN, count_shapes
-from tests.factory import a_snapshot, some_stacks
+from dynstack_probe.policy import BUILT_IN
+from tests.factory import a_frame, some_stacks
 
 HOSTILE_COMMS = [
     b"plain",
@@ -73,9 +74,9 @@ def many_stacks(count: int) -> Stacks:
     )
 
 
-def a_full_snapshot(count: int, taken_at: float = 1_700_000_000.25) -> Snapshot:
+def a_full_frame(count: int, taken_at: float = 1_700_000_000.25) -> Frame:
     """Every field that a capture keeps differs from its default; two cgroups have no path."""
-    plain = a_snapshot(
+    plain = a_frame(
         many_stacks(count),
         caveats=("The first caveat.", "Grüße"),
         cgroup_paths={(1 << 64) - 1 - i: f"/slice-\udcff{i}" for i in range(min(count, 3))},
@@ -97,23 +98,21 @@ def a_full_snapshot(count: int, taken_at: float = 1_700_000_000.25) -> Snapshot:
     return replace(plain, coverage=coverage)
 
 
-def written(
-    path: Path, frames: Iterable[Snapshot | tuple[Snapshot, Lifecycle]], force: bool = True
-) -> Path:
+def written(path: Path, frames: Iterable[Frame], force: bool = True) -> Path:
     with CaptureWriter(path, force=force) as writer:
         for frame in frames:
-            snapshot, lifecycle = (frame, None) if isinstance(frame, Snapshot) else frame
-            writer.add(snapshot, lifecycle)
+            writer.add(frame)
     return path
 
 
-def capture_bytes(frames: Iterable[Snapshot | tuple[Snapshot, Lifecycle]]) -> bytes:
+def capture_bytes(frames: Iterable[Frame]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         return written(Path(folder) / "capture", frames).read_bytes()
 
 
-def two_frames() -> list[Snapshot | tuple[Snapshot, Lifecycle]]:
-    return [a_full_snapshot(7), (a_full_snapshot(9, 1_700_000_060.0), A_LIFECYCLE)]
+def two_frames() -> list[Frame]:
+    second = replace(a_full_frame(9, 1_700_000_060.0), lifecycle=A_LIFECYCLE)
+    return [a_full_frame(7), second]
 
 
 def members(data: bytes) -> list[bytes]:
@@ -159,24 +158,22 @@ def packed(lines_of_members: Iterable[Iterable[Mapping[str, Any] | bytes | str]]
     )
 
 
-def same(frame: Frame, snapshot: Snapshot, lifecycle: Lifecycle | None = None) -> bool:
+def same(told: Frame, frame: Frame) -> bool:
     """Whether a frame holds what was written: all but NOT_CAPTURED, and what bcc printed."""
-    told = frame.snapshot
     columns = all(
-        list(getattr(told.stacks, name)) == list(getattr(snapshot.stacks, name))
-        for name in CAPTURED
+        list(getattr(told.stacks, name)) == list(getattr(frame.stacks, name)) for name in CAPTURED
     )
     alike = replace(
         told,
-        stacks=snapshot.stacks,
-        cost=replace(told.cost, native_output=snapshot.cost.native_output),
+        stacks=frame.stacks,
+        cost=replace(told.cost, native_output=frame.cost.native_output),
     )
-    return columns and alike == snapshot and frame.lifecycle == lifecycle
+    return columns and alike == frame
 
 
 def check_frame(frame: Frame) -> None:
     """A frame that was read is a sound one, and every policy can work with it."""
-    stacks, host = frame.snapshot.stacks, frame.snapshot.host
+    stacks, host = frame.stacks, frame.host
     for name in CAPTURED:
         assert len(getattr(stacks, name)) == len(stacks), name
     limits = {name: most for name, (_, most) in COLUMNS.items() if name not in ("comms", "cgroups")}

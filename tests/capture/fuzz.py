@@ -24,7 +24,7 @@ from typing import Any
 from dynstack_probe.capture.lines import COLUMNS, FORMAT
 from tests.capture.files import (
     Members,
-    a_full_snapshot,
+    a_full_frame,
     capture_bytes,
     check_any_file,
     packed,
@@ -114,7 +114,7 @@ Place = tuple[Any, Any]  # a container and a key of it
 
 def seeds() -> list[bytes]:
     with unittest.mock.patch("dynstack_probe.capture.writer.CHUNK", 3):
-        small = [capture_bytes(f) for f in (two_frames(), [a_full_snapshot(n) for n in (0, 1, 4)])]
+        small = [capture_bytes(f) for f in (two_frames(), [a_full_frame(n) for n in (0, 1, 4)])]
     return [*small, *(path.read_bytes() for path in sorted(GOLDEN.glob("*.dsp")))]
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dynstack_probe.capture import Frame, writer
+from dynstack_probe.capture import writer
 from dynstack_probe.capture.lines import CHUNK
+from dynstack_probe.model.frame import Frame
 from tests.capture.files import (
-    a_full_snapshot,
+    a_full_frame,
     capture_bytes,
     check_any_file,
     members,
@@ -33,16 +34,16 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 def is_head_of(frame: Frame, whole: Frame, count: int) -> bool:
     """Whether it holds the first `count` stacks of the other, and says so."""
     columns = ("mark_bytes", "comms", "cgroup_ids", "start_boot_ns", "asleep_seconds")
-    stacks, all_stacks = frame.snapshot.stacks, whole.snapshot.stacks
+    stacks, all_stacks = frame.stacks, whole.stacks
     lost = len(all_stacks) - count
     return (
         all(
             list(getattr(stacks, name)) == list(getattr(all_stacks, name))[:count]
             for name in columns
         )
-        and frame.snapshot.coverage.read == count
-        and frame.snapshot.caveats[:-1] == whole.snapshot.caveats
-        and frame.snapshot.caveats[-1].startswith(
+        and frame.coverage.read == count
+        and frame.caveats[:-1] == whole.caveats
+        and frame.caveats[-1].startswith(
             f"The capture is damaged: {lost} of {len(all_stacks)} stacks are lost (it ends"
         )
     )
@@ -79,7 +80,7 @@ def test_a_cut_at_every_byte(tmp_path: Path) -> None:
 
 
 def test_a_cut_costs_less_than_a_chunk(tmp_path: Path) -> None:
-    data = capture_bytes([a_full_snapshot(3 * CHUNK)])
+    data = capture_bytes([a_full_frame(3 * CHUNK)])
     path = tmp_path / "capture"
     path.write_bytes(data)
     (whole,), _ = check_any_file(path)
@@ -91,7 +92,7 @@ def test_a_cut_costs_less_than_a_chunk(tmp_path: Path) -> None:
         assert error is None
         count = rows(members(data[:cut]))
         counts.append(count)
-        assert [len(frame.snapshot.stacks) for frame in frames] == ([count] if count else [])
+        assert [len(frame.stacks) for frame in frames] == ([count] if count else [])
         assert all(is_head_of(frame, whole, count) for frame in frames)
     assert set(counts) == {0, CHUNK, 2 * CHUNK}
     assert all(before <= after for before, after in pairwise(counts))
@@ -129,7 +130,7 @@ def _members_onward(data: bytes) -> list[bytes]:
 
 @pytest.mark.usefixtures("small_chunks")
 def test_what_is_damaged_later_leaves_earlier_snapshots(tmp_path: Path) -> None:
-    data = capture_bytes([a_full_snapshot(n) for n in (5, 6, 7)])
+    data = capture_bytes([a_full_frame(n) for n in (5, 6, 7)])
     starts = [len(data) - len(rest) for rest in _members_onward(data)]
     path = tmp_path / "capture"
     for number, (start, end) in enumerate(pairwise(starts)):
@@ -137,7 +138,7 @@ def test_what_is_damaged_later_leaves_earlier_snapshots(tmp_path: Path) -> None:
         frames, error = try_to_read(path, partial=True)
         assert error is None
         assert len(frames) == number
-        assert all(same(frames[i], a_full_snapshot(5 + i)) for i in range(number))
+        assert all(same(frames[i], a_full_frame(5 + i)) for i in range(number))
 
 
 def test_the_advice_to_read_a_part_is_given_only_where_there_is_one(tmp_path: Path) -> None:

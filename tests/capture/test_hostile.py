@@ -112,8 +112,8 @@ def test_what_a_later_tool_of_this_version_adds_is_ignored(tmp_path: Path, good:
     files = copy.deepcopy(good)
     files[0][0]["later"] = {"deep": [1]}
     files[0][0]["host"]["sockets"] = 2
-    snapshot = line_of(files, "snapshot")
-    snapshot["later"] = snapshot["coverage"]["later"] = None
+    frame = line_of(files, "snapshot")
+    frame["later"] = frame["coverage"]["later"] = None
     files[0].append({"type": "stacks", "column": "colour", "values": ["red"]})
     path = tmp_path / "file"
     path.write_bytes(packed(files))

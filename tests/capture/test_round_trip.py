@@ -16,30 +16,28 @@ from hypothesis import strategies as st
 from dynstack_probe.capture import CaptureWriter, read_frames, read_last
 from dynstack_probe.capture.lines import CHUNK, COLUMNS, ESSENTIAL
 from dynstack_probe.errors import UsageError
-from dynstack_probe.model.frame import Snapshot
 from dynstack_probe.model.host import KernelFacts
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.stacks import Stacks
 from tests.capture.files import (
     A_LIFECYCLE,
     CAPTURED,
-    a_full_snapshot,
+    a_full_frame,
     capture_bytes,
     members,
     same,
     two_frames,
     written,
 )
-from tests.factory import a_host, a_snapshot, some_stacks
+from tests.factory import a_frame, a_host, some_stacks
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5])
 def test_every_column_and_field(tmp_path: Path, count: int) -> None:
-    snapshot = a_full_snapshot(count)
-    path = written(tmp_path / "capture", [snapshot])
-    (frame,) = read_frames(path)
-    assert same(frame, snapshot)
-    assert isinstance(frame.snapshot, Snapshot)
+    frame = a_full_frame(count)
+    path = written(tmp_path / "capture", [frame])
+    (told,) = read_frames(path)
+    assert same(told, frame)
 
 
 def test_the_columns_are_all_that_a_capture_keeps() -> None:
@@ -49,42 +47,42 @@ def test_the_columns_are_all_that_a_capture_keeps() -> None:
 def test_no_address_is_written() -> None:
     stacks = some_stacks([100])
     address = str(stacks.addresses[0]).encode()
-    assert not any(address in text for text in members(capture_bytes([a_snapshot(stacks)])))
+    assert not any(address in text for text in members(capture_bytes([a_frame(stacks)])))
 
 
 def test_a_series_with_counters_between(tmp_path: Path) -> None:
     path = written(tmp_path / "capture", two_frames())
     first, second = read_frames(path)
-    assert same(first, a_full_snapshot(7))
-    assert same(second, a_full_snapshot(9, 1_700_000_060.0), A_LIFECYCLE)
+    assert same(first, a_full_frame(7))
+    assert same(second, replace(a_full_frame(9, 1_700_000_060.0), lifecycle=A_LIFECYCLE))
     capture = read_last(path)
     assert (capture.path, capture.last, capture.frames) == (path, second, 2)
 
 
 def test_cpus_may_come_and_go_within_a_series(tmp_path: Path) -> None:
-    snapshots = [a_snapshot(some_stacks([100]), a_host(cpus)) for cpus in (2, 4, 3)]
-    path = written(tmp_path / "capture", snapshots)
-    assert [frame.snapshot.host.cpus for frame in read_frames(path)] == [2, 4, 3]
+    frames = [a_frame(some_stacks([100]), a_host(cpus)) for cpus in (2, 4, 3)]
+    path = written(tmp_path / "capture", frames)
+    assert [frame.host.cpus for frame in read_frames(path)] == [2, 4, 3]
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_a_column_not_asked_for_holds_zeros(tmp_path: Path, name: str) -> None:
-    snapshot = a_full_snapshot(CHUNK + 3)
-    path = written(tmp_path / "capture", [snapshot])
-    (frame,) = read_frames(path, columns=set(COLUMNS) - {name})
+    frame = a_full_frame(CHUNK + 3)
+    path = written(tmp_path / "capture", [frame])
+    (told,) = read_frames(path, columns=set(COLUMNS) - {name})
     for column in CAPTURED:
-        got = list(getattr(frame.snapshot.stacks, column))
+        got = list(getattr(told.stacks, column))
         if column == {"cgroups": "cgroup_ids"}.get(name, name):
             assert got == [b"" if name == "comms" else 0] * (CHUNK + 3)
         else:
-            assert got == list(getattr(snapshot.stacks, column))
+            assert got == list(getattr(frame.stacks, column))
 
 
 def test_the_essential_columns_alone(tmp_path: Path) -> None:
-    path = written(tmp_path / "capture", [a_full_snapshot(50)])
+    path = written(tmp_path / "capture", [a_full_frame(50)])
     (frame,) = read_frames(path, columns=ESSENTIAL)
-    assert frame.snapshot.stacks.mark_bytes == read_last(path).last.snapshot.stacks.mark_bytes
-    assert set(frame.snapshot.stacks.tids) == {0}
+    assert frame.stacks.mark_bytes == read_last(path).last.stacks.mark_bytes
+    assert set(frame.stacks.tids) == {0}
 
 
 U64 = st.integers(0, (1 << 64) - 1)
@@ -137,18 +135,19 @@ def test_whatever_the_values(
     columns = {name: [task[name] for task in tasks] for name in CAPTURED}
     stacks = Stacks(**columns)  # type: ignore[arg-type]
     ids = dict.fromkeys(stacks.cgroup_ids)
-    snapshot = replace(
-        a_snapshot(stacks),
+    frame = replace(
+        a_frame(stacks),
         cgroup_paths=dict(zip(ids, paths, strict=False)),
         kernel=KernelFacts(command_line),
         taken_at=taken_at,
+        lifecycle=lifecycle,
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "capture"
         with CaptureWriter(path) as writer:
-            writer.add(snapshot, lifecycle)
-        (frame,) = read_frames(path)
-    assert same(frame, snapshot, lifecycle)
+            writer.add(frame)
+        (told,) = read_frames(path)
+    assert same(told, frame)
 
 
 def test_the_same_snapshot_gives_the_same_bytes() -> None:
@@ -165,28 +164,28 @@ def test_it_can_be_read_from_a_pipe(tmp_path: Path) -> None:
     sender.start()
     frames = list(read_frames(pipe))
     sender.join()
-    assert [len(frame.snapshot.stacks) for frame in frames] == [7, 9]
+    assert [len(frame.stacks) for frame in frames] == [7, 9]
 
 
 def test_the_file_has_its_name_only_once_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "capture"
     with CaptureWriter(path) as writer:
-        writer.add(a_full_snapshot(5))
+        writer.add(a_full_frame(5))
         assert not path.exists()
         frames = list(read_frames(writer.part, partial=True))
-        assert [len(frame.snapshot.stacks) for frame in frames] == [5]
+        assert [len(frame.stacks) for frame in frames] == [5]
     assert [entry.name for entry in tmp_path.iterdir()] == ["capture"]
 
 
 def test_a_failure_keeps_the_part_if_it_holds_a_snapshot(tmp_path: Path) -> None:
-    for snapshots in (0, 1):
+    for frames in (0, 1):
         writer = CaptureWriter(tmp_path / "capture")
-        for _ in range(snapshots):
-            writer.add(a_full_snapshot(5))
+        for _ in range(frames):
+            writer.add(a_full_frame(5))
         with pytest.raises(KeyError), writer:
             raise KeyError
         left = [entry.name for entry in tmp_path.iterdir()]
-        assert len(left) == snapshots
+        assert len(left) == frames
         assert all(name.startswith("capture.") and name.endswith(".part") for name in left)
 
 
@@ -223,5 +222,5 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     writer = CaptureWriter(tmp_path / "capture")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UsageError, match=r"can't write .*part: No space left"), writer:
-        writer.add(a_full_snapshot(5))
+        writer.add(a_full_frame(5))
     assert list(tmp_path.iterdir()) == []

@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dynstack_probe.capture import CaptureWriter, read_frames
-from dynstack_probe.measure.stack_scan import take_snapshot
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.measure.stack_scan import take_frame
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import Kind
 from tests.vm.machine import boot, get_kernel
 
@@ -31,9 +31,9 @@ LOADS = (
 )
 
 
-def nameless(snapshot: Snapshot) -> Snapshot:
+def nameless(frame: Frame) -> Frame:
     """Without what is this machine's own: names of user tasks, cgroups, the command line."""
-    stacks = snapshot.stacks
+    stacks = frame.stacks
     kept = (Kind.KTHREAD, Kind.IDLE)
     numbers: dict[bytes, bytes] = {}
     comms = [
@@ -43,43 +43,43 @@ def nameless(snapshot: Snapshot) -> Snapshot:
     ids: dict[int, int] = {}
     cgroup_ids = [ids.setdefault(number, len(ids) + 1) for number in stacks.cgroup_ids]
     return replace(
-        snapshot,
+        frame,
         stacks=replace(stacks, comms=comms, cgroup_ids=cgroup_ids),
         cgroup_paths={number: f"/group-{number}" for number in ids.values()},
-        kernel=replace(snapshot.kernel, command_line="quiet"),
+        kernel=replace(frame.kernel, command_line="quiet"),
     )
 
 
-def write(name: str, snapshots: list[Snapshot]) -> None:
+def write(name: str, frames: list[Frame]) -> None:
     path = FOLDER / f"{name}.dsp"
     with CaptureWriter(path, force=True, anonymized=True) as writer:
-        for snapshot in snapshots:
-            writer.add(nameless(snapshot))
-    print(f"{path}: {path.stat().st_size} bytes, {[len(s.stacks) for s in snapshots]} stacks")
+        for frame in frames:
+            writer.add(nameless(frame))
+    print(f"{path}: {path.stat().st_size} bytes, {[len(s.stacks) for s in frames]} stacks")
 
 
-def of_this_machine() -> list[Snapshot]:
+def of_this_machine() -> list[Frame]:
     """Two snapshots, three seconds apart."""
     loads = [subprocess.Popen(load, stdout=subprocess.DEVNULL) for load in LOADS]
     try:
-        snapshots = []
+        frames = []
         for _ in range(2):
             time.sleep(3)
-            snapshots.append(take_snapshot(with_cgroup_paths=True))
-        return snapshots
+            frames.append(take_frame(with_cgroup_paths=True))
+        return frames
     finally:
         for load in loads:
             load.kill()
             load.wait()
 
 
-def of_a_guest(series: str) -> list[Snapshot]:
+def of_a_guest(series: str) -> list[Frame]:
     """What tests/vm/guest.py took under a kernel of Debian's."""
     facts = boot(get_kernel(series), "2", ["capture"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "capture"
         path.write_bytes(base64.b64decode(facts["capture"]["base64"]))
-        return [frame.snapshot for frame in read_frames(path)]
+        return list(read_frames(path))
 
 
 if __name__ == "__main__":

@@ -15,26 +15,27 @@ import pytest
 
 from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.capture import read_frames
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.shapes import count_shapes
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.policy import BUILT_IN, count_shapes
+from dynstack_probe.policy import BUILT_IN
 from tests.policy.naive import figures, tasks_of
 
 CAPTURES = sorted(Path(__file__).parent.glob("*.dsp"))
 LARGEST_BYTES = 30 * 1024
 
 
-def by_naive(snapshot: Snapshot) -> dict[str, dict[str, int]]:
-    tasks = tasks_of(snapshot.stacks)
-    return {name: vars(figures(name, tasks, snapshot.host)) for name in BUILT_IN}
+def by_naive(frame: Frame) -> dict[str, dict[str, int]]:
+    tasks = tasks_of(frame.stacks)
+    return {name: vars(figures(name, tasks, frame.host)) for name in BUILT_IN}
 
 
-def by_models(snapshot: Snapshot) -> dict[str, dict[str, int]]:
-    shapes = count_shapes(snapshot.stacks, [p.asleep_seconds for p in BUILT_IN.values()])
-    pages = snapshot.host.thread_size_bytes // 4096
+def by_models(frame: Frame) -> dict[str, dict[str, int]]:
+    shapes = count_shapes(frame.stacks, [p.asleep_seconds for p in BUILT_IN.values()])
+    pages = frame.host.thread_size_bytes // 4096
     told = {}
     for name, policy in BUILT_IN.items():
-        result = estimate(policy, shapes, snapshot.host)
+        result = estimate(policy, shapes, frame.host)
         told[name] = {
             "stacks": result.stacks,
             "base_kib": result.base_kib,
@@ -49,18 +50,18 @@ def by_models(snapshot: Snapshot) -> dict[str, dict[str, int]]:
     return told
 
 
-def snapshots(path: Path) -> list[Snapshot]:
-    return [frame.snapshot for frame in read_frames(path)]
+def frames(path: Path) -> list[Frame]:
+    return list(read_frames(path))
 
 
 def write_figures() -> None:
     for path in CAPTURES:
-        document = [by_naive(snapshot) for snapshot in snapshots(path)]
+        document = [by_naive(frame) for frame in frames(path)]
         path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 def test_they_are_of_three_kernels() -> None:
-    releases = {snapshots(path)[0].host.kernel_release[:4] for path in CAPTURES}
+    releases = {frames(path)[0].host.kernel_release[:4] for path in CAPTURES}
     assert releases == {"6.1.", "6.12", "6.18"}
     assert all(path.stat().st_size <= LARGEST_BYTES for path in CAPTURES)
 
@@ -68,14 +69,14 @@ def test_they_are_of_three_kernels() -> None:
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
 def test_figures(path: Path) -> None:
     expected: list[dict[str, Any]] = json.loads(path.with_suffix(".json").read_text())
-    assert [by_naive(snapshot) for snapshot in snapshots(path)] == expected
-    assert [by_models(snapshot) for snapshot in snapshots(path)] == expected
+    assert [by_naive(frame) for frame in frames(path)] == expected
+    assert [by_models(frame) for frame in frames(path)] == expected
 
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
 def test_they_hold_what_a_busy_machine_has(path: Path) -> None:
     """Else the figures would say little: deep and shallow, awake and long asleep, all kinds."""
-    first, second = snapshots(path)
+    first, second = frames(path)
     stacks = first.stacks
     marks = Counter(first.stacks.mark_pages())
     assert marks[1] > 50
@@ -91,9 +92,9 @@ def test_they_hold_what_a_busy_machine_has(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
 def test_they_name_nobody(path: Path) -> None:
-    for snapshot in snapshots(path):
-        stacks = snapshot.stacks
+    for frame in frames(path):
+        stacks = frame.stacks
         for comm, kind in zip(stacks.comms, stacks.kinds, strict=True):
             assert kind in (Kind.KTHREAD, Kind.IDLE) or comm.startswith(b"task-"), comm
-        assert snapshot.kernel.command_line == "quiet"
-        assert all(name.startswith("/group-") for name in snapshot.cgroup_paths.values())
+        assert frame.kernel.command_line == "quiet"
+        assert all(name.startswith("/group-") for name in frame.cgroup_paths.values())

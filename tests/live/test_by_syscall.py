@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from dynstack_probe.analysis.grouping import group_names
-from dynstack_probe.kernel.syscalls import NAMES
-from dynstack_probe.measure.stack_scan import take_snapshot
+from dynstack_probe.measure.stack_scan import take_frame
 from dynstack_probe.model.stacks import Kind
+from dynstack_probe.model.syscalls import NAMES
 from tests.live.machine import ROOT, run, sleepers
 
 # Sleeps in a call for good; /proc/PID/syscall says which.
@@ -80,9 +80,9 @@ def test_as_the_kernel_says(callers: dict[str, int]) -> None:
     """Of tasks that are in the same call before and after: all, and 127 at least."""
     with sleepers(127, b"in-futex"):
         before = kernels_answers()
-        snapshot = take_snapshot()
+        frame = take_frame()
         after = kernels_answers()
-    stacks = snapshot.stacks
+    stacks = frame.stacks
     steady = {tid for tid, call in before.items() if after.get(tid) == call != "running"}
     compared = 0
     for tid, number, kind, depth in zip(
@@ -93,7 +93,7 @@ def test_as_the_kernel_says(callers: dict[str, int]) -> None:
             compared += 1
     assert compared >= 127 + len(callers)
 
-    names = dict(zip(stacks.tids, group_names(snapshot, "syscall"), strict=True))
+    names = dict(zip(stacks.tids, group_names(frame, "syscall"), strict=True))
     for call, pid in callers.items():
         assert names[pid] == call
         assert NAMES[int(before[pid])] == call
@@ -137,8 +137,8 @@ def test_a_32_bit_call() -> None:
         if answer is None:
             pytest.skip("this kernel takes no 32-bit calls")
         assert answer == "29"
-        snapshot = take_snapshot()
-        names = dict(zip(snapshot.stacks.tids, group_names(snapshot, "syscall"), strict=True))
+        frame = take_frame()
+        names = dict(zip(frame.stacks.tids, group_names(frame, "syscall"), strict=True))
         assert names[process.pid] == "ia32:29"
     finally:
         process.kill()

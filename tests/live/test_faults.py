@@ -21,7 +21,7 @@ import pytest
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.loader import Loader
 from dynstack_probe.measure.faults import Context, FaultWatch, StackFault, load_faults
-from dynstack_probe.measure.stack_scan import take_snapshot
+from dynstack_probe.measure.stack_scan import take_frame
 from tests.live.machine import ROOT, bpf_objects, run
 from tests.live.test_command import wait_until_gone
 
@@ -93,7 +93,7 @@ def known_calls(programs: tuple[Path, Path], tasks: dict[str, int]) -> Iterator[
 
 
 def marks_in_pages(tids: set[int]) -> dict[int, int]:
-    stacks = take_snapshot().stacks
+    stacks = take_frame().stacks
     marks = zip(stacks.tids, stacks.mark_pages(), strict=True)
     return {tid: pages for tid, pages in marks if tid in tids}
 

@@ -13,13 +13,17 @@ from typing import NamedTuple
 
 import pytest
 
+from dynstack_probe.analysis.timeline import growth_of_exited
 from dynstack_probe.kernel.btf import Btf
 from dynstack_probe.loader import LoadedProbe, Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
-from dynstack_probe.model.lifecycle import Lifecycle, Sample
+from dynstack_probe.model.growth import growth_of, whole_shapes
+from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.sample import Sample
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.policy import BUILT_IN, GrowOnly
-from dynstack_probe.serve.collector import shape_counts
+from dynstack_probe.policy import BUILT_IN
+from dynstack_probe.serve.collector import PassCounter
 from tests.live.machine import sleepers
 
 FORKS = 10_007
@@ -96,10 +100,9 @@ def test_10007_forks_are_counted_exactly(sampler: Sampler) -> None:
 
 
 def rfc_faults(sample: Sample) -> int:
-    policy = BUILT_IN["rfc-v1"]
-    shapes = shape_counts(sample.living.all_shapes()) + shape_counts(sample.lifecycle.exited)
-    grown = sum(policy.faults(shape, 4)[2] * count for shape, count in shapes.items())
-    return grown - sum(sample.living.skipped) - sum(sample.lifecycle.skipped)
+    work = BUILT_IN["rfc-v1"].work(Interval(growth=PassCounter().add(sample).growth), 4)
+    assert work is not None
+    return work.events
 
 
 class Event(NamedTuple):
@@ -178,11 +181,9 @@ def test_counters_agree_with_a_replay_of_the_same_events() -> None:
     assert 0 <= sum(replay.exited.values()) - sum(life.exited.values()) <= slack
     for shape, count in life.exited.items():
         assert 0 <= replay.exited[shape] - count <= slack, shape
-    policy = BUILT_IN["rfc-v1"]
-    counted = sum(
-        policy.faults(shape, 4)[2] * n for shape, n in shape_counts(life.exited).items()
-    ) - sum(life.skipped)
-    assert 0 <= replay.faults - counted <= slack
+    work = BUILT_IN["rfc-v1"].work(Interval(growth=growth_of_exited(life)), 4)
+    assert work is not None
+    assert 0 <= replay.faults - work.events <= slack
     assert life.reused > 0
     assert any(inherited > 1 for _, inherited in life.exited)
 
@@ -268,17 +269,17 @@ def test_sleepers_are_not_read_again(sampler: Sampler) -> None:
 
 def test_the_living_agree_with_a_full_scan(sampler: Sampler) -> None:
     """What the cheap rescan remembers is what a scan of every stack finds."""
-    from dynstack_probe.measure.stack_scan import take_snapshot
+    from dynstack_probe.measure.stack_scan import take_frame
 
     with sleepers(499, b"compared"):
         sampler.take()
         sample = sampler.take()
-        snapshot = take_snapshot()
-    assert sample.host.thread_size_bytes == snapshot.host.thread_size_bytes
-    full = {kind: list(snapshot.stacks.kinds).count(kind) for kind in Kind}
+        frame = take_frame()
+    assert sample.host.thread_size_bytes == frame.host.thread_size_bytes
+    full = {kind: list(frame.stacks.kinds).count(kind) for kind in Kind}
     for kind, shapes in sample.living.shapes.items():
         assert abs(sum(shapes.values()) - full[kind]) <= 10
-    deep = sum(1 for mark in snapshot.stacks.mark_bytes if mark > 4096)
+    deep = sum(1 for mark in frame.stacks.mark_bytes if mark > 4096)
     seen = sum(n for (mark, _), n in sample.living.all_shapes().items() if mark > 1)
     assert abs(deep - seen) <= 10
 
@@ -322,9 +323,8 @@ def test_bpf_memory(sampler: Sampler) -> None:
 
 def test_grow_only_counts_what_reuse_avoids() -> None:
     policy = BUILT_IN["rfc-v1"]
-    assert isinstance(policy, GrowOnly)
-    (shape,) = shape_counts({(3, 2): 1})
+    (shape,) = whole_shapes({(3, 2): 1})
     assert policy.resident_pages(shape, 4) == 3
     assert policy.faults(shape, 4) == (1, 1, 1)
-    assert policy.avoided_pages(shape) == 1
+    assert policy.avoided_pages(Interval(growth=growth_of({shape: 1})), 4) == 1
     assert os.sysconf("SC_PAGE_SIZE") == 4096

@@ -103,7 +103,7 @@ def test_an_anonymous_capture_names_nobody(tmp_path: Path) -> None:
     text = gzip.decompress(shared.read_bytes())
     assert SECRET not in text
     assert b"kthreadd" not in text
-    names = [set(read_last(path).last.snapshot.stacks.comms) for path in (shared, again)]
+    names = [set(read_last(path).last.stacks.comms) for path in (shared, again)]
     assert len(names[0] & names[1]) > len(names[0]) / 2
     roles = json.loads(succeed("estimate", str(shared), "--depths", "--format", "json"))
     assert "kworker" in {row["role"] for row in roles["depths"]["by_role"]}

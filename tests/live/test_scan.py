@@ -18,26 +18,26 @@ from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import Iterator as BpfIterator
 from dynstack_probe.loader import Loader, probes_dir
-from dynstack_probe.measure.stack_scan import Scanner, read_iterator, take_snapshot
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.measure.stack_scan import Scanner, read_iterator, take_frame
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import Kind, Stacks
 from tests.live.machine import sleepers, visible_threads
 
 BARE_ITERATOR = Path(__file__).with_name("bare_iterator.c")
 
 
-def with_comm(snapshot: Snapshot, name: bytes) -> list[int]:
+def with_comm(frame: Frame, name: bytes) -> list[int]:
     """Which stacks have that comm."""
-    return [i for i, comm in enumerate(snapshot.stacks.comms) if comm == name]
+    return [i for i, comm in enumerate(frame.stacks.comms) if comm == name]
 
 
 def test_997_sleeping_threads_are_997_more_tasks() -> None:
-    assert with_comm(take_snapshot(), b"prime-sleeper") == []
+    assert with_comm(take_frame(), b"prime-sleeper") == []
     with sleepers(997, b"prime-sleeper") as pid:
-        snapshot = take_snapshot()
-        found = with_comm(snapshot, b"prime-sleeper")
+        frame = take_frame()
+        found = with_comm(frame, b"prime-sleeper")
         assert len(found) == 997
-        stacks = snapshot.stacks
+        stacks = frame.stacks
         assert {stacks.tgids[i] for i in found} == {pid}
         assert len({stacks.tids[i] for i in found}) == 997
         assert len({stacks.addresses[i] for i in found}) == 997
@@ -45,7 +45,7 @@ def test_997_sleeping_threads_are_997_more_tasks() -> None:
         # asleep in futex: some depth, less than they have ever had
         assert all(0 < stacks.depth_bytes[i] <= stacks.mark_bytes[i] for i in found)
         assert all(stacks.switches[i] > 0 for i in found)
-    assert with_comm(take_snapshot(), b"prime-sleeper") == []
+    assert with_comm(take_frame(), b"prime-sleeper") == []
 
 
 def iterated_tids() -> set[int]:
@@ -64,15 +64,15 @@ def test_coverage_agrees_with_proc_and_with_the_kernels_count() -> None:
     """Read and missed make up the kernel's count, within the tasks that came and went."""
     before = visible_threads()
     iterated = iterated_tids()
-    snapshot = take_snapshot()
+    frame = take_frame()
     after = visible_threads()
     steady = before & after
-    read = set(snapshot.stacks.tids)
+    read = set(frame.stacks.tids)
 
     # Whatever the iterator shows is read. Some kernels hide tasks from it: those are missed.
     hidden = steady - iterated - {os.getpid()}
     assert steady - hidden <= read
-    coverage = snapshot.coverage
+    coverage = frame.coverage
     assert coverage.refreshed
     assert coverage.unreadable == 0
     assert coverage.kernel_stacks is not None
@@ -85,24 +85,24 @@ def test_coverage_agrees_with_proc_and_with_the_kernels_count() -> None:
 
 def test_idle_tasks() -> None:
     """Each CPU but the boot CPU has a counted pid-0 stack; the boot CPU's is static."""
-    snapshot = take_snapshot()
-    stacks = snapshot.stacks
+    frame = take_frame()
+    stacks = frame.stacks
     idle = [i for i, kind in enumerate(stacks.kinds) if kind == Kind.IDLE]
     assert len(idle) == host.possible_cpus() - 1
     assert all(stacks.comms[i].startswith(b"swapper/") for i in idle)
     assert all(stacks.mark_bytes[i] > 0 for i in idle)
-    assert snapshot.coverage.boot_idle_mark_bytes is not None
-    assert 0 < snapshot.coverage.boot_idle_mark_bytes <= snapshot.host.thread_size_bytes
+    assert frame.coverage.boot_idle_mark_bytes is not None
+    assert 0 < frame.coverage.boot_idle_mark_bytes <= frame.host.thread_size_bytes
 
 
-def scan_with(**changes: int | None) -> Snapshot:
+def scan_with(**changes: int | None) -> Frame:
     """A scan by a probe compiled with other macros; None takes one away."""
     with Loader() as loader, Scanner(loader, Features(), changes=changes) as scanner:
         return scanner.scan()
 
 
-def idle_stacks(snapshot: Snapshot) -> set[tuple[bytes, int]]:
-    stacks = snapshot.stacks
+def idle_stacks(frame: Frame) -> set[tuple[bytes, int]]:
+    stacks = frame.stacks
     columns = zip(stacks.kinds, stacks.comms, stacks.addresses, strict=True)
     return {(comm, address) for kind, comm, address in columns if kind == Kind.IDLE}
 
@@ -110,18 +110,18 @@ def idle_stacks(snapshot: Snapshot) -> set[tuple[bytes, int]]:
 def test_idle_tasks_of_newer_kernels() -> None:
     """Where task_group.cfs_rq is a per-CPU pointer, run queues of tasks show the way."""
     other_way = scan_with(FIND_IDLE_BY_RUNQUEUE=1, TASK_GROUP_CFS_RQ=None)
-    assert idle_stacks(other_way) == idle_stacks(take_snapshot())
+    assert idle_stacks(other_way) == idle_stacks(take_frame())
 
 
 def test_idle_tasks_that_cannot_be_found_are_missed() -> None:
-    snapshot = scan_with(TASK_GROUP_CFS_RQ=None, FIND_IDLE_BY_RUNQUEUE=None)
-    assert idle_stacks(snapshot) == set()
-    assert snapshot.coverage.missed >= host.possible_cpus() - 1
+    frame = scan_with(TASK_GROUP_CFS_RQ=None, FIND_IDLE_BY_RUNQUEUE=None)
+    assert idle_stacks(frame) == set()
+    assert frame.coverage.missed >= host.possible_cpus() - 1
 
 
 def test_the_scan_for_kstack_erase_finds_the_same_marks() -> None:
     """Without poison on any stack it must see what the plain scan sees."""
-    plain, wary = take_snapshot().stacks, scan_with(KSTACK_ERASE=1)
+    plain, wary = take_frame().stacks, scan_with(KSTACK_ERASE=1)
     assert wary.coverage.erased == 0
 
     def marks(stacks: Stacks) -> dict[tuple[int, int], int]:
@@ -135,8 +135,8 @@ def test_the_scan_for_kstack_erase_finds_the_same_marks() -> None:
 
 
 def test_records_make_sense() -> None:
-    snapshot = take_snapshot()
-    stacks, size = snapshot.stacks, snapshot.host.thread_size_bytes
+    frame = take_frame()
+    stacks, size = frame.stacks, frame.host.thread_size_bytes
     assert size in (16384, 32768)
     columns = zip(
         stacks.mark_bytes,
@@ -151,7 +151,7 @@ def test_records_make_sense() -> None:
         assert touched.bit_length() == -(-mark // 4096)
         assert touched & ~resident == 0
         assert depth <= size
-    assert not snapshot.is_dynamic or snapshot.grown_kib is not None
+    assert not frame.is_dynamic or frame.grown_kib is not None
     own = stacks.tids.index(os.getpid())
     assert stacks.depth_bytes[own] == 0  # on a CPU: the saved stack pointer is stale
     assert stacks.kinds[own] == Kind.USER
@@ -174,10 +174,10 @@ def sqpoll_ring() -> Iterator[None]:
 
 @pytest.mark.usefixtures("sqpoll_ring")
 def test_io_uring_threads_are_user_workers() -> None:
-    snapshot = take_snapshot()
+    frame = take_frame()
     name = b"iou-sqp-%d" % os.getpid()
-    found = with_comm(snapshot, name[:15])
-    assert [snapshot.stacks.kinds[i] for i in found] == [Kind.USER_WORKER]
+    found = with_comm(frame, name[:15])
+    assert [frame.stacks.kinds[i] for i in found] == [Kind.USER_WORKER]
 
 
 # A thread that goes deeper step by step: each line on stdin is one kind of system call,
@@ -229,7 +229,7 @@ def test_the_mark_of_a_diving_thread_only_grows() -> None:
     watchdog.start()
 
     def mark() -> int:
-        stacks = take_snapshot().stacks
+        stacks = take_frame().stacks
         return stacks.mark_bytes[list(stacks.tids).index(diver.pid)]
 
     try:
@@ -252,6 +252,6 @@ def test_the_mark_of_a_diving_thread_only_grows() -> None:
 
 
 def test_without_headers_kprobes_or_bcc_in_this_process() -> None:
-    take_snapshot()
+    take_frame()
     assert "bcc" not in sys.modules
     assert probes_dir().is_dir()

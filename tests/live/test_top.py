@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from dynstack_probe.capture import CaptureWriter, read_frames
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.top.view import BLOCKS, Glyphs, History, Moment, Status, View, render
-from tests.factory import a_snapshot, some_stacks
+from tests.factory import a_frame, some_stacks
 from tests.live.machine import ROOT, run, sleepers
 
 TOP = f"{shlex.quote(sys.executable)} -m dynstack_probe top"
@@ -123,7 +123,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     made.tmux("kill-server")
 
 
-def known_frames() -> list[Snapshot]:
+def known_frames() -> list[Frame]:
     """Three, half a minute apart, the tasks ever deeper; names of all kinds."""
     frames = []
     for number in range(3):
@@ -135,9 +135,9 @@ def known_frames() -> list[Snapshot]:
             kinds=[Kind(n % 3) for n in range(12)],
             depths=[100 * n for n in range(12)],
         )
-        snapshot = a_snapshot(stacks, boot_ns=10**12 + number * 30 * 10**9, taken_at=1.7e9)
+        frame = a_frame(stacks, boot_ns=10**12 + number * 30 * 10**9, taken_at=1.7e9)
         paths = {n: f"/group-{n}" for n in range(4)}
-        frames.append(replace(snapshot, cgroup_paths=paths, taken_at=1.7e9 + number * 30))
+        frames.append(replace(frame, cgroup_paths=paths, taken_at=1.7e9 + number * 30))
     return frames
 
 
@@ -145,8 +145,8 @@ def known_frames() -> list[Snapshot]:
 def capture(tmp_path: Path) -> Path:
     path = tmp_path / "known.dsp"
     with CaptureWriter(path) as writer:
-        for snapshot in known_frames():
-            writer.add(snapshot, None)
+        for frame in known_frames():
+            writer.add(frame)
     return path
 
 
@@ -159,7 +159,7 @@ def expected(
 ) -> list[str]:
     """What a screen must show of the frame with that number."""
     history = History(BUILT_IN["rfc-v1"])
-    moments: list[Moment] = [history.add(f.snapshot, f.lifecycle) for f in read_frames(capture)]
+    moments: list[Moment] = [history.add(f) for f in read_frames(capture)]
     last = ", the last" if number == len(moments) - 1 else ""
     status = Status(capture.name, f"frame {number + 1}{last}", can_step=True)
     lines = render(view or View(), history, moments[number], size, glyphs, status)

@@ -5,7 +5,7 @@ import pytest
 from dynstack_probe.analysis.grouping import group_names
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.stacks import Kind
-from tests.factory import a_snapshot, some_stacks
+from tests.factory import a_frame, some_stacks
 
 
 @pytest.mark.parametrize(
@@ -24,17 +24,17 @@ def test_group_names() -> None:
         kinds=[Kind.USER, Kind.IDLE, Kind.USER_WORKER],
         cgroup_ids=[7, 0, 9],
     )
-    snapshot = a_snapshot(stacks, cgroup_paths={7: "/x"})
-    assert list(group_names(snapshot, "comm")) == [b"a", b"b", b"a"]
-    assert list(group_names(snapshot, "kind")) == ["user", "idle", "user_worker"]
-    assert list(group_names(snapshot, "cgroup")) == ["/x", "none (idle tasks)", "cgroup:9"]
+    frame = a_frame(stacks, cgroup_paths={7: "/x"})
+    assert list(group_names(frame, "comm")) == [b"a", b"b", b"a"]
+    assert list(group_names(frame, "kind")) == ["user", "idle", "user_worker"]
+    assert list(group_names(frame, "cgroup")) == ["/x", "none (idle tasks)", "cgroup:9"]
 
 
 def test_resident_pages_tell_a_dynamic_kernel() -> None:
-    assert not a_snapshot(some_stacks([100])).is_dynamic
+    assert not a_frame(some_stacks([100])).is_dynamic
     import dataclasses
 
     grown = dataclasses.replace(some_stacks([100, 5000]), resident_pages=[0b1, 0b11])
-    snapshot = a_snapshot(grown)
-    assert snapshot.is_dynamic
-    assert (snapshot.base_kib, grown.resident_kib()) == (32, 12)
+    frame = a_frame(grown)
+    assert frame.is_dynamic
+    assert (frame.base_kib, grown.resident_kib()) == (32, 12)

@@ -10,24 +10,28 @@ from typing import Any
 
 import pytest
 
+from dynstack_probe.analysis.comparison import compare
 from dynstack_probe.analysis.depths import depths_by_role, random_offset_price, shift_curve
-from dynstack_probe.analysis.timeline import Activity, collect, rate
+from dynstack_probe.analysis.timeline import collect, rate
 from dynstack_probe.commands.estimate import build_report
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.roles import roles
+from dynstack_probe.model.shapes import Shape
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output import as_json, as_table, policies
-from dynstack_probe.policy import BUILT_IN, Shape, policy_from
-from tests.factory import a_host, a_snapshot, some_stacks
+from dynstack_probe.policy import BUILT_IN
+from dynstack_probe.policy.custom import policy_from
+from tests.factory import a_frame, a_host, some_stacks
 
 
-def at(snapshot: Snapshot, seconds: float, **columns: Any) -> Snapshot:
+def at(frame: Frame, seconds: float, **columns: Any) -> Frame:
     """The same tasks at another time."""
     return dataclasses.replace(
-        snapshot,
+        frame,
         boot_ns=int(seconds * 1e9),
-        stacks=dataclasses.replace(snapshot.stacks, **columns),
+        stacks=dataclasses.replace(frame.stacks, **columns),
     )
 
 
@@ -44,13 +48,17 @@ def lifecycle(exited: dict[tuple[int, int], int]) -> Lifecycle:
     )
 
 
+def counting(frame: Frame, exited: dict[tuple[int, int], int]) -> Frame:
+    return dataclasses.replace(frame, lifecycle=lifecycle(exited))
+
+
 # 5000 bytes deep ever and 600 now, 13000 and 9000, and one that runs, 5000 deep
 MARKS, DEPTHS = [5000, 13000, 5000], [600, 9000, 0]
 
 
-def three() -> Snapshot:
+def three() -> Frame:
     stacks = some_stacks(MARKS, depths=DEPTHS, comms=[b"a", b"deep\x1b", b"run"], asleep=[90, 2, 0])
-    return dataclasses.replace(a_snapshot(stacks), context_switches=0)
+    return dataclasses.replace(a_frame(stacks), context_switches=0)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +78,13 @@ def three() -> Snapshot:
     ],
 )
 def test_resident_and_reserve(name: str, pages: int, reserve_pages: int) -> None:
-    (row,) = policies.compare(three(), [BUILT_IN[name]], None, "x").rows
+    (row,) = compare(three(), [BUILT_IN[name]], None, "x").rows
     assert row.estimate.dynamic_kib == pages * 4
     assert row.estimate.reserve_kib == reserve_pages * 4
 
 
 def test_who_is_over_the_limit_is_named_and_escaped() -> None:
-    comparison = policies.compare(three(), list(BUILT_IN.values()), None, "x")
+    comparison = compare(three(), list(BUILT_IN.values()), None, "x")
     text = policies.as_table(comparison)
     assert "static-8k: 1 tasks were deeper than it allows, each an overflow: deep\\x1b 1" in text
     assert "\x1b" not in text
@@ -96,10 +104,10 @@ def test_rates_of_a_series() -> None:
     second = at(second, 110, touched_pages=[0b111, 0b1111, 0b11])
     second = dataclasses.replace(second, context_switches=68)
     # a task exited that had used two pages; no snapshot saw it
-    frames = [(first, lifecycle({})), (second, lifecycle({(2, 1): 1}))]
+    frames = [counting(first, {}), counting(second, {(2, 1): 1})]
     activity = collect(frames, [0, 1, 60])
     assert activity.seconds == 10
-    assert activity.coverage_ratio == 0.5
+    assert activity.switch_coverage_ratio == 0.5
 
     def of(name: str) -> tuple[str, float, float]:
         result = rate(BUILT_IN[name], activity, 4)
@@ -117,7 +125,7 @@ def test_rates_of_a_series() -> None:
     # task 1 alone slept long enough
     assert of("gc-sleepers") == ("refills", 0.4, 0.4)
     assert rate(BUILT_IN["static-8k"], activity, 4) is None
-    assert rate(BUILT_IN["rfc-v1"], Activity(), 4) is None
+    assert rate(BUILT_IN["rfc-v1"], Interval(), 4) is None
 
 
 def test_an_exited_task_counts_only_what_it_grew_since() -> None:
@@ -125,13 +133,13 @@ def test_an_exited_task_counts_only_what_it_grew_since() -> None:
     first = at(three(), 0)
     gone = dataclasses.replace(first, boot_ns=10**10, stacks=some_stacks([]))
     stays = at(first, 0)
-    activity = collect([(stays, lifecycle({})), (gone, lifecycle({(3, 1): 1}))], [0])
+    activity = collect([counting(stays, {}), counting(gone, {(3, 1): 1})], [0])
     # two others went unseen: their last growth is taken off, but never below none
     result = rate(BUILT_IN["rfc-v1"], activity, 4)
     assert result is not None
     assert result.events == 0
     only = dataclasses.replace(first, stacks=some_stacks([5000]))
-    activity = collect([(only, lifecycle({})), (gone, lifecycle({(3, 1): 1}))], [0])
+    activity = collect([counting(only, {}), counting(gone, {(3, 1): 1})], [0])
     result = rate(BUILT_IN["rfc-v1"], activity, 4)
     assert result is not None
     assert (result.events, result.pages) == (0.1, 0.1)
@@ -189,9 +197,7 @@ def test_depths_are_shown() -> None:
 
 def test_one_row_a_capture_and_their_total() -> None:
     reports = [
-        build_report(
-            a_snapshot(some_stacks([5000]), a_host(2)), [BUILT_IN["rfc-v1"]], None, source=n
-        )
+        build_report(a_frame(some_stacks([5000]), a_host(2)), [BUILT_IN["rfc-v1"]], None, source=n)
         for n in ("a.dsp", "b\x1b.dsp")
     ]
     lines = as_table.render_many(reports, colour=False).splitlines()

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from dynstack_probe.analysis.estimate import Estimate, estimate
 from dynstack_probe.model.host import Host
+from dynstack_probe.model.shapes import Shape, count_shapes
 from dynstack_probe.model.stacks import Kind, Stacks
-from dynstack_probe.policy import BUILT_IN, FixedSize, GrowOnly, Policy, Shape, count_shapes
+from dynstack_probe.policy import BUILT_IN, Policy
+from dynstack_probe.policy.fixed_size import FixedSize
+from dynstack_probe.policy.grow_only import GrowOnly
 from tests.factory import a_host, some_stacks
 from tests.policy.naive import Figures, Task, figures, tasks_of
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from dynstack_probe.analysis.comparison import compare
 from dynstack_probe.analysis.timeline import collect, rate
 from dynstack_probe.capture import CaptureWriter, read_frames
 from dynstack_probe.commands.estimate import build_report
 from dynstack_probe.commands.report import view
 from dynstack_probe.errors import ProbeError
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import KernelFacts
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.stacks import Kind
@@ -40,12 +41,12 @@ from dynstack_probe.report.document import (
 from dynstack_probe.report.scales import number_axis, time_axis
 from dynstack_probe.text import percent
 from tests.conftest import why_no_bpf
-from tests.factory import a_host, a_snapshot, some_stacks
+from tests.factory import a_frame, a_host, some_stacks
 
 ROOT = Path(__file__).parents[2]
 POLICIES = list(BUILT_IN.values())
 NOW = 1_700_000_000.0
-Frames = list[tuple[Snapshot, Lifecycle | None]]
+Frames = list[Frame]
 
 HOSTILE = (
     b"<script>bad()",
@@ -60,7 +61,7 @@ NAMES = (b"bash", b"kworker/0:1", b"swapper/1", *HOSTILE)
 KINDS = (Kind.USER, Kind.KTHREAD, Kind.IDLE, *(Kind.USER for _ in HOSTILE))
 
 
-def a_moment(number: int, stacks: int = 60) -> Snapshot:
+def a_moment(number: int, stacks: int = 60) -> Frame:
     """Snapshot `number` of a series, five seconds apart; stacks deepen as time goes on."""
     marks = [8 + (at * 977 + number * 40) % 13000 for at in range(stacks)]
     some = some_stacks(
@@ -70,7 +71,7 @@ def a_moment(number: int, stacks: int = 60) -> Snapshot:
         depths=[0 if at % 9 == 0 else min(mark, 300 + 90 * at) for at, mark in enumerate(marks)],
     )
     some = dataclasses.replace(some, switches=[number * 3 + 1] * stacks)
-    return a_snapshot(
+    return a_frame(
         some,
         dataclasses.replace(a_host(), cpu_model="A <i>model</i> & more"),
         caveats=("Mind <b>this</b> \u202e.",),
@@ -95,13 +96,16 @@ def a_lifecycle(number: int) -> Lifecycle:
 
 
 def a_series(length: int) -> Frames:
-    return [(a_moment(number), a_lifecycle(number)) for number in range(length)]
+    return [
+        dataclasses.replace(a_moment(number), lifecycle=a_lifecycle(number))
+        for number in range(length)
+    ]
 
 
 def a_capture(path: Path, frames: Frames) -> Path:
     with CaptureWriter(path) as writer:
-        for snapshot, lifecycle in frames:
-            writer.add(snapshot, lifecycle)
+        for frame in frames:
+            writer.add(frame)
     return path
 
 
@@ -114,14 +118,14 @@ def report_of(*hosts: Frames) -> Document:
 
 
 REPORTS = {
-    "single": lambda: report_of([(a_moment(0), None)]),
+    "single": lambda: report_of([a_moment(0)]),
     "series": lambda: report_of(a_series(12)),
     "long series": lambda: report_of(a_series(700)),
-    "uncounted series": lambda: report_of([(a_moment(at), None) for at in range(3)]),
-    "several": lambda: report_of(a_series(3), [(a_moment(1, 9), None)], a_series(2)),
-    "one stack": lambda: report_of([(a_moment(0, 1), None)]),
-    "no stacks": lambda: report_of([(a_moment(0, 0), None)]),
-    "large": lambda: report_of([(of_64_kib(), None)]),
+    "uncounted series": lambda: report_of([a_moment(at) for at in range(3)]),
+    "several": lambda: report_of(a_series(3), [a_moment(1, 9)], a_series(2)),
+    "one stack": lambda: report_of([a_moment(0, 1)]),
+    "no stacks": lambda: report_of([a_moment(0, 0)]),
+    "large": lambda: report_of([of_64_kib()]),
 }
 
 
@@ -130,11 +134,11 @@ def the_report(name: str) -> Document:
     return REPORTS[name]()
 
 
-def of_64_kib() -> Snapshot:
+def of_64_kib() -> Frame:
     """Large figures, and stacks of the largest size."""
     stacks = some_stacks([1 + at * 13 for at in range(5000)], comms=[b"\xe2\x80\xae" * 5] * 5000)
     host = dataclasses.replace(a_host(512, 65536), cpu_model="M" * 300, mem_total_kib=1 << 40)
-    return a_snapshot(stacks, host)
+    return a_frame(stacks, host)
 
 
 def parts(sections: Sequence[Section]) -> Iterator[Part]:
@@ -253,9 +257,9 @@ def test_hostile_names_are_shown_escaped() -> None:
 
 
 def test_the_figures_are_those_of_estimate() -> None:
-    snapshot = a_moment(0)
+    frame = a_moment(0)
     document = the_report("single")
-    expected = build_report(snapshot, [BUILT_IN["rfc-v1"]], "comm", with_depths=True)
+    expected = build_report(frame, [BUILT_IN["rfc-v1"]], "comm", with_depths=True)
     headline, details = expected.estimates[0], expected.details
     assert details is not None
     rfc = tables(document)[0]
@@ -287,7 +291,7 @@ def test_the_figures_are_those_of_estimate() -> None:
 def test_the_figures_are_those_of_policies() -> None:
     frames = a_series(12)
     activity = collect(frames, [policy.asleep_seconds for policy in POLICIES])
-    comparison = policies_report.compare(frames[-1][0], POLICIES, activity, "x")
+    comparison = compare(frames[-1], POLICIES, activity, "x")
     printed = policies_report.as_table(comparison)
     table = next(one for one in tables(the_report("series")) if one.columns[0] == "Policy")
     assert [row[0] for row in table.rows] == list(BUILT_IN)
@@ -390,7 +394,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command(tmp_path: Path) -> None:
     a_capture(tmp_path / "a.dsp", a_series(3))
-    a_capture(tmp_path / "b.dsp", [(a_moment(0), None)])
+    a_capture(tmp_path / "b.dsp", [a_moment(0)])
     first = run(tmp_path, "a.dsp")
     assert (first.returncode, first.stdout) == (0, "")
     page = (tmp_path / "dynstack-report.html").read_text()
@@ -407,7 +411,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_usage_errors_are_one_line(tmp_path: Path) -> None:
-    a_capture(tmp_path / "a.dsp", [(a_moment(0), None)])
+    a_capture(tmp_path / "a.dsp", [a_moment(0)])
     (tmp_path / "no.dsp").write_bytes(b"nonsense")
     for arguments in (
         ("no.dsp",),
@@ -429,14 +433,14 @@ def test_usage_errors_are_one_line(tmp_path: Path) -> None:
 
 def test_a_capture_gives_what_its_snapshots_gave(tmp_path: Path) -> None:
     path = a_capture(tmp_path / "host <0>.dsp", a_series(4))
-    frames: Frames = [(frame.snapshot, frame.lifecycle) for frame in read_frames(path)]
+    frames = list(read_frames(path))
     assert report_of(frames) == report_of(a_series(4))
 
 
 @pytest.mark.parametrize("release", ["6.1", "6.12", "6.18"])
 def test_reports_of_real_kernels(release: str) -> None:
     path = ROOT / f"tests/data/linux-{release}.dsp"
-    frames: Frames = [(frame.snapshot, frame.lifecycle) for frame in read_frames(path)]
+    frames = list(read_frames(path))
     document = report_of(frames)
     assert f"Linux {release}" in all_text(document)
     assert all(len(line) <= 71 for line in as_text.render(document).splitlines())

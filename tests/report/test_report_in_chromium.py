@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from dynstack_probe.report import as_html
 from dynstack_probe.report.document import BarPlot
-from tests.factory import a_host, a_snapshot, some_stacks
+from tests.factory import a_frame, a_host, some_stacks
 from tests.report.test_report import REPORTS, plots_of, report_of, the_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -141,8 +141,8 @@ def test_it_can_be_read(
 
 
 def test_labels_of_bars_left_of_zero_cover_nothing(browser: Browser, tmp_path: Path) -> None:
-    snapshot = a_snapshot(some_stacks([5000] * 40), a_host(cpus=64))
-    document = report_of([(snapshot, None)])
+    frame = a_frame(some_stacks([5000] * 40), a_host(cpus=64))
+    document = report_of([frame])
     [plot] = [one for one in plots_of(document) if one.title.startswith("Saving by policy")]
     assert isinstance(plot, BarPlot)
     assert min(bar.value for bar in plot.bars) < 0

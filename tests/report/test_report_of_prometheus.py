@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from dynstack_probe.analysis.evidence import HEADLINE
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.access import parse_access
 from dynstack_probe.fleet.client import Server
 from dynstack_probe.fleet.history import History, Range, history_of
+from dynstack_probe.policy import HEADLINE
 from dynstack_probe.report import as_html, as_text
 from dynstack_probe.report.document import BarPlot, Document, LinePlot
 from dynstack_probe.report.history_contents import history_document

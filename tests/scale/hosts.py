@@ -29,7 +29,8 @@ if __name__ == "__main__":
 
 from dynstack_probe.analysis.estimate import Estimate, estimate
 from dynstack_probe.model.host import Host
-from dynstack_probe.policy import BUILT_IN, Shape, ShapeCounts
+from dynstack_probe.model.shapes import Shape, ShapeCounts
+from dynstack_probe.policy import BUILT_IN
 
 CGROUPS = 20  # the daemon's default top_cgroups
 MODELS = (  # name, CPUs, GiB

@@ -16,9 +16,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 
 from dynstack_probe.measure.page_faults import PageFaults
 from dynstack_probe.model.frame import Coverage
-from dynstack_probe.model.lifecycle import GROWTH_AGES, Lifecycle, Living, Sample
+from dynstack_probe.model.lifecycle import GROWTH_AGES, Lifecycle
+from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.serve.collector import HostCollector
+from dynstack_probe.serve.collector import HostCollector, PassCounter
 from dynstack_probe.serve.config import Config
 from tests.conftest import why_no_bpf
 from tests.factory import a_host
@@ -63,9 +64,10 @@ def busiest_sample(thread_size_bytes: int) -> Sample:
 def series_with(config: Config, thread_size_bytes: int = 16384) -> int:
     """Series of that host's page, the process's own among them."""
     registry = CollectorRegistry()
+    newest = PassCounter().add(busiest_sample(thread_size_bytes))
     registry.register(
         HostCollector(
-            lambda: busiest_sample(thread_size_bytes),
+            lambda: newest,
             config.chosen_policies,
             lambda: config.top_cgroups,
             dict,

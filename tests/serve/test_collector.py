@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from dynstack_probe.measure.page_faults import PageFaults
 from dynstack_probe.model.containers import short_name
 from dynstack_probe.model.frame import Coverage
-from dynstack_probe.model.lifecycle import Lifecycle, Living, Sample
+from dynstack_probe.model.growth import growth_of, whole_shapes
+from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.serve.collector import HostCollector, Rising
+from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
 from tests.factory import a_host
 
 Shapes = Mapping[tuple[int, int], int]
@@ -49,7 +52,7 @@ def collected(
     *samples: Sample, policies: tuple[str, ...] = ("rfc-v1",), top: int = 2
 ) -> list[dict[str, float]]:
     """What each of the samples in turn looks like to Prometheus."""
-    newest: list[Sample | None] = [None]
+    passes, newest = PassCounter(), list[Pass | None]([None])
     registry = CollectorRegistry()
     registry.register(
         HostCollector(
@@ -62,7 +65,7 @@ def collected(
     )
     pages = []
     for sample in samples:
-        newest[0] = sample
+        newest[0] = passes.add(sample)
         text = generate_latest(registry).decode()
         pages.append(
             {
@@ -127,12 +130,17 @@ def test_cgroups_are_the_largest_and_other() -> None:
     assert page["dynstack_cgroups_in_other"] == 2
 
 
-@given(st.lists(st.integers(0, 1000)))
-def test_rising(values: list[int]) -> None:
-    rising = Rising()
-    seen = [rising("x", value) for value in values]
-    assert seen == sorted(seen)
-    assert not values or seen[-1] == max(values)
+PAGES = st.integers(1, 4)
+
+
+@given(st.lists(st.dictionaries(st.tuples(PAGES, PAGES), st.integers(0, 1000))))
+def test_what_has_grown_never_falls(counts: list[dict[tuple[int, int], int]]) -> None:
+    passes = PassCounter()
+    grown = [passes.add(a_sample(living)).growth for living in counts]
+    for earlier, later in pairwise(grown):
+        assert earlier | later == later
+    for one, living in zip(grown, counts, strict=True):
+        assert growth_of(whole_shapes(living)) | one == one
 
 
 ID = "0123456789ab" + "c" * 52

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from dynstack_probe.analysis.timeline import collect, rate
-from dynstack_probe.model.frame import Snapshot
+from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
@@ -40,7 +40,7 @@ from dynstack_probe.top.view import (
     render,
     sparkline,
 )
-from tests.factory import a_host, a_snapshot, some_stacks
+from tests.factory import a_frame, a_host, some_stacks
 
 HOSTILE = (
     b"\x1b[2J\x1b[31mred",
@@ -73,14 +73,14 @@ def known_moment(name: str) -> tuple[History, Moment]:
     return moment_of(SNAPSHOTS[name])
 
 
-def moment_of(snapshot: Snapshot, policy: str = "rfc-v1") -> tuple[History, Moment]:
+def moment_of(frame: Frame, policy: str = "rfc-v1") -> tuple[History, Moment]:
     history = History(BUILT_IN[policy])
-    return history, history.add(snapshot, None)
+    return history, history.add(frame)
 
 
-def hostile_snapshot() -> Snapshot:
+def hostile_snapshot() -> Frame:
     count = len(NAMES) * 3
-    snapshot = a_snapshot(
+    frame = a_frame(
         some_stacks(
             [500 + 300 * i for i in range(count)],
             comms=NAMES * 3,
@@ -89,17 +89,17 @@ def hostile_snapshot() -> Snapshot:
         )
     )
     return replace(
-        snapshot,
+        frame,
         cgroup_paths={i: f"/{NAMES[i % 10]!r}\x1b[5m\n日本" for i in range(0, count, 2)},
         caveats=("A caveat\x1b[1m\nwith more",),
-        host=replace(snapshot.host, cpu_model="\x1b]0;title\x07CPU", kernel_release="6\n7"),
+        host=replace(frame.host, cpu_model="\x1b]0;title\x07CPU", kernel_release="6\n7"),
     )
 
 
-def twenty() -> Snapshot:
+def twenty() -> Frame:
     """Tasks 1 to 20, task 20 the deepest; three cgroups."""
     marks = [n * 800 for n in range(1, 21)]
-    snapshot = a_snapshot(
+    frame = a_frame(
         some_stacks(
             marks,
             comms=[b"task-%02d" % n for n in range(1, 21)],
@@ -109,28 +109,28 @@ def twenty() -> Snapshot:
         boot_ns=10**12,
         taken_at=1.7e9,
     )
-    stacks = replace(snapshot.stacks, start_boot_ns=[n * 7 % 20 * 10**10 for n in range(1, 21)])
-    return replace(snapshot, stacks=stacks, cgroup_paths={0: "/a", 1: "/b", 2: "/c"})
+    stacks = replace(frame.stacks, start_boot_ns=[n * 7 % 20 * 10**10 for n in range(1, 21)])
+    return replace(frame, stacks=stacks, cgroup_paths={0: "/a", 1: "/b", 2: "/c"})
 
 
 SNAPSHOTS = {
-    "empty": a_snapshot(some_stacks([])),
-    "one": a_snapshot(some_stacks([4097])),
+    "empty": a_frame(some_stacks([])),
+    "one": a_frame(some_stacks([4097])),
     "twenty": twenty(),
     "hostile": hostile_snapshot(),
-    "64 KiB stacks": a_snapshot(some_stacks([60000, 100]), a_host(thread_size_bytes=65536)),
-    "many": a_snapshot(some_stacks([1000 + n % 15000 for n in range(500)])),
+    "64 KiB stacks": a_frame(some_stacks([60000, 100]), a_host(thread_size_bytes=65536)),
+    "many": a_frame(some_stacks([1000 + n % 15000 for n in range(500)])),
 }
 
 
 def shown(
-    snapshot: Snapshot,
+    frame: Frame,
     view: View | None = None,
     size: tuple[int, int] = (80, 24),
     glyphs: Glyphs = BLOCKS,
     policy: str = "rfc-v1",
 ) -> list[str]:
-    history, moment = moment_of(snapshot, policy)
+    history, moment = moment_of(frame, policy)
     return [line.plain for line in render(view or View(), history, moment, size, glyphs, STATUS)]
 
 
@@ -163,9 +163,9 @@ def test_no_line_is_too_long_and_none_too_many(name: str, glyphs: Glyphs) -> Non
 
 def test_80x24_shows_all_that_matters() -> None:
     history = History(RFC)
-    history.add(twenty(), lifecycle())
-    later = replace(twenty(), boot_ns=10**12 + 2 * 10**9)
-    moment = history.add(later, lifecycle(created=4, exited={(2, 1): 3}))
+    history.add(replace(twenty(), lifecycle=lifecycle()))
+    counted = lifecycle(created=4, exited={(2, 1): 3})
+    moment = history.add(replace(twenty(), boot_ns=10**12 + 2 * 10**9, lifecycle=counted))
     lines = [line.plain for line in render(View(), history, moment, (80, 24), BLOCKS, STATUS)]
     text = "\n".join(lines)
     assert len(lines) == 24
@@ -196,11 +196,11 @@ def test_large_ones_show_more() -> None:
 
 
 def test_unmeasured_coverage() -> None:
-    snapshot = twenty()
-    snapshot = replace(snapshot, coverage=replace(snapshot.coverage, kernel_stacks=33))
-    assert "20 stacks of 33, 13 missed" in "\n".join(shown(snapshot))
-    snapshot = replace(snapshot, coverage=replace(snapshot.coverage, kernel_stacks=None))
-    assert "20 stacks read, 0 unreadable" in "\n".join(shown(snapshot))
+    frame = twenty()
+    frame = replace(frame, coverage=replace(frame.coverage, kernel_stacks=33))
+    assert "20 stacks of 33, 13 missed" in "\n".join(shown(frame))
+    frame = replace(frame, coverage=replace(frame.coverage, kernel_stacks=None))
+    assert "20 stacks read, 0 unreadable" in "\n".join(shown(frame))
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -220,9 +220,9 @@ def test_sorting(reverse: bool) -> None:
 
 
 def test_equal_marks_are_in_order_of_their_ids() -> None:
-    snapshot = a_snapshot(some_stacks([1000] * 300))
+    frame = a_frame(some_stacks([1000] * 300))
     view = View()
-    assert moment_of(snapshot)[1].tasks(view, 200).rows[:200] == list(range(200))
+    assert moment_of(frame)[1].tasks(view, 200).rows[:200] == list(range(200))
 
 
 def test_filter_and_scroll() -> None:
@@ -271,8 +271,8 @@ def test_what_is_sent_holds_no_sequence_but_ours() -> None:
 def test_every_policy(policy: str) -> None:
     history = History(BUILT_IN[policy])
     for number in range(3):
-        snapshot = replace(twenty(), boot_ns=10**12 + number * 10**9)
-        moment = history.add(snapshot, lifecycle())
+        frame = replace(twenty(), boot_ns=10**12 + number * 10**9, lifecycle=lifecycle())
+        moment = history.add(frame)
     text = "\n".join(
         line.plain for line in render(View(), history, moment, (80, 24), ASCII, STATUS)
     )
@@ -288,8 +288,8 @@ def test_trend() -> None:
     history = History(RFC)
     moments = []
     for number, mark in enumerate((100, 5000, 9000, 13000)):
-        snapshot = a_snapshot(some_stacks([mark]), boot_ns=number * 10**9)
-        moments.append(history.add(snapshot, None))
+        frame = a_frame(some_stacks([mark]), boot_ns=number * 10**9)
+        moments.append(history.add(frame))
 
     def trend(moment: Moment) -> str:
         lines = render(View(), history, moment, (80, 24), BLOCKS, STATUS)
@@ -325,6 +325,12 @@ TASK_LIVES = st.lists(
 )
 
 
+def faults_of(moment: Moment) -> float | None:
+    """A second, under rfc-v1."""
+    told = rate(RFC, moment.interval, 4) if moment.interval else None
+    return told.events if told else None
+
+
 @given(TASK_LIVES)
 def test_faults_a_second_agree_with_the_policys_rate(
     lives: list[tuple[int, int, list[int]]],
@@ -343,12 +349,11 @@ def test_faults_a_second_agree_with_the_policys_rate(
                 mark = -(-depths[min(4, seen - 1)] // 4096)
                 exited[mark, 1] = exited.get((mark, 1), 0) + 1
         stacks = replace(some_stacks(marks), tids=tids)
-        snapshot = a_snapshot(stacks, boot_ns=number * 2 * 10**9)
-        frames.append((snapshot, lifecycle(exited=exited)))
+        counted = lifecycle(exited=exited)
+        frames.append(a_frame(stacks, boot_ns=number * 2 * 10**9, lifecycle=counted))
     history = History(RFC)
-    rates = [history.add(*frame).rates for frame in frames]
-    assert rates[0] is None
-    told = [moment.modelled for moment in rates if moment is not None]
+    told = [faults_of(history.add(frame)) for frame in frames]
+    assert told[0] is None
     whole = rate(RFC, collect(frames, []), 4)
     assert whole is not None
     assert sum(value or 0.0 for value in told) * 2 == pytest.approx(whole.events * 10)
@@ -358,19 +363,19 @@ def test_a_task_that_exits_between_both_counts_of_a_frame() -> None:
     """It is missing once, and is no fault when its exit is counted."""
     history = History(RFC)
     deep, shallow = some_stacks([100, 5000]), some_stacks([100])
-    history.add(a_snapshot(deep, boot_ns=0), lifecycle())
-    history.add(a_snapshot(shallow, boot_ns=10**9), lifecycle())
+    history.add(a_frame(deep, boot_ns=0, lifecycle=lifecycle()))
+    history.add(a_frame(shallow, boot_ns=10**9, lifecycle=lifecycle()))
     counted = lifecycle(exited={(2, 1): 1})
-    rates = history.add(a_snapshot(shallow, boot_ns=2 * 10**9), counted).rates
-    assert rates is not None
-    assert rates.modelled == 0
-    assert rates.exited == 1
+    moment = history.add(a_frame(shallow, boot_ns=2 * 10**9, lifecycle=counted))
+    assert faults_of(moment) == 0
+    assert moment.interval is not None
+    assert moment.interval.exited == 1
 
 
 def test_frames_of_the_same_moment_have_no_rate() -> None:
     history = History(RFC)
-    history.add(twenty(), None)
-    assert history.add(twenty(), None).rates is None
+    history.add(twenty())
+    assert history.add(twenty()).interval is None
 
 
 def typed(view: View, *pressed: str, tasks: int = 20) -> View:
@@ -478,11 +483,8 @@ def test_encodings() -> None:
     assert not speaks(None, LANG="C.UTF-8")
 
 
-def series(count: int, stacks: int = 3) -> list[tuple[Snapshot, Lifecycle | None]]:
-    return [
-        (a_snapshot(some_stacks([1000] * stacks), boot_ns=n * n * 10**9), None)
-        for n in range(count)
-    ]
+def series(count: int, stacks: int = 3) -> list[Frame]:
+    return [a_frame(some_stacks([1000] * stacks), boot_ns=n * n * 10**9) for n in range(count)]
 
 
 def test_replay() -> None:

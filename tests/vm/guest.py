@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dynstack_probe.capture import CaptureWriter
-from dynstack_probe.measure.stack_scan import take_snapshot
+from dynstack_probe.measure.stack_scan import take_frame
 from tests.live.machine import sleepers, visible_threads
 
 SLEEPERS = 97
@@ -86,7 +86,7 @@ def capture() -> dict[str, Any]:
         with CaptureWriter(path) as writer:
             for _ in range(2):
                 time.sleep(3)
-                writer.add(take_snapshot(with_cgroup_paths=True))
+                writer.add(take_frame(with_cgroup_paths=True))
         os.killpg(reader.pid, signal.SIGKILL)
         return {"base64": base64.b64encode(path.read_bytes()).decode("ascii")}
 

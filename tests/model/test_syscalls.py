@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dynstack_probe.kernel.syscalls import NAMES, NONE, syscall_name
+from dynstack_probe.model.syscalls import NAMES, NONE, syscall_name
 
 # Debian's linux-libc-dev, which the compiler that live tests need brings along.
 HEADERS = (

@@ -1,0 +1,68 @@
+"""All policies side by side on the same evidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dynstack_probe.analysis.estimate import Estimate, estimate
+from dynstack_probe.analysis.timeline import Rate, rate
+from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.shapes import Shape, count_shapes
+from dynstack_probe.policy import Policy
+
+
+@dataclass(frozen=True)
+class Row:
+    """One policy: its estimate, what it would do a second, and who is deeper than it allows."""
+
+    policy: Policy
+    estimate: Estimate
+    rate: Rate | None
+    over_limit: Sequence[tuple[bytes, int]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All policies on one snapshot; `whole` where there was a series."""
+
+    source: str
+    frame: Frame
+    rows: Sequence[Row]
+    whole: Interval | None
+
+
+def compare(
+    frame: Frame, policies: Sequence[Policy], whole: Interval | None, source: str
+) -> Comparison:
+    """Apply each policy."""
+    thread_pages = frame.host.thread_size_bytes // PAGE_BYTES
+    shapes = count_shapes(frame.stacks, [policy.asleep_seconds for policy in policies])
+    rows = [
+        Row(
+            policy,
+            estimate(policy, shapes, frame.host),
+            rate(policy, whole, thread_pages) if whole else None,
+            _over_limit(policy, frame, thread_pages),
+        )
+        for policy in policies
+    ]
+    return Comparison(source, frame, rows, whole)
+
+
+def _over_limit(policy: Policy, frame: Frame, thread_pages: int) -> list[tuple[bytes, int]]:
+    """Names of the tasks that were deeper, most frequent first, each with its tasks."""
+    over = {
+        pages
+        for pages in range(1, thread_pages + 1)
+        if policy.over_limit(Shape(pages, 1), thread_pages)
+    }
+    if not over:
+        return []
+    least_bytes = (min(over) - 1) * PAGE_BYTES
+    stacks = frame.stacks
+    pairs = zip(stacks.comms, stacks.mark_bytes, strict=True)
+    return Counter(comm for comm, mark in pairs if mark > least_bytes).most_common()

@@ -1,0 +1,113 @@
+"""Pages of stacks that came into use, counted by how far from the top they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dynstack_probe.model.shapes import Shape
+
+MOST_PAGES = 16  # of the largest stack, 64 KiB
+
+Counts = tuple[int, ...]
+_NONE: Counts = (0,) * MOST_PAGES
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Element p of each counts stacks by page p, page 0 being where a stack begins.
+
+    mapped: stacks deep enough for page p that did not have it from an earlier owner;
+    touched: those of them whose page p holds anything: a page that holds nothing was
+    mapped by a fault further down. inherited: stacks deep enough whose page p came with a
+    stack from the kernel's cache. Can be added and subtracted.
+    """
+
+    mapped: Counts = _NONE
+    touched: Counts = _NONE
+    inherited: Counts = _NONE
+
+    def __add__(self, other: Growth) -> Growth:
+        return Growth(
+            _each(int.__add__, self.mapped, other.mapped),
+            _each(int.__add__, self.touched, other.touched),
+            _each(int.__add__, self.inherited, other.inherited),
+        )
+
+    def __sub__(self, other: Growth) -> Growth:
+        return Growth(
+            _each(int.__sub__, self.mapped, other.mapped),
+            _each(int.__sub__, self.touched, other.touched),
+            _each(int.__sub__, self.inherited, other.inherited),
+        )
+
+    def __or__(self, other: Growth) -> Growth:
+        """The larger of each."""
+        return Growth(
+            _each(max, self.mapped, other.mapped),
+            _each(max, self.touched, other.touched),
+            _each(max, self.inherited, other.inherited),
+        )
+
+
+def _each(what: object, one: Counts, other: Counts) -> Counts:
+    assert callable(what)
+    return tuple([what(a, b) for a, b in zip(one, other, strict=True)])
+
+
+def growth_of(shapes: Mapping[Shape, int], skipped: Sequence[int] = ()) -> Growth:
+    """All that stacks of these shapes have grown in their lives.
+
+    `skipped`: of how many of them page p, not inherited and above the mark, was all zero,
+    where that was counted apart from the shapes.
+    """
+    mapped, touched, inherited = ([0] * MOST_PAGES for _ in range(3))
+    for shape, count in shapes.items():
+        for page in range(min(shape.mark_pages, MOST_PAGES)):
+            if page < shape.inherited_pages:
+                inherited[page] += count
+                continue
+            mapped[page] += count
+            is_last = page == shape.mark_pages - 1
+            if is_last or shape.touched_pages >> page & 1:
+                touched[page] += count
+    for page, count in enumerate(skipped[:MOST_PAGES]):
+        touched[page] = max(0, touched[page] - count)
+    return Growth(tuple(mapped), tuple(touched), tuple(inherited))
+
+
+def whole_shapes(counts: Mapping[tuple[int, int], int]) -> dict[Shape, int]:
+    """Stacks by (mark, inherited) pages as shapes whose every page down to it is touched."""
+    return {
+        Shape(mark, (1 << mark) - 1, inherited): count
+        for (mark, inherited), count in counts.items()
+    }
+
+
+class GrowthCounter:
+    """Adds up what the living and the exited have grown: a count that never falls.
+
+    Every page that a stack grew is counted while its task lives, and moves to the exited
+    when it ends. A task that exits between the two counts is in neither until the next, so
+    the sum may dip; what is taken as having happened is each page's highest count so far.
+    """
+
+    def __init__(self) -> None:
+        self.total = Growth()
+        self._highest: Growth | None = None
+        self._living = Growth()
+
+    def advance(self, living: Growth, exited: Growth, *, restarted: bool = False) -> Growth:
+        """What has grown since the last call; at the first all that there is.
+
+        `restarted`: the exited are counted anew since the last call.
+        """
+        now = living + exited
+        before = self._highest or Growth()
+        if restarted:
+            before = self._living
+        highest = before | now
+        grown = highest - before
+        self.total += grown
+        self._highest, self._living = highest, living
+        return grown

@@ -1,0 +1,81 @@
+"""What happened on a host between two frames, or over several such intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dynstack_probe.model.growth import Growth
+from dynstack_probe.model.shapes import Shape
+
+
+class Work(NamedTuple):
+    """What a policy would have had to do: `faults`, or `refills` of what it had taken back.
+
+    events of that kind, and the pages that they took.
+    """
+
+    what: str
+    events: int
+    pages: int
+
+
+class PageFaults(NamedTuple):
+    """Page faults of the whole host, by the mode of the CPU that took them."""
+
+    user: int
+    kernel: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """All counts are of the interval; None is what was not counted.
+
+    growth: pages that stacks came to use. switches: context switches of tasks seen at both
+    ends (by tid and start time), by the shape in which they slept before; runs: the same,
+    at most one a second and task. host_switches: those of all tasks.
+    """
+
+    seconds: float = 0.0
+    growth: Growth = field(default_factory=Growth)
+    switches: Counter[Shape] = field(default_factory=Counter)
+    runs: Counter[Shape] = field(default_factory=Counter)
+    host_switches: int | None = None
+    created: int | None = None
+    reused: int | None = None
+    exited: int | None = None
+    page_faults: PageFaults | None = None
+
+    def __add__(self, later: Interval) -> Interval:
+        """Both in a row."""
+        faults = later.page_faults
+        if self.page_faults and faults:
+            one, two = self.page_faults, faults
+            faults = PageFaults(one.user + two.user, one.kernel + two.kernel)
+        return Interval(
+            self.seconds + later.seconds,
+            self.growth + later.growth,
+            self.switches + later.switches,
+            self.runs + later.runs,
+            _sum(self.host_switches, later.host_switches),
+            _sum(self.created, later.created),
+            _sum(self.reused, later.reused),
+            _sum(self.exited, later.exited),
+            faults if faults is not None else self.page_faults,
+        )
+
+    def per_second(self, count: int | None) -> float | None:
+        """A count of this interval as a rate; None if it was not counted, or no time passed."""
+        return count / self.seconds if count is not None and self.seconds > 0 else None
+
+    @property
+    def switch_coverage_ratio(self) -> float:
+        """The share of the host's context switches that is told by shape."""
+        return self.switches.total() / self.host_switches if self.host_switches else 0.0
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return one + other

@@ -1,0 +1,58 @@
+"""One pass of the daemon: the living by shape, and what has happened since it began.
+
+Nothing in it grows with the number of tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dynstack_probe.model.frame import Coverage
+from dynstack_probe.model.host import Host
+from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.stacks import Kind
+
+
+@dataclass(frozen=True)
+class Living:
+    """The stacks of one pass. Shapes as in Lifecycle.exited."""
+
+    shapes: Mapping[Kind, Mapping[tuple[int, int], int]]
+    skipped: tuple[int, ...]
+    growth_by_age: tuple[int, ...]
+    reread: int
+    uncounted_cgroups: int = 0  # stacks whose cgroup did not fit into the map
+    deepest_mark_bytes: int = 0
+
+    def stacks(self) -> int:
+        """How many."""
+        return sum(sum(counts.values()) for counts in self.shapes.values())
+
+    def all_shapes(self) -> dict[tuple[int, int], int]:
+        """All kinds together."""
+        total: dict[tuple[int, int], int] = {}
+        for counts in self.shapes.values():
+            for shape, count in counts.items():
+                total[shape] = total.get(shape, 0) + count
+        return total
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pass over the living, and the counters as they stood when it began.
+
+    The counters are read first: a task that exits during the pass is missing from one
+    sample rather than counted twice. cgroups: stacks by pages held (index 0: one page)
+    under a grow-only kernel, for each cgroup id.
+    """
+
+    host: Host
+    living: Living
+    lifecycle: Lifecycle
+    coverage: Coverage
+    cgroups: Mapping[int, tuple[int, ...]]
+    scan_seconds: float
+    taken_at: float  # time.time()
+    kernel_counters: Mapping[str, int]
+    bpf_memory_bytes: int
