@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.growth import Growth, GrowthCounter, growth_of, whole_shapes
 from dynstack_probe.model.host import PAGE_BYTES
-from dynstack_probe.model.interval import Interval, Work
+from dynstack_probe.model.interval import REFILLS, Interval
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.shapes import Shape, count_shapes, shape_keys
 from dynstack_probe.policy import Policy
@@ -17,24 +17,28 @@ from dynstack_probe.policy import Policy
 
 @dataclass(frozen=True)
 class Rate:
-    """Per second, modelled: `what` is "faults" or "refills"; and the pages that these took."""
+    """Per second, modelled: `what` is "faults" or "refills"; and the pages that these took.
+
+    coverage: the share of what could have caused them that was seen; below 1 both are
+    lower bounds.
+    """
 
     what: str
     events: float
     pages: float
+    coverage: float = 1.0
 
 
 def rate(policy: Policy, interval: Interval, thread_pages: int) -> Rate | None:
     """What the policy would have had to do; None where it has nothing to do, or no time passed."""
     work = policy.work(interval, thread_pages)
-    return rate_of(work, interval.seconds) if work else None
-
-
-def rate_of(work: Work, seconds: float) -> Rate | None:
-    """A second of it."""
-    if seconds <= 0:
+    seconds = interval.seconds
+    if work is None or seconds <= 0:
         return None
-    return Rate(work.what, work.events / seconds, work.pages / seconds)
+    coverage = 1.0
+    if work.what == REFILLS and interval.host_switches:
+        coverage = interval.switch_coverage_ratio
+    return Rate(work.what, work.events / seconds, work.pages / seconds, coverage)
 
 
 def thread_pages_of(frame: Frame) -> int:

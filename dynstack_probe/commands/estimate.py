@@ -18,8 +18,8 @@ from dynstack_probe.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dynstack_probe.analysis.host_estimate import HostEstimate
     from dynstack_probe.model.frame import Frame
-    from dynstack_probe.output.model import EstimateReport
     from dynstack_probe.policy import Policy
 
 
@@ -64,14 +64,14 @@ def build_report(
     *,
     source: str = "This host",
     with_depths: bool = False,
-) -> EstimateReport:
+) -> HostEstimate:
     """Apply the policies; the first is the headline and the groups' one."""
     from dynstack_probe.analysis.depths import depths_by_role, random_offset_price, shift_curve
     from dynstack_probe.analysis.estimate import estimate, group_by
     from dynstack_probe.analysis.grouping import group_names
+    from dynstack_probe.analysis.host_estimate import DepthDetails, HostEstimate
     from dynstack_probe.model.roles import roles
     from dynstack_probe.model.shapes import count_shapes
-    from dynstack_probe.output.model import DepthDetails, EstimateReport
 
     stacks = frame.stacks
     shapes = count_shapes(stacks, [policy.asleep_seconds for policy in policies])
@@ -85,7 +85,7 @@ def build_report(
             frame.kernel.random_offset,
             shift_curve(stacks, frame.host.thread_size_bytes),
         )
-    return EstimateReport(
+    return HostEstimate(
         frame=frame,
         shapes=shapes,
         estimates=[estimate(policy, shapes, frame.host) for policy in policies],
@@ -96,7 +96,7 @@ def build_report(
     )
 
 
-def render(reports: Sequence[EstimateReport], form: Format) -> str:
+def render(reports: Sequence[HostEstimate], form: Format) -> str:
     """The reports in the form asked for: all there is of one, of several a row each."""
     # as_table.py, as_json.py or as_csv.py: rich is imported only where it is needed
     how = importlib.import_module(f"dynstack_probe.output.as_{form.value}")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
+from dynstack_probe.analysis.host_estimate import host_estimate
 from dynstack_probe.commands import options
-from dynstack_probe.commands.estimate import build_report
 from dynstack_probe.commands.options import (
     choose_policies,
     ended_by_signal,
@@ -175,7 +175,9 @@ def view(frames: Frames, policies: Sequence[Policy], source: str, file: str) -> 
 
     evidence = evidence_of(frames, policies, source)
     return HostView(
-        build_report(evidence.frame, [BUILT_IN[HEADLINE]], "comm", source=source, with_depths=True),
+        host_estimate(
+            evidence.frame, [BUILT_IN[HEADLINE]], "comm", source=source, with_depths=True
+        ),
         compare(evidence.frame, policies, evidence.whole, source),
         evidence,
         file,

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from dynstack_probe.measure.call_paths import CallPaths, PathTally, SampleCounters
 from dynstack_probe.measure.faults import CallTally, Counters, StackFault, WatchCost
-from dynstack_probe.output.as_table import console_for, plain
+from dynstack_probe.output.tables import console_for, facts, plain
 from dynstack_probe.text import percent, printable, spreadsheet_safe
 
 CALLS_SHOWN = 15
@@ -246,12 +246,7 @@ def render_table(report: FaultReport, *, colour: bool | None = None) -> str:
         console.print()
         console.print(_path_table(report.paths.deepest_first()[0]))
     console.print()
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(no_wrap=True)
-    facts.add_column()
-    for name, value in _facts(report):
-        facts.add_row(Text(name, style="bold"), Text(value))
-    console.print(facts)
+    console.print(facts(_facts(report)))
     return plain(console)
 
 

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dynstack_probe.model.savings import Savings
+
 # Prometheus itself forgets a sample after that time
 STALE_SECONDS = 300
 NAMES_SHOWN = 5
@@ -19,11 +21,10 @@ class By(enum.StrEnum):
     kernel = "kernel"
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, kw_only=True)
+class Row(Savings):
     """The hosts that have one thing in common, and what the policy would save on them.
 
-    The RFC table's columns, as in `policy.Estimate`: dynamic_kib leaves the reserve out.
     kernel_stacks is what those kernels count, None if a host of the row does not say. The
     last three are known for a single host only.
     """
@@ -31,58 +32,20 @@ class Row:
     name: str
     hosts: int
     cpus: int
-    stacks: int
-    base_kib: int
-    dynamic_kib: int
-    reserve_kib: int
-    mem_total_kib: int
     kernel_stacks: int | None
     cpu_model: str | None = None
     kernel_release: str | None = None
     sample_age_seconds: float | None = None
-
-    @property
-    def saved_kib(self) -> int:
-        """Without the reserve."""
-        return self.base_kib - self.dynamic_kib
-
-    @property
-    def saving_ratio(self) -> float:
-        """1 - dynamic / base; 0 if there are no stacks."""
-        return _share(self.saved_kib, self.base_kib)
-
-    @property
-    def saving_with_reserve_ratio(self) -> float:
-        """The same with the reserve paid: negative if it costs more."""
-        return _share(self.saved_kib - self.reserve_kib, self.base_kib)
-
-    @property
-    def saving_of_ram_ratio(self) -> float:
-        """What is saved as a share of all memory of these hosts."""
-        return _share(self.saved_kib, self.mem_total_kib)
-
-    @property
-    def saving_with_reserve_of_ram_ratio(self) -> float:
-        """The same with the reserve paid."""
-        return _share(self.saved_kib - self.reserve_kib, self.mem_total_kib)
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
 
 
 def total(rows: Sequence[Row], name: str = "Total") -> Row:
     """The sum of all rows."""
     counted = [row.kernel_stacks for row in rows]
     return Row(
+        **vars(sum(rows, Savings())),
         name=name,
         hosts=sum(row.hosts for row in rows),
         cpus=sum(row.cpus for row in rows),
-        stacks=sum(row.stacks for row in rows),
-        base_kib=sum(row.base_kib for row in rows),
-        dynamic_kib=sum(row.dynamic_kib for row in rows),
-        reserve_kib=sum(row.reserve_kib for row in rows),
-        mem_total_kib=sum(row.mem_total_kib for row in rows),
         kernel_stacks=None if None in counted else sum(n for n in counted if n is not None),
     )
 

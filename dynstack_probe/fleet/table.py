@@ -2,85 +2,70 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dynstack_probe.fleet.model import STALE_SECONDS, By, Fleet, Row, total
-from dynstack_probe.text import percent, printable, small_percent, spreadsheet_safe
+from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, titles
+from dynstack_probe.output.savings import (
+    NET,
+    NET_OF_RAM,
+    OF_RAM,
+    RESERVE,
+    RFC,
+    SAVING,
+    memory_in_words,
+    reserve_in_words,
+)
+from dynstack_probe.text import printable
 
 SCHEMA_VERSION = 1
 ROWS_SHOWN = 20
 # of a name below the table; a label may be a megabyte long
 NAME_CHARACTERS = 60
 FIRST_COLUMN = {By.host: "Host", By.cpu: "CPU", By.kernel: "Kernel"}
-FIGURES = ("#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving")
-CSV_COLUMNS = (
-    "policy",
-    "by",
-    "name",
-    "hosts",
-    "cpus",
-    "stacks",
-    "base_kib",
-    "dynamic_kib",
-    "reserve_kib",
-    "saving_ratio",
-    "saving_with_reserve_ratio",
-    "saving_of_ram_ratio",
-    "mem_total_kib",
-    "kernel_stacks",
-    "cpu_model",
-    "kernel_release",
-    "sample_age_seconds",
+# Of a group of hosts; the last three of a single one.
+GROUP: tuple[Column[Row], ...] = (
+    Column("name", lambda row: row.name),
+    Column("hosts", lambda row: row.hosts, "#Hosts"),
+    Column("cpus", lambda row: row.cpus, "#Cores"),
+    *(*RFC[:3], RESERVE, SAVING, NET, OF_RAM, NET_OF_RAM),
+    Column("mem_total_kib", lambda row: row.mem_total_kib),
+    Column("kernel_stacks", lambda row: row.kernel_stacks),
 )
+HOST: tuple[Column[Row], ...] = (
+    Column("cpu_model", lambda row: row.cpu_model),
+    Column("kernel_release", lambda row: row.kernel_release),
+    Column("sample_age_seconds", lambda row: row.sample_age_seconds, digits=1),
+)
+TABLE: tuple[Column[Row], ...] = (GROUP[2], *RFC)
+GROUP_TABLE: tuple[Column[Row], ...] = (GROUP[1], *TABLE)
 
 
 def as_table(fleet: Fleet, *, colour: bool | None = None) -> str:
     """At most 80 columns; colour only on a terminal unless said."""
-    from rich.table import Table
-    from rich.text import Text
+    from dynstack_probe.output.tables import Cell, console_for, facts, grid, plain, shown
 
-    from dynstack_probe.output.as_table import console_for, grid
-
-    with_hosts = fleet.by is not By.host
-    shown, rest = fleet.rows[:ROWS_SHOWN], fleet.rows[ROWS_SHOWN:]
+    columns = TABLE if fleet.by is By.host else GROUP_TABLE
+    first, rest = fleet.rows[:ROWS_SHOWN], fleet.rows[ROWS_SHOWN:]
     everything = total(fleet.rows)
-    headings = ("#Hosts", *FIGURES) if with_hosts else FIGURES
-    width = _name_width(headings, _figures_of(everything, with_hosts))
-    rows: list[Sequence[str | Text]] = [
-        (Text(_shorten(printable(row.name), width)), *_figures_of(row, with_hosts)) for row in shown
+    width = _name_width(titles(columns), cells(columns, everything))
+    rows: list[Sequence[Cell]] = [
+        (_shorten(printable(row.name), width), *cells(columns, row)) for row in first
     ]
     if rest:
-        label = Text(f"... {len(rest)} more", style="dim")
-        rows.append((label, *_figures_of(total(rest), with_hosts)))
-    rows.append((Text("Total", style="bold"), *_figures_of(everything, with_hosts)))
+        rows.append((shown(f"... {len(rest)} more", "dim"), *cells(columns, total(rest))))
+    rows.append((shown("Total", "bold"), *cells(columns, everything)))
     console = console_for(colour)
-    console.print(grid(FIRST_COLUMN[fleet.by], headings, rows))
+    console.print(grid(FIRST_COLUMN[fleet.by], titles(columns), rows))
     console.print()
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(no_wrap=True)
-    facts.add_column()
-    for name, value in _lines(fleet, everything):
-        facts.add_row(Text(name, style="bold"), Text(value))
-    console.print(facts)
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    text = output.getvalue().replace("─", "-")  # plain text, for mails
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
-
-
-def _figures_of(row: Row, with_hosts: bool) -> Sequence[str]:
-    figures = (row.cpus, row.stacks, row.base_kib, row.dynamic_kib)
-    counts = (row.hosts, *figures) if with_hosts else figures
-    return *(str(count) for count in counts), percent(row.saving_ratio)
+    console.print(facts(_lines(fleet, everything)))
+    return plain(console)
 
 
 def _name_width(headings: Sequence[str], largest: Sequence[str]) -> int:
     """What the figures leave of a line; the total's are the longest."""
-    from dynstack_probe.output.as_table import WIDTH
+    from dynstack_probe.output.tables import WIDTH
 
     widths = (max(map(len, column)) for column in zip(headings, largest, strict=True))
     return WIDTH - sum(widths) - 3 * len(headings)
@@ -98,20 +83,8 @@ def _lines(fleet: Fleet, everything: Row) -> Iterable[tuple[str, str]]:
     health = fleet.health
     yield "Hosts", _answered(fleet)
     yield "Samples", _ages(fleet)
-    if everything.reserve_kib:
-        yield (
-            "Reserve",
-            f"{everything.reserve_kib} KiB for {everything.cpus} CPUs ({fleet.policy});"
-            f" saving with it {percent(everything.saving_with_reserve_ratio)}",
-        )
-    else:
-        yield "Reserve", f"none ({printable(fleet.policy)})"
-    yield (
-        "Memory",
-        f"{everything.saved_kib} KiB saved is {small_percent(everything.saving_of_ram_ratio)} of"
-        f" all {_memory(everything.mem_total_kib)},"
-        f" {small_percent(everything.saving_with_reserve_of_ram_ratio)} with the reserve",
-    )
+    yield "Reserve", reserve_in_words(everything, everything.cpus, fleet.policy)
+    yield "Memory", memory_in_words(everything)
     counted = "?" if everything.kernel_stacks is None else str(everything.kernel_stacks)
     yield "Coverage", f"the kernels count {counted} stacks; read {everything.stacks}"
     if len(fleet.rows) > ROWS_SHOWN:
@@ -120,16 +93,12 @@ def _lines(fleet: Fleet, everything: Row) -> Iterable[tuple[str, str]]:
         names = _named(fleet.left_out_names, fleet.left_out)
         yield (
             "Left out",
-            f"{fleet.left_out} hosts without sensible figures of {printable(fleet.policy)}{names}",
+            f"{fleet.left_out} hosts without sensible figures of {fleet.policy}{names}",
         )
     if health.asked is None:
         yield "Note", "This server scrapes none of them itself: which are down is unknown."
     for warning in fleet.warnings:
         yield "Warning", warning
-
-
-def _memory(kib: int) -> str:
-    return f"{kib >> 20} GiB" if kib >> 20 >= 100 else f"{kib >> 10} MiB"
 
 
 def _answered(fleet: Fleet) -> str:
@@ -173,7 +142,7 @@ def _named(names: Sequence[str], count: int) -> str:
 
 def as_json(fleet: Fleet) -> str:
     """schema_version 1. Fields are added, never renamed; those of `estimate` have its names."""
-    return json.dumps(document(fleet), indent=2, ensure_ascii=False) + "\n"
+    return json_text(document(fleet))
 
 
 def document(fleet: Fleet) -> dict[str, Any]:
@@ -189,9 +158,9 @@ def document(fleet: Fleet) -> dict[str, Any]:
             "answered": health.answered,
             "stale": health.stale,
             "left_out": fleet.left_out,
-            "down_names": [printable(name) for name in health.down_names],
-            "stale_names": [printable(name) for name in health.stale_names],
-            "left_out_names": [printable(name) for name in fleet.left_out_names],
+            "down_names": health.down_names,
+            "stale_names": health.stale_names,
+            "left_out_names": fleet.left_out_names,
         },
         "sample_age_seconds": {
             "median": health.median_age_seconds,
@@ -200,63 +169,21 @@ def document(fleet: Fleet) -> dict[str, Any]:
         "warnings": list(fleet.warnings),
         "total": _figures(total(fleet.rows)),
         "groups_by": fleet.by.value,
-        "groups": [{"name": printable(row.name), **_figures(row)} for row in fleet.rows],
+        "groups": [{"name": row.name, **_figures(row)} for row in fleet.rows],
     }
 
 
 def _figures(row: Row) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "hosts": row.hosts,
-        "cpus": row.cpus,
-        "stacks": row.stacks,
-        "base_kib": row.base_kib,
-        "dynamic_kib": row.dynamic_kib,
-        "reserve_kib": row.reserve_kib,
-        "saving_ratio": row.saving_ratio,
-        "saving_with_reserve_ratio": row.saving_with_reserve_ratio,
-        "saving_of_ram_ratio": row.saving_of_ram_ratio,
-        "saving_with_reserve_of_ram_ratio": row.saving_with_reserve_of_ram_ratio,
-        "mem_total_kib": row.mem_total_kib,
-        "kernel_stacks": row.kernel_stacks,
-    }
-    if row.sample_age_seconds is not None:
-        result |= {
-            "cpu_model": _known(row.cpu_model),
-            "kernel_release": _known(row.kernel_release),
-            "sample_age_seconds": row.sample_age_seconds,
-        }
-    return result
-
-
-def _known(name: str | None) -> str | None:
-    return None if name is None else printable(name)
+    columns = GROUP[1:] if row.sample_age_seconds is None else (*GROUP[1:], *HOST)
+    return as_dict(columns, row)
 
 
 def as_csv(fleet: Fleet) -> str:
     """A header line and a row a group, without their sum, so that a column can be summed."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in fleet.rows:
-        writer.writerow(
-            (
-                spreadsheet_safe(printable(fleet.policy)),
-                fleet.by.value,
-                spreadsheet_safe(printable(row.name)),
-                row.hosts,
-                row.cpus,
-                row.stacks,
-                row.base_kib,
-                row.dynamic_kib,
-                row.reserve_kib,
-                f"{row.saving_ratio:.6f}",
-                f"{row.saving_with_reserve_ratio:.6f}",
-                f"{row.saving_of_ram_ratio:.9f}",
-                row.mem_total_kib,
-                row.kernel_stacks,
-                spreadsheet_safe(printable(row.cpu_model or "")),
-                spreadsheet_safe(printable(row.kernel_release or "")),
-                "" if row.sample_age_seconds is None else f"{row.sample_age_seconds:.1f}",
-            )
-        )
-    return buffer.getvalue()
+    columns: tuple[Column[Row], ...] = (
+        Column("policy", lambda _: fleet.policy),
+        Column("by", lambda _: fleet.by.value),
+        *GROUP,
+        *HOST,
+    )
+    return csv_text(columns, fleet.rows)

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from dynstack_probe.model.growth import Growth
 from dynstack_probe.model.shapes import Shape
 
+FAULTS, REFILLS = "faults", "refills"
+
 
 class Work(NamedTuple):
-    """What a policy would have had to do: `faults`, or `refills` of what it had taken back.
+    """What a policy would have had to do: FAULTS, or REFILLS of what it had taken back.
 
     events of that kind, and the pages that they took.
     """

@@ -2,91 +2,56 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
+from typing import Any
 
-from dynstack_probe.output.model import EstimateReport
-from dynstack_probe.text import printable, spreadsheet_safe
+from dynstack_probe.analysis.estimate import Estimate, Group
+from dynstack_probe.analysis.host_estimate import HostEstimate
+from dynstack_probe.output.columns import Column, csv_text, of
+from dynstack_probe.output.estimates import GROUP
+from dynstack_probe.output.savings import BASE, POLICY, STACKS
 
-POLICY_COLUMNS = (
-    "cpu_model",
-    "cpus",
-    "kernel_release",
-    "policy",
-    "stacks",
-    "base_kib",
-    "dynamic_kib",
-    "reserve_kib",
-    "saving_ratio",
-    "saving_with_reserve_ratio",
-    "saving_of_ram_ratio",
-    "faults_min",
-    "faults_best",
-    "faults_max",
-    "over_limit_tasks",
-    "kernel_stacks",
-    "missed",
-    "source",
+
+def _estimate(row: tuple[HostEstimate, Estimate]) -> Estimate:
+    return row[1]
+
+
+def _group(row: tuple[HostEstimate, Group]) -> Group:
+    return row[1]
+
+
+# A row is a host and its estimate under one policy.
+ESTIMATES: tuple[Column[tuple[HostEstimate, Estimate]], ...] = (
+    Column("cpu_model", lambda row: row[0].frame.host.cpu_model),
+    Column("cpus", lambda row: row[0].frame.host.cpus),
+    Column("kernel_release", lambda row: row[0].frame.host.kernel_release),
+    Column("policy", lambda row: row[1].policy),
+    *of(_estimate, (STACKS, BASE, *POLICY)),
+    Column("faults_min", lambda row: row[1].faults.min),
+    Column("faults_best", lambda row: row[1].faults.best),
+    Column("faults_max", lambda row: row[1].faults.max),
+    Column("over_limit_tasks", lambda row: row[1].over_limit_tasks),
+    Column("kernel_stacks", lambda row: row[0].frame.coverage.kernel_stacks),
+    Column("missed", lambda row: row[0].frame.coverage.missed),
+    Column("source", lambda row: row[0].source),
 )
-GROUP_COLUMNS = (
-    *("policy", "by", "name", "stacks", "base_kib", "dynamic_kib"),
-    *("saving_ratio", "worst_mark_bytes"),
+GROUPS: tuple[Column[tuple[HostEstimate, Group]], ...] = (
+    Column("policy", lambda row: row[0].estimates[0].policy),
+    Column("by", lambda row: row[0].by),
+    *of(_group, GROUP),
 )
 
 
-def render(report: EstimateReport) -> str:
-    """CSV with a header line. Names that look like a formula get a leading quote."""
-    return render_many([report]) if report.groups is None else _render_groups(report)
+def render(report: HostEstimate) -> str:
+    """Of one host."""
+    if report.groups is None:
+        return render_many([report])
+    return csv_text(GROUPS, ((report, group) for group in report.groups))
 
 
-def render_many(reports: Sequence[EstimateReport]) -> str:
+def render_many(reports: Sequence[HostEstimate]) -> str:
     """A row a capture and policy."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(POLICY_COLUMNS)
-    for report in reports:
-        host, coverage = report.frame.host, report.frame.coverage
-        for estimate in report.estimates:
-            writer.writerow(
-                (
-                    spreadsheet_safe(printable(host.cpu_model)),
-                    host.cpus,
-                    printable(host.kernel_release),
-                    estimate.policy,
-                    estimate.stacks,
-                    estimate.base_kib,
-                    estimate.dynamic_kib,
-                    estimate.reserve_kib,
-                    f"{estimate.saving_ratio:.6f}",
-                    f"{estimate.saving_with_reserve_ratio:.6f}",
-                    f"{estimate.saving_of_ram_ratio:.9f}",
-                    *estimate.faults,
-                    estimate.over_limit_tasks,
-                    coverage.kernel_stacks,
-                    coverage.missed,
-                    spreadsheet_safe(printable(report.source)),
-                )
-            )
-    return buffer.getvalue()
-
-
-def _render_groups(report: EstimateReport) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(GROUP_COLUMNS)
-    policy = report.estimates[0].policy
-    for group in report.groups or ():
-        writer.writerow(
-            (
-                policy,
-                report.by,
-                spreadsheet_safe(printable(group.name)),
-                group.stacks,
-                group.base_kib,
-                group.dynamic_kib,
-                f"{group.saving_ratio:.6f}",
-                group.worst_mark_bytes,
-            )
-        )
-    return buffer.getvalue()
+    rows: list[tuple[HostEstimate, Any]] = [
+        (report, estimate) for report in reports for estimate in report.estimates
+    ]
+    return csv_text(ESTIMATES, rows)

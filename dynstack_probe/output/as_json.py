@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dynstack_probe.analysis.estimate import Estimate
+from dynstack_probe.analysis.host_estimate import (
+    DepthDetails,
+    HostEstimate,
+    kernel_and_user,
+    totals_of,
+)
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.output.model import DepthDetails, EstimateReport, kernel_and_user, totals_of
-from dynstack_probe.text import printable
+from dynstack_probe.output.columns import as_dict, json_text
+from dynstack_probe.output.estimates import ESTIMATE, GROUP, TOTAL
 
 SCHEMA_VERSION = 1
 
 
-def savings(estimate: Estimate) -> dict[str, Any]:
-    """The fields by which each command tells what a policy would save."""
-    return {
-        "dynamic_kib": estimate.dynamic_kib,
-        "reserve_kib": estimate.reserve_kib,
-        "saving_ratio": estimate.saving_ratio,
-        "saving_with_reserve_ratio": estimate.saving_with_reserve_ratio,
-        "saving_of_ram_ratio": estimate.saving_of_ram_ratio,
-        "saving_with_reserve_of_ram_ratio": estimate.saving_with_reserve_of_ram_ratio,
-        "over_limit_tasks": estimate.over_limit_tasks,
-    }
-
-
-def _policy(estimate: Estimate) -> dict[str, Any]:
-    return {"name": estimate.policy, **savings(estimate), "faults": estimate.faults._asdict()}
-
-
-def document(report: EstimateReport) -> dict[str, Any]:
+def document(report: HostEstimate) -> dict[str, Any]:
     """The whole report as plain dictionaries."""
     frame = report.frame
     host, coverage, cost = frame.host, frame.coverage, frame.cost
@@ -40,12 +27,12 @@ def document(report: EstimateReport) -> dict[str, Any]:
     kthreads, user_threads = kernel_and_user(kinds)
     result: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "source": printable(report.source),
+        "source": report.source,
         "taken_at": frame.taken_at,
         "host": {
-            "cpu_model": printable(host.cpu_model),
+            "cpu_model": host.cpu_model,
             "cpus": host.cpus,
-            "kernel_release": printable(host.kernel_release),
+            "kernel_release": host.kernel_release,
             "thread_size_bytes": host.thread_size_bytes,
             "page_size_bytes": host.page_size_bytes,
             "mem_total_kib": host.mem_total_kib,
@@ -71,9 +58,9 @@ def document(report: EstimateReport) -> dict[str, Any]:
             "boot_idle_mark_bytes": coverage.boot_idle_mark_bytes,
         },
         "caveats": list(frame.caveats),
-        "policies": [_policy(estimate) for estimate in report.estimates],
+        "policies": [as_dict(ESTIMATE, estimate) for estimate in report.estimates],
         "deepest": [
-            {"name": printable(comm), "tid": tid, "mark_bytes": mark, "kind": kind.label}
+            {"name": comm, "tid": tid, "mark_bytes": mark, "kind": kind.label}
             for comm, tid, mark, kind in report.deepest(5)
         ],
         "cost": {
@@ -91,17 +78,7 @@ def document(report: EstimateReport) -> dict[str, Any]:
     if report.groups is not None:
         result["groups_by"] = report.by
         result["groups_policy"] = report.estimates[0].policy
-        result["groups"] = [
-            {
-                "name": printable(group.name),
-                "stacks": group.stacks,
-                "base_kib": group.base_kib,
-                "dynamic_kib": group.dynamic_kib,
-                "saving_ratio": group.saving_ratio,
-                "worst_mark_bytes": group.worst_mark_bytes,
-            }
-            for group in report.groups
-        ]
+        result["groups"] = [as_dict(GROUP, group) for group in report.groups]
     return result
 
 
@@ -119,17 +96,17 @@ def _details(details: DepthDetails) -> dict[str, Any]:
     }
 
 
-def render(report: EstimateReport) -> str:
-    """JSON text, one trailing newline. Task names are escaped as in every output."""
-    return json.dumps(document(report), indent=2, ensure_ascii=False) + "\n"
+def render(report: HostEstimate) -> str:
+    """One host."""
+    return json_text(document(report))
 
 
-def render_many(reports: Sequence[EstimateReport]) -> str:
+def render_many(reports: Sequence[HostEstimate]) -> str:
     """One document a capture, and the total of each policy."""
-    totals = [asdict(total) for total in totals_of(reports)]
+    totals = [as_dict(TOTAL, total) for total in totals_of(reports)]
     result = {
         "schema_version": SCHEMA_VERSION,
         "captures": [document(report) for report in reports],
         "total": totals,
     }
-    return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    return json_text(result)

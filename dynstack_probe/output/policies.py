@@ -2,75 +2,124 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 import textwrap
-from collections.abc import Sequence
-
-from rich.text import Text
+from collections.abc import Iterable
 
 from dynstack_probe.analysis.comparison import Comparison, Row
-from dynstack_probe.analysis.timeline import Rate
-from dynstack_probe.output.as_json import savings
-from dynstack_probe.output.as_table import console_for, grid, plain
+from dynstack_probe.analysis.estimate import Estimate
+from dynstack_probe.model.interval import Interval
+from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, of, titles
+from dynstack_probe.output.rates import rate_in_words
+from dynstack_probe.output.savings import (
+    BASE,
+    DYNAMIC,
+    NET,
+    NET_OF_RAM,
+    POLICY,
+    RESERVE,
+    SAVING,
+    STACKS,
+)
 from dynstack_probe.policy import Policy
-from dynstack_probe.text import percent, printable, small_percent, spreadsheet_safe
+from dynstack_probe.text import percent, printable
 
 NAMES_SHOWN = 5
 SCHEMA_VERSION = 1
 
 
+def _estimate(row: Row) -> Estimate:
+    return row.estimate
+
+
+def _row(pair: tuple[Comparison, Row]) -> Row:
+    return pair[1]
+
+
+NAME: Column[Row] = Column("policy", lambda row: row.policy.name, "Policy (modelled)")
+RATE: Column[Row] = Column("rate", lambda row: row.rate, "per s", rate_in_words, modelled=True)
+# What a table shows; the rate of a series only.
+TABLE: tuple[Column[Row], ...] = (
+    NAME,
+    *of(_estimate, (DYNAMIC, RESERVE, SAVING, NET, NET_OF_RAM)),
+)
+SERIES_TABLE: tuple[Column[Row], ...] = (*TABLE, RATE)
+JSON: tuple[Column[Row], ...] = (
+    Column("name", lambda row: row.policy.name),
+    Column("summary", lambda row: row.policy.summary),
+    *of(_estimate, POLICY),
+    Column("over_limit_tasks", lambda row: row.estimate.over_limit_tasks),
+    Column("rate", lambda row: row.rate and _rate(row)),
+    Column("over_limit", lambda row: [{"name": name, "tasks": n} for name, n in row.over_limit]),
+)
+CSV: tuple[Column[tuple[Comparison, Row]], ...] = (
+    Column("source", lambda pair: pair[0].source),
+    *of(
+        _row,
+        (
+            NAME,
+            *of(_estimate, (STACKS, BASE, *POLICY)),
+            Column[Row]("rate_of", lambda row: row.rate.what if row.rate else ""),
+            Column[Row](
+                "events_per_second", lambda row: row.rate.events if row.rate else None, digits=3
+            ),
+            Column[Row](
+                "pages_per_second", lambda row: row.rate.pages if row.rate else None, digits=3
+            ),
+            Column[Row]("over_limit_tasks", lambda row: row.estimate.over_limit_tasks),
+        ),
+    ),
+)
+
+
+def _rate(row: Row) -> dict[str, object]:
+    rate = row.rate
+    assert rate is not None
+    return {
+        "what": rate.what,
+        "events_per_second": rate.events,
+        "pages_per_second": rate.pages,
+        "lower_bound": rate.coverage < 1,
+    }
+
+
 def as_table(comparison: Comparison) -> str:
     """At most 80 columns."""
+    from dynstack_probe.output.tables import console_for, grid, plain, shown
+
     console = console_for(None)
-    frame, series = comparison.frame, comparison.whole is not None
-    names = ["resident", "reserve", "saving", "with it", "of RAM"]
-    rows: list[Sequence[str | Text]] = []
-    for row in comparison.rows:
-        estimate = row.estimate
-        cells = [
-            str(estimate.dynamic_kib),
-            str(estimate.reserve_kib),
-            percent(estimate.saving_ratio),
-            percent(estimate.saving_with_reserve_ratio),
-            small_percent(estimate.saving_with_reserve_of_ram_ratio),
-        ]
-        if series:
-            cells.append(f"{row.rate.events:.1f}{_mark(row.rate)}" if row.rate else "-")
-        rows.append((Text(row.policy.name), *cells))
-    if series:
-        names.append("per s")
-    console.print(grid("Policy (modelled)", names, rows))
+    columns = TABLE if comparison.whole is None else SERIES_TABLE
+    first, *names = titles(columns)
+    console.print(grid(first, names, [cells(columns, row) for row in comparison.rows]))
     console.print()
-    source = printable(comparison.source)
-    console.print(
-        Text(
-            f"KiB; measured on {source}: {len(frame.stacks)} stacks hold"
-            f" {frame.base_kib} KiB. Of RAM: with the reserve."
-        )
-    )
-    if comparison.whole is not None:
-        whole = comparison.whole
-        console.print(
-            Text(
-                f"Per second over {whole.seconds:.0f} s: f faults, r refills of what was taken"
-                f" back. Refills are of tasks seen at both ends of an interval, which made"
-                f" {percent(whole.switch_coverage_ratio)} of all context switches: they err low by"
-                " the rest."
-            )
-        )
-    for row in comparison.rows:
-        if row.over_limit:
-            console.print(Text(_over_limit_line(row)))
-    for caveat in frame.caveats:
-        console.print(Text(f"Note: {printable(caveat)}"))
+    for line in notes(comparison):
+        console.print(shown(line))
     return plain(console)
 
 
-def _mark(rate: Rate) -> str:
-    return rate.what[0]
+def notes(comparison: Comparison) -> Iterable[str]:
+    """What a reader of the table must know."""
+    frame = comparison.frame
+    yield (
+        f"KiB; measured on {comparison.source}: {len(frame.stacks)} stacks hold {frame.base_kib}"
+        " KiB. Net: with the reserve paid."
+    )
+    if comparison.whole is not None:
+        yield rates_note(comparison.whole)
+    for row in comparison.rows:
+        if row.over_limit:
+            yield _over_limit_line(row)
+    for caveat in frame.caveats:
+        yield f"Note: {caveat}"
+
+
+def rates_note(whole: Interval) -> str:
+    """Which way the rates of a series err."""
+    return (
+        f"Per second over {whole.seconds:.0f} s: f faults, r refills of what was taken back."
+        " Refills are of tasks seen at both ends of an interval, which made"
+        f" {percent(whole.switch_coverage_ratio)} of all context switches: >= is a lower bound."
+    )
 
 
 def _over_limit_line(row: Row) -> str:
@@ -86,66 +135,28 @@ def _over_limit_line(row: Row) -> str:
 def as_json(comparison: Comparison) -> str:
     """schema_version 1; a null rate means: no series, or nothing that a second could count."""
     frame, whole = comparison.frame, comparison.whole
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "source": printable(comparison.source),
-        "stacks": len(frame.stacks),
-        "base_kib": frame.base_kib,
-        "series": None
-        if whole is None
-        else {
+    series = None
+    if whole is not None:
+        series = {
             "seconds": whole.seconds,
             "context_switch_coverage_ratio": whole.switch_coverage_ratio,
-        },
-        "caveats": list(frame.caveats),
-        "policies": [_json_row(row) for row in comparison.rows],
-    }
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-def _json_row(row: Row) -> dict[str, object]:
-    return {
-        "name": row.policy.name,
-        "summary": row.policy.summary,
-        **savings(row.estimate),
-        "rate": None
-        if row.rate is None
-        else {
-            "what": row.rate.what,
-            "events_per_second": row.rate.events,
-            "pages_per_second": row.rate.pages,
-        },
-        "over_limit": [{"name": printable(name), "tasks": count} for name, count in row.over_limit],
-    }
+        }
+    return json_text(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "source": comparison.source,
+            "stacks": len(frame.stacks),
+            "base_kib": frame.base_kib,
+            "series": series,
+            "caveats": list(frame.caveats),
+            "policies": [as_dict(JSON, row) for row in comparison.rows],
+        }
+    )
 
 
 def as_csv(comparison: Comparison) -> str:
     """A row a policy."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        (
-            *("source", "policy", "stacks", "base_kib", "dynamic_kib", "reserve_kib"),
-            *("saving_ratio", "saving_with_reserve_ratio", "saving_with_reserve_of_ram_ratio"),
-            *("rate_of", "events_per_second", "pages_per_second", "over_limit_tasks"),
-        )
-    )
-    for row in comparison.rows:
-        estimate, rate = row.estimate, row.rate
-        writer.writerow(
-            (
-                spreadsheet_safe(printable(comparison.source)),
-                *(row.policy.name, estimate.stacks, estimate.base_kib),
-                *(estimate.dynamic_kib, estimate.reserve_kib, f"{estimate.saving_ratio:.6f}"),
-                f"{estimate.saving_with_reserve_ratio:.6f}",
-                f"{estimate.saving_with_reserve_of_ram_ratio:.9f}",
-                rate.what if rate else "",
-                f"{rate.events:.3f}" if rate else "",
-                f"{rate.pages:.3f}" if rate else "",
-                estimate.over_limit_tasks,
-            )
-        )
-    return buffer.getvalue()
+    return csv_text(CSV, ((comparison, row) for row in comparison.rows))
 
 
 def explain(policy: Policy) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from dynstack_probe.model.host import PAGE_BYTES
-from dynstack_probe.model.interval import Interval, Work
+from dynstack_probe.model.interval import REFILLS, Interval, Work
 from dynstack_probe.model.shapes import Shape
 
 PAGE_KIB = PAGE_BYTES // 1024
@@ -90,7 +90,7 @@ def refills(policy: Policy, switches: dict[Shape, int], thread_pages: int) -> Wo
         if refilled > 0:
             events += count
             pages += refilled * count
-    return Work("refills", events, pages)
+    return Work(REFILLS, events, pages)
 
 
 MODELS: dict[str, type[Policy]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dynstack_probe.model.interval import Interval, Work
+from dynstack_probe.model.interval import FAULTS, Interval, Work
 from dynstack_probe.model.shapes import Shape
 from dynstack_probe.policy.base import (
     PAGE_KIB,
@@ -55,7 +55,7 @@ class GrowOnly(Policy):
         """A fault for each page that came into use, but for those skipped by another fault."""
         grown = slice(self.preallocated_pages, self._limit(thread_pages))
         growth = interval.growth
-        return Work("faults", sum(growth.touched[grown]), sum(growth.mapped[grown]))
+        return Work(FAULTS, sum(growth.touched[grown]), sum(growth.mapped[grown]))
 
     def avoided_pages(self, interval: Interval, thread_pages: int) -> int:
         """Those beyond what is mapped at fork anyway."""

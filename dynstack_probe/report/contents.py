@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from dynstack_probe import __version__
 from dynstack_probe.analysis.comparison import Comparison, Row
 from dynstack_probe.analysis.depths import QUANTILES
-from dynstack_probe.analysis.estimate import Estimate
 from dynstack_probe.analysis.evidence import Evidence
+from dynstack_probe.analysis.host_estimate import HostEstimate, kernel_and_user, totals_of
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.output.model import EstimateReport, kernel_and_user, totals_of
-from dynstack_probe.output.rfc_table import QUOTED
+from dynstack_probe.output.as_table import RFC_COLUMNS, quoted_rows, rfc_row
+from dynstack_probe.output.columns import cells, titles
+from dynstack_probe.output.policies import SERIES_TABLE, TABLE, rates_note
 from dynstack_probe.policy import HEADLINE
 from dynstack_probe.report import figures
 from dynstack_probe.report.document import (
@@ -39,7 +40,7 @@ DEEPEST_SHOWN = 10
 GROUPS_SHOWN = 10
 NAMES_SHOWN = 5
 SHIFTS_SHOWN_BYTES = 512
-RFC_COLUMNS = ("CPU", "#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving")
+SAVINGS_NOTE = "Saving: as in the RFC's table, without the reserve; net: with the reserve paid."
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class HostView:
     would be.
     """
 
-    report: EstimateReport
+    report: HostEstimate
     comparison: Comparison
     evidence: Evidence
     file: str
@@ -265,13 +266,7 @@ def _fleet(hosts: Sequence[HostView]) -> Iterable[Part]:
     rows = [
         _rfc_row(f"{host.source}: {printable(host.frame.host.cpu_model)}", host) for host in hosts
     ]
-    rows.append(
-        (
-            f"Total of {total.hosts}",
-            *(str(n) for n in (total.cpus, total.stacks, total.base_kib, total.dynamic_kib)),
-            percent(total.saving_ratio),
-        )
-    )
+    rows.append(rfc_row(f"Total of {total.hosts}", total.cpus, total))
     yield Table(
         "",
         RFC_COLUMNS,
@@ -285,15 +280,7 @@ def _fleet(hosts: Sequence[HostView]) -> Iterable[Part]:
 
 
 def _rfc_row(name: str, host: HostView) -> tuple[str, ...]:
-    headline = host.report.estimates[0]
-    return (
-        name,
-        str(host.frame.host.cpus),
-        str(headline.stacks),
-        str(headline.base_kib),
-        str(headline.dynamic_kib),
-        percent(headline.saving_ratio),
-    )
+    return rfc_row(name, host.frame.host.cpus, host.report.estimates[0])
 
 
 def _measured_sections(host: HostView) -> list[Section]:
@@ -305,18 +292,6 @@ def _measured_sections(host: HostView) -> list[Section]:
         Section("Faults over time", list(_faults(host))),
         Section("Who goes deep", list(_who(host))),
         Section("Price of the random stack offset", [Paragraph(_random_offset(host))]),
-    ]
-
-
-def quoted_rows() -> list[tuple[str, ...]]:
-    """Those of the RFC."""
-    return [
-        (
-            f"{row.cpu} (quoted)",
-            *(str(n) for n in (row.cores, row.stacks, row.base_kib, row.dynamic_kib)),
-            row.saving,
-        )
-        for row in QUOTED
     ]
 
 
@@ -396,44 +371,17 @@ def _depths(host: HostView) -> Iterable[Part]:
 
 
 def _policies(comparison: Comparison) -> Iterable[Part]:
-    activity = comparison.whole
-    columns = ["Policy", "resident", "reserve", "saving", "with it", "of RAM"]
-    rows = []
-    for row in comparison.rows:
-        cells = policy_cells(row.policy.name, row.estimate)
-        if activity is not None:
-            cells.append(f"{row.rate.events:.1f}{row.rate.what[0]}" if row.rate else "-")
-        rows.append(cells)
-    note = (
-        "All modelled, KiB. Saving: as in the RFC's table, without the reserve; with it and of RAM:"
-        " with the reserve paid."
-    )
-    if activity is not None:
-        columns.append("per s")
-        note += (
-            f" Per second over {activity.seconds:.0f} s: f faults, r refills of what was taken"
-            " back. Refills are of tasks seen at both ends of an interval, which made"
-            f" {percent(activity.switch_coverage_ratio)} of all context switches: they err low by"
-            " the rest."
-        )
-    yield Table("", columns, rows, note)
+    columns = TABLE if comparison.whole is None else SERIES_TABLE
+    note = f"All modelled, KiB. {SAVINGS_NOTE}"
+    if comparison.whole is not None:
+        note += f" {rates_note(comparison.whole)}"
+    rows = [cells(columns, row) for row in comparison.rows]
+    yield Table("", ("Policy", *titles(columns)[1:]), rows, note)
     yield figures.savings_by_policy(comparison)
     over = [(row.policy.name, _over_limit(row)) for row in comparison.rows if row.over_limit]
     if over:
         yield Paragraph("Tasks that were deeper than a policy allows, each an overflow:")
         yield Facts(over)
-
-
-def policy_cells(name: str, estimate: Estimate) -> list[str]:
-    """Name, resident and reserve in KiB, and the savings."""
-    return [
-        name,
-        str(estimate.dynamic_kib),
-        str(estimate.reserve_kib),
-        percent(estimate.saving_ratio),
-        percent(estimate.saving_with_reserve_ratio),
-        small_percent(estimate.saving_with_reserve_of_ram_ratio),
-    ]
 
 
 def _over_limit(row: Row) -> str:

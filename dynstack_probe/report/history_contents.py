@@ -14,16 +14,17 @@ from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.history import History
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.stacks import Kind
+from dynstack_probe.output.as_table import RFC_COLUMNS, quoted_rows, rfc_row
+from dynstack_probe.output.columns import cells, titles
+from dynstack_probe.output.savings import DYNAMIC, NET, NET_OF_RAM, RESERVE, SAVING
 from dynstack_probe.policy import HEADLINE
 from dynstack_probe.report import figures
 from dynstack_probe.report.contents import (
     METHOD,
-    RFC_COLUMNS,
+    SAVINGS_NOTE,
     daemon_errors,
     date,
     made_by,
-    policy_cells,
-    quoted_rows,
     threads,
 )
 from dynstack_probe.report.document import (
@@ -153,12 +154,8 @@ def _method(history: History) -> Iterable[Part]:
 
 
 def _headline(history: History, headline: Estimate) -> Iterable[Part]:
-    own = (
-        f"This: {_info(history, 'cpu_model')}",
-        str(_whole(history, "dynstack_host_cpus")),
-        *(str(n) for n in (headline.stacks, headline.base_kib, headline.dynamic_kib)),
-        percent(headline.saving_ratio),
-    )
+    name = f"This: {_info(history, 'cpu_model')}"
+    own = rfc_row(name, _whole(history, "dynstack_host_cpus"), headline)
     yield Table(
         "",
         RFC_COLUMNS,
@@ -212,18 +209,19 @@ def _tasks_by_pages(history: History) -> dict[int, dict[float, float]]:
 
 def _policies(history: History, estimates: Mapping[str, Estimate]) -> Iterable[Part]:
     rows = []
+    savings = (DYNAMIC, RESERVE, SAVING, NET, NET_OF_RAM)
     for name, estimate in estimates.items():
         rates = history.sums("dynstack_policy_faults_total", policy=name)
         mean = sum(rates.values()) / len(rates) if rates else None
-        cells = policy_cells(printable(name), estimate)
-        rows.append([*cells, "-" if mean is None else f"{mean:.2f}"])
+        faults = "-" if mean is None else f"{mean:.2f}"
+        rows.append([printable(name), *cells(savings, estimate), faults])
     yield Table(
         "",
-        ("Policy", "resident", "reserve", "saving", "with it", "of RAM", "faults/s"),
+        ("Policy", *titles(savings), "faults/s"),
         rows,
-        "All modelled, KiB, the newest sample; faults a second: the mean of the range. Saving: as"
-        " in the RFC's table, without the reserve; with it and of RAM: with the reserve paid."
-        " Reuse of grown stacks is counted. Policies that need depths in bytes are not exported.",
+        "All modelled, KiB, the newest sample; faults a second: the mean of the range."
+        f" {SAVINGS_NOTE} Reuse of grown stacks is counted. Policies that need depths in bytes are"
+        " not exported.",
     )
     yield figures.savings_plot(
         "Saving by policy, with the reserve",

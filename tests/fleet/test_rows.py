@@ -16,6 +16,7 @@ from dynstack_probe.fleet.access import parse_access
 from dynstack_probe.fleet.ask import METRICS, ask
 from dynstack_probe.fleet.client import Server
 from dynstack_probe.fleet.model import By, Fleet, Health, Row, ordered, total
+from dynstack_probe.model.savings import Savings
 from tests.fleet.stub import Reply, Request, answering, vector
 from tests.live.machine import ROOT
 
@@ -141,11 +142,13 @@ def test_a_sum_that_lacks_a_host_is_no_sum() -> None:
 
 
 def test_figures_of_rows() -> None:
-    row = Row("x", 1, 4, 100, 1600, 440, 48, 8 << 20, 100)
+    row = Row(
+        **vars(Savings(100, 1600, 440, 48, 8 << 20)), name="x", hosts=1, cpus=4, kernel_stacks=100
+    )
     assert row.saving_ratio == 1 - 440 / 1600
-    assert row.saving_with_reserve_ratio == (1160 - 48) / 1600
+    assert row.saving_with_reserve_ratio == pytest.approx((1160 - 48) / 1600)
     assert row.saving_of_ram_ratio == 1160 / (8 << 20)
-    nothing = Row("y", 0, 0, 0, 0, 0, 0, 0, 0)
+    nothing = Row(name="y", hosts=0, cpus=0, kernel_stacks=0)
     assert nothing.saving_ratio == nothing.saving_of_ram_ratio == 0
     assert ordered([nothing, row])[0] is row
 
@@ -193,8 +196,10 @@ def test_names_are_cut_where_they_are_alike() -> None:
 
 
 def test_a_million_hosts_fit() -> None:
-    row = Row("AMD EPYC 7B12", 10**6, 64 * 10**6, 3 * 10**9, 48 * 10**9, 13 * 10**9, 768 * 10**6,
-              10**15, 3 * 10**9)  # fmt: skip
+    savings = Savings(3 * 10**9, 48 * 10**9, 13 * 10**9, 768 * 10**6, 10**15)
+    row = Row(
+        **vars(savings), name="AMD EPYC 7B12", hosts=10**6, cpus=64 * 10**6, kernel_stacks=3 * 10**9
+    )
     health = Health(None, 10**6, [], 0, [], None, None)
     fleet = Fleet("http://x", None, "rfc-v1", By.cpu, [row], health, 0, [], [])
     text = report.as_table(fleet)
@@ -245,7 +250,7 @@ def test_reads_nothing_of_this_machine() -> None:
     """It must start anywhere, fast: no kernel room, no psutil, no prometheus_client."""
     code = (
         "import sys; from dynstack_probe import cli; from dynstack_probe.fleet import ask;"
-        "from dynstack_probe.report import as_table, fleet;"
+        "from dynstack_probe.fleet import table;"
         "print([m for m in sys.modules if m in ('psutil', 'prometheus_client')"
         " or m.startswith(('dynstack_probe.kernel', 'dynstack_probe.loader'))])"
     )

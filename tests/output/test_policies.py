@@ -12,8 +12,8 @@ import pytest
 
 from dynstack_probe.analysis.comparison import compare
 from dynstack_probe.analysis.depths import depths_by_role, random_offset_price, shift_curve
+from dynstack_probe.analysis.host_estimate import host_estimate
 from dynstack_probe.analysis.timeline import collect, rate
-from dynstack_probe.commands.estimate import build_report
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.lifecycle import Lifecycle
@@ -184,7 +184,7 @@ def test_shift_curve() -> None:
 
 
 def test_depths_are_shown() -> None:
-    report = build_report(three(), [BUILT_IN["rfc-v1"]], None, with_depths=True)
+    report = host_estimate(three(), [BUILT_IN["rfc-v1"]], None, with_depths=True)
     text = as_table.render(report, colour=False)
     assert "user, ever" in text
     assert "as it is" in text
@@ -197,7 +197,7 @@ def test_depths_are_shown() -> None:
 
 def test_one_row_a_capture_and_their_total() -> None:
     reports = [
-        build_report(a_frame(some_stacks([5000]), a_host(2)), [BUILT_IN["rfc-v1"]], None, source=n)
+        host_estimate(a_frame(some_stacks([5000]), a_host(2)), [BUILT_IN["rfc-v1"]], None, source=n)
         for n in ("a.dsp", "b\x1b.dsp")
     ]
     lines = as_table.render_many(reports, colour=False).splitlines()

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from dynstack_probe.analysis.comparison import compare
+from dynstack_probe.analysis.host_estimate import host_estimate
 from dynstack_probe.analysis.timeline import collect, rate
 from dynstack_probe.capture import CaptureWriter, read_frames
-from dynstack_probe.commands.estimate import build_report
 from dynstack_probe.commands.report import view
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.model.frame import Frame
@@ -259,7 +259,7 @@ def test_hostile_names_are_shown_escaped() -> None:
 def test_the_figures_are_those_of_estimate() -> None:
     frame = a_moment(0)
     document = the_report("single")
-    expected = build_report(frame, [BUILT_IN["rfc-v1"]], "comm", with_depths=True)
+    expected = host_estimate(frame, [BUILT_IN["rfc-v1"]], "comm", with_depths=True)
     headline, details = expected.estimates[0], expected.details
     assert details is not None
     rfc = tables(document)[0]

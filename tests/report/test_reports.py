@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from dynstack_probe.commands.estimate import build_report
+from dynstack_probe.analysis.host_estimate import HostEstimate, host_estimate
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output import as_csv, as_json, as_table
-from dynstack_probe.output.model import EstimateReport
 from dynstack_probe.output.rfc_table import QUOTED
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.text import printable, small_percent, spreadsheet_safe
@@ -34,9 +33,9 @@ def the_snapshot() -> Frame:
     return a_frame(stacks, caveats=("Mind this.",))
 
 
-def the_report(*policies: str, by: str | None = None) -> EstimateReport:
+def the_report(*policies: str, by: str | None = None) -> HostEstimate:
     chosen = [BUILT_IN[name] for name in policies or ("rfc-v1",)]
-    return build_report(the_snapshot(), chosen, by)
+    return host_estimate(the_snapshot(), chosen, by)
 
 
 def test_json_contract() -> None:
@@ -132,7 +131,7 @@ def test_deepest_tasks_are_escaped_and_sorted() -> None:
 
 def test_many_groups_are_cut_with_their_rest_summed() -> None:
     stacks = some_stacks([1000] * 40, comms=[b"task%d" % n for n in range(40)])
-    report = build_report(a_frame(stacks), [BUILT_IN["rfc-v1"]], "comm")
+    report = host_estimate(a_frame(stacks), [BUILT_IN["rfc-v1"]], "comm")
     text = as_table.render(report, colour=False)
     assert "... 25 more" in text
     (rest,) = [line for line in text.splitlines() if line.startswith("... 25 more")]
@@ -143,7 +142,7 @@ def test_a_kernel_with_dynamic_stacks_shows_what_is_resident() -> None:
     frame = the_snapshot()
     stacks = dataclasses.replace(frame.stacks, resident_pages=[1, 3, 7, 1])
     frame = dataclasses.replace(frame, stacks=stacks, grown_kib=12)
-    report = build_report(frame, [BUILT_IN["rfc-v1"]], None)
+    report = host_estimate(frame, [BUILT_IN["rfc-v1"]], None)
     text = " ".join(as_table.render(report, colour=False).split())
     assert "28 KiB, measured: this kernel's stacks already are dynamic" in text
     assert "counts 12 KiB grown" in text
@@ -164,7 +163,7 @@ def test_table_always_fits_80_columns(
     host = dataclasses.replace(a_host(cpus), cpu_model=cpu)
     stacks = some_stacks([16384] * len(comms), comms=comms)
     paths = {1: "/very" * 30 + "/long\x1b\u202e"}
-    report = build_report(a_frame(stacks, host, cgroup_paths=paths), list(BUILT_IN.values()), by)
+    report = host_estimate(a_frame(stacks, host, cgroup_paths=paths), list(BUILT_IN.values()), by)
     text = as_table.render(report, colour=False)
     assert max(cell_len(line) for line in text.splitlines()) <= 80
     # whatever the names, no figure is cut

@@ -1,4 +1,4 @@
-"""What all renderers of `estimate` are given, and the figures they share."""
+"""All that `estimate` tells of one host, and of several together."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dynstack_probe.analysis.depths import Depths, OffsetPrice, ShiftPoint
-from dynstack_probe.analysis.estimate import Estimate, Group
+from dynstack_probe.analysis.depths import (
+    Depths,
+    OffsetPrice,
+    ShiftPoint,
+    depths_by_role,
+    random_offset_price,
+    shift_curve,
+)
+from dynstack_probe.analysis.estimate import Estimate, Group, estimate, group_by
+from dynstack_probe.analysis.grouping import group_names
 from dynstack_probe.model.frame import Frame
-from dynstack_probe.model.shapes import ShapeCounts
+from dynstack_probe.model.roles import roles
+from dynstack_probe.model.savings import Savings
+from dynstack_probe.model.shapes import ShapeCounts, count_shapes
 from dynstack_probe.model.stacks import Kind
+from dynstack_probe.policy import Policy
 
 
 def kernel_and_user(kinds: Mapping[Kind, int]) -> tuple[int, int]:
@@ -32,7 +43,7 @@ class DepthDetails:
 
 
 @dataclass(frozen=True)
-class EstimateReport:
+class HostEstimate:
     """A snapshot and each policy's estimate of it, the headline policy first.
 
     `groups` are those of the headline policy, None unless they were asked for, as are
@@ -70,38 +81,60 @@ class EstimateReport:
         ]
 
 
-@dataclass(frozen=True)
-class Total:
-    """All captures together under one policy."""
+def host_estimate(
+    frame: Frame,
+    policies: Sequence[Policy],
+    by: str | None = None,
+    *,
+    source: str = "This host",
+    with_depths: bool = False,
+) -> HostEstimate:
+    """Apply the policies; the first is the headline and the groups' one."""
+    stacks = frame.stacks
+    shapes = count_shapes(stacks, [policy.asleep_seconds for policy in policies])
+    groups = details = None
+    if by is not None:
+        groups = group_by(policies[0], stacks, group_names(frame, by), frame.host)
+    if with_depths:
+        details = DepthDetails(
+            depths_by_role(stacks, roles(stacks.kinds, stacks.comms)),
+            random_offset_price(stacks),
+            frame.kernel.random_offset,
+            shift_curve(stacks, frame.host.thread_size_bytes),
+        )
+    return HostEstimate(
+        frame=frame,
+        shapes=shapes,
+        estimates=[estimate(policy, shapes, frame.host) for policy in policies],
+        by=by,
+        groups=groups,
+        source=source,
+        details=details,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Total(Savings):
+    """Several hosts together under one policy."""
 
     policy: str
     hosts: int
     cpus: int
-    stacks: int
-    base_kib: int
-    dynamic_kib: int
-    reserve_kib: int
-    saving_ratio: float
     over_limit_tasks: int
 
 
-def totals_of(reports: Sequence[EstimateReport]) -> list[Total]:
-    """One a policy, in the order of the first report's."""
+def totals_of(reports: Sequence[HostEstimate]) -> list[Total]:
+    """One a policy, in the order of the first host's."""
     totals = []
-    for at, estimate in enumerate(reports[0].estimates):
+    for at, first in enumerate(reports[0].estimates):
         column = [report.estimates[at] for report in reports]
-        base = sum(one.base_kib for one in column)
-        dynamic = sum(one.dynamic_kib for one in column)
+        savings = sum(column, Savings())
         totals.append(
             Total(
-                policy=estimate.policy,
+                **vars(savings),
+                policy=first.policy,
                 hosts=len(reports),
                 cpus=sum(report.frame.host.cpus for report in reports),
-                stacks=sum(one.stacks for one in column),
-                base_kib=base,
-                dynamic_kib=dynamic,
-                reserve_kib=sum(one.reserve_kib for one in column),
-                saving_ratio=1 - dynamic / base if base else 0.0,
                 over_limit_tasks=sum(one.over_limit_tasks for one in column),
             )
         )

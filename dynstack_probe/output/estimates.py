@@ -1,0 +1,27 @@
+"""The columns of estimates and of groups of stacks."""
+
+from __future__ import annotations
+
+from dynstack_probe.analysis.estimate import Estimate, Group
+from dynstack_probe.analysis.host_estimate import Total
+from dynstack_probe.output.columns import Column
+from dynstack_probe.output.savings import BASE, DYNAMIC, POLICY, SAVING, STACKS
+
+ESTIMATE: tuple[Column[Estimate], ...] = (
+    Column("name", lambda one: one.policy),
+    *POLICY,
+    Column("over_limit_tasks", lambda one: one.over_limit_tasks),
+    Column("faults", lambda one: one.faults._asdict(), modelled=True),
+)
+GROUP: tuple[Column[Group], ...] = (
+    Column[Group]("name", lambda group: group.name),
+    *(STACKS, BASE, DYNAMIC, SAVING),
+    Column[Group]("worst_mark_bytes", lambda group: group.worst_mark_bytes, "worst"),
+)
+TOTAL: tuple[Column[Total], ...] = (
+    Column("policy", lambda total: total.policy),
+    Column("hosts", lambda total: total.hosts),
+    Column("cpus", lambda total: total.cpus),
+    *(STACKS, BASE, *POLICY),
+    Column("over_limit_tasks", lambda total: total.over_limit_tasks),
+)

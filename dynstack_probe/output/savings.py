@@ -1,0 +1,48 @@
+"""The columns by which every command tells what a policy would save."""
+
+from __future__ import annotations
+
+from dynstack_probe.model.savings import Savings
+from dynstack_probe.output.columns import Column, ratio, ratio_of_ram
+
+STACKS = Column[Savings]("stacks", lambda s: s.stacks, "#Stacks")
+BASE = Column[Savings]("base_kib", lambda s: s.base_kib, "BASE(kb)")
+DYNAMIC = Column[Savings]("dynamic_kib", lambda s: s.dynamic_kib, "Dynamic(kb)", modelled=True)
+RESERVE = Column[Savings]("reserve_kib", lambda s: s.reserve_kib, "reserve", modelled=True)
+SAVING: Column[Savings] = ratio("saving_ratio", lambda s: s.saving_ratio, "Saving")
+NET: Column[Savings] = ratio(
+    "saving_with_reserve_ratio", lambda s: s.saving_with_reserve_ratio, "net"
+)
+OF_RAM: Column[Savings] = ratio_of_ram("saving_of_ram_ratio", lambda s: s.saving_of_ram_ratio)
+NET_OF_RAM: Column[Savings] = ratio_of_ram(
+    "saving_with_reserve_of_ram_ratio", lambda s: s.saving_with_reserve_of_ram_ratio, "net of RAM"
+)
+
+# The RFC table's; the reserve is in none of them.
+RFC: tuple[Column[Savings], ...] = (STACKS, BASE, DYNAMIC, SAVING)
+# What a policy comes to, beside what is measured.
+POLICY: tuple[Column[Savings], ...] = (DYNAMIC, RESERVE, SAVING, NET, OF_RAM, NET_OF_RAM)
+
+
+def reserve_in_words(savings: Savings, cpus: int, policy: str) -> str:
+    """What it keeps aside, and what is left of the saving."""
+    if not savings.reserve_kib:
+        return f"none ({policy})"
+    return (
+        f"{savings.reserve_kib} KiB for {cpus} CPUs ({policy});"
+        f" saving with it {NET.write(savings.saving_with_reserve_ratio)}"
+    )
+
+
+def memory_in_words(savings: Savings) -> str:
+    """The saving as a share of all memory."""
+    return (
+        f"{savings.saved_kib} KiB saved is {OF_RAM.write(savings.saving_of_ram_ratio)} of all"
+        f" {memory(savings.mem_total_kib)},"
+        f" {OF_RAM.write(savings.saving_with_reserve_of_ram_ratio)} with the reserve"
+    )
+
+
+def memory(kib: int) -> str:
+    """MiB, or GiB where those would be long."""
+    return f"{kib >> 20} GiB" if kib >> 20 >= 100 else f"{kib >> 10} MiB"

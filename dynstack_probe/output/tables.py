@@ -1,0 +1,75 @@
+"""Tables and facts in a terminal, at most 80 columns wide; plain text elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dynstack_probe.text import printable
+
+WIDTH = 80
+
+Cell = str | bytes | Text
+
+
+def console_for(colour: bool | None) -> Console:
+    """Writes to a buffer; None: in colour where standard output is a terminal."""
+    if colour is None:
+        colour = sys.stdout.isatty()
+    return Console(
+        file=io.StringIO(),
+        width=WIDTH,  # on a narrower terminal lines wrap, and no figure is cut
+        force_terminal=colour,
+        no_color=not colour or bool(os.environ.get("NO_COLOR")),
+        color_system="auto" if colour else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+
+
+def shown(cell: Cell, style: str = "") -> Text:
+    """A name or figure, escaped."""
+    return cell if isinstance(cell, Text) else Text(printable(cell), style)
+
+
+def grid(first: str, numbers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
+    """A table whose first column gives way where a line is too long, and no figure."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False)
+    table.add_column(first, overflow="ellipsis", no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    widths = [len(name) for name in numbers]
+    for row in rows:
+        texts = [shown(cell) for cell in row]
+        table.add_row(*texts)
+        widths = [max(width, len(cell)) for width, cell in zip(widths, texts[1:], strict=True)]
+    between = 3 * len(numbers)  # box.SIMPLE_HEAD: a space, a divider and a space
+    table.columns[0].max_width = WIDTH - sum(widths) - between
+    return table
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names, and what there is to say of each."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, value in rows:
+        table.add_row(Text(name, style="bold"), shown(value))
+    return table
+
+
+def plain(console: Console) -> str:
+    """What was printed, as a mail may hold it."""
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    text = output.getvalue().replace("─", "-")
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
