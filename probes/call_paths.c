@@ -12,11 +12,6 @@
 #define RB_NO_WAKEUP 1
 #define MAX_DEPTH (8 * PAGE_BYTES) /* THREAD_SIZE with KASAN */
 
-/* What BPF_PROG_TYPE_PERF_EVENT is given begins with the interrupted registers. */
-struct registers {
-	u64 words[21];
-};
-
 struct sample {
 	struct path_sample head;
 	u8 stack[MAX_DEPTH];
@@ -31,10 +26,10 @@ BPF_F_TABLE("array", u32, struct sample_counters, counters, POSSIBLE_CPUS, BPF_F
 
 static __always_inline u64 cgroup_id_of(u64 task)
 {
-	u64 css_set = PEEK(u64, task, TASK_STRUCT_CGROUPS);
-	u64 cgroup = PEEK(u64, css_set, CSS_SET_DFL_CGRP);
+	u64 css_set = PEEK(task, TASK_STRUCT_CGROUPS);
+	u64 cgroup = PEEK(css_set, CSS_SET_DFL_CGRP);
 
-	return PEEK(u64, PEEK(u64, cgroup, CGROUP_KN), KERNFS_NODE_ID);
+	return PEEK(PEEK(cgroup, CGROUP_KN), KERNFS_NODE_ID);
 }
 
 int on_sample(struct registers *ctx)
@@ -46,13 +41,13 @@ int on_sample(struct registers *ctx)
 	if (!c || !s)
 		return 0;
 	c->taken++;
-	if (ctx->words[REGS_CS / 8] & 3)
+	if (REGISTER(ctx, REGS_CS) & 3)
 		return 0; /* user mode */
 	u64 task = bpf_get_current_task();
-	u64 sp = ctx->words[REGS_SP / 8];
-	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
-	u64 bytes = VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
-	u64 top = PEEK(u64, task, TASK_STRUCT_STACK) + bytes;
+	u64 sp = REGISTER(ctx, REGS_SP);
+	u64 vm = PEEK(task, TASK_STRUCT_STACK_VM_AREA);
+	u64 bytes = VM_AREA_BYTES(PEEK(vm, VM_STRUCT_SIZE), PEEK(vm, VM_STRUCT_FLAGS));
+	u64 top = PEEK(task, TASK_STRUCT_STACK) + bytes;
 	u64 depth = top - sp;
 	if (!vm || depth > bytes || depth > MAX_DEPTH)
 		return 0; /* on another stack: an interrupt's, or the boot CPU's idle task */
@@ -66,10 +61,10 @@ int on_sample(struct registers *ctx)
 	head->frame_count = length > 0 ? length / sizeof(u64) : 0;
 	head->depth_bytes = depth;
 	head->cgroup_id = cgroup_id_of(task);
-	head->tid = PEEK(u32, task, TASK_STRUCT_PID);
-	head->tgid = PEEK(u32, task, TASK_STRUCT_TGID);
-	head->kind = kind_of(PEEK(u32, task, TASK_STRUCT_FLAGS));
-	head->flags = PEEK(u32, task, TASK_STRUCT_THREAD_INFO_STATUS) & TS_COMPAT ? FAULT_IA32 : 0;
+	head->tid = PEEK(task, TASK_STRUCT_PID);
+	head->tgid = PEEK(task, TASK_STRUCT_TGID);
+	head->kind = kind_of(PEEK(task, TASK_STRUCT_FLAGS));
+	head->flags = PEEK(task, TASK_STRUCT_THREAD_INFO_STATUS) & TS_COMPAT ? FAULT_IA32 : 0;
 	bpf_get_current_comm(head->comm, sizeof(head->comm));
 
 	u32 used = depth;

@@ -28,11 +28,6 @@ struct raw_args {
 	u64 args[2];
 };
 
-/* What BPF_PROG_TYPE_PERF_EVENT is given begins with the interrupted registers. */
-struct fault_registers {
-	u64 words[21];
-};
-
 struct known_depth {
 	u64 stack;    /* whose, lowest address; 0: a free slot */
 	u64 boundary; /* the address below which nothing was used yet */
@@ -118,15 +113,15 @@ static __always_inline void forget_stack(u64 stack)
 
 static __always_inline u64 cgroup_id_of(u64 task)
 {
-	u64 css_set = PEEK(u64, task, TASK_STRUCT_CGROUPS);
-	u64 cgroup = PEEK(u64, css_set, CSS_SET_DFL_CGRP);
+	u64 css_set = PEEK(task, TASK_STRUCT_CGROUPS);
+	u64 cgroup = PEEK(css_set, CSS_SET_DFL_CGRP);
 
-	return PEEK(u64, PEEK(u64, cgroup, CGROUP_KN), KERNFS_NODE_ID);
+	return PEEK(PEEK(cgroup, CGROUP_KN), KERNFS_NODE_ID);
 }
 
 static __always_inline u32 stack_bytes_of(u64 vm)
 {
-	return VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
+	return VM_AREA_BYTES(PEEK(vm, VM_STRUCT_SIZE), PEEK(vm, VM_STRUCT_FLAGS));
 }
 
 /* The boundary that the scan of the record's stack shows. */
@@ -143,10 +138,10 @@ static __always_inline void tell(struct stack_record *r, u64 task, u64 boundary,
 	struct stack_fault fault = {
 	    .stack = r->stack,
 	    .cgroup_id = cgroup_id_of(task),
-	    .start_boot_ns = PEEK(u64, task, TASK_STRUCT_START_BOOTTIME),
+	    .start_boot_ns = PEEK(task, TASK_STRUCT_START_BOOTTIME),
 	    .found_boot_ns = bpf_ktime_get_boot_ns(),
-	    .tid = PEEK(u32, task, TASK_STRUCT_PID),
-	    .tgid = PEEK(u32, task, TASK_STRUCT_TGID),
+	    .tid = PEEK(task, TASK_STRUCT_PID),
+	    .tgid = PEEK(task, TASK_STRUCT_TGID),
 	    .context = context,
 	    .syscall = syscall,
 	    .flags = flags,
@@ -155,7 +150,7 @@ static __always_inline void tell(struct stack_record *r, u64 task, u64 boundary,
 	    .touched_pages = r->touched_pages,
 	};
 
-	if (PEEK(u32, task, TASK_STRUCT_THREAD_INFO_STATUS) & TS_COMPAT)
+	if (PEEK(task, TASK_STRUCT_THREAD_INFO_STATUS) & TS_COMPAT)
 		fault.flags |= FAULT_IA32;
 	bpf_probe_read_kernel(fault.comm, sizeof(fault.comm), (void *)(task + TASK_STRUCT_COMM));
 	if (faults.ringbuf_output(&fault, sizeof(fault), RB_NO_WAKEUP)) {
@@ -174,15 +169,15 @@ static __always_inline void look(u32 context, u32 syscall, u32 flags)
 	u32 cpu = bpf_get_smp_processor_id();
 	struct scratch *s = scratch.lookup(&zero);
 	struct fault_counters *c = counters.lookup(&cpu);
-	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+	u64 vm = PEEK(task, TASK_STRUCT_STACK_VM_AREA);
 
 	if (!s || !c)
 		return;
 	struct stack_record *r = &s->record;
 	r->flags = 0;
-	r->stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	r->stack = PEEK(task, TASK_STRUCT_STACK);
 	r->stack_bytes = stack_bytes_of(vm);
-	scan_stack(s, PEEK(u32, vm, VM_STRUCT_NR_PAGES));
+	scan_stack(s, PEEK(vm, VM_STRUCT_NR_PAGES));
 	if (r->flags & FLAG_UNREADABLE) {
 		__sync_fetch_and_add(&c->unread, 1);
 		return;
@@ -255,11 +250,11 @@ int on_sys_exit(struct raw_args *ctx)
 		u32 zero = 0;
 		u64 *below_top = registers_below_top.lookup(&zero);
 		u64 task = bpf_get_current_task();
-		u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+		u64 vm = PEEK(task, TASK_STRUCT_STACK_VM_AREA);
 		if (below_top && !*below_top)
-			*below_top = PEEK(u64, task, TASK_STRUCT_STACK) + stack_bytes_of(vm) - regs;
+			*below_top = PEEK(task, TASK_STRUCT_STACK) + stack_bytes_of(vm) - regs;
 	}
-	u32 number = PEEK(u32, regs, REGS_ORIG_AX);
+	u32 number = PEEK(regs, REGS_ORIG_AX);
 	/* arch/x86/kernel/signal_64.c: restore_sigcontext() sets orig_ax to -1 */
 	look(context, number == NO_SYSCALL ? RT_SIGRETURN : number, flags);
 	return 0;
@@ -268,8 +263,8 @@ int on_sys_exit(struct raw_args *ctx)
 int on_new_task(struct raw_args *ctx)
 {
 	u64 task = ctx->args[0];
-	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
-	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+	u64 stack = PEEK(task, TASK_STRUCT_STACK);
+	u64 vm = PEEK(task, TASK_STRUCT_STACK_VM_AREA);
 
 	keep(stack, stack + stack_bytes_of(vm) - PAGE_BYTES, NEVER, 1);
 	return 0;
@@ -279,16 +274,16 @@ int on_process_exit(struct raw_args *ctx)
 {
 	u64 task = bpf_get_current_task();
 
-	look(PEEK(u32, task, TASK_STRUCT_FLAGS) & PF_KTHREAD ? CONTEXT_KTHREAD : CONTEXT_EXIT,
+	look(PEEK(task, TASK_STRUCT_FLAGS) & PF_KTHREAD ? CONTEXT_KTHREAD : CONTEXT_EXIT,
 	     NO_SYSCALL, 0);
-	forget_stack(PEEK(u64, task, TASK_STRUCT_STACK));
+	forget_stack(PEEK(task, TASK_STRUCT_STACK));
 	return 0;
 }
 
 /* Software event PERF_COUNT_SW_PAGE_FAULTS_MAJ: mm_account_fault(), when all is done. */
-int on_major_fault(struct fault_registers *ctx)
+int on_major_fault(struct registers *ctx)
 {
-	if (ctx->words[REGS_CS / 8] & 3)
+	if (REGISTER(ctx, REGS_CS) & 3)
 		look(CONTEXT_EXCEPTION, NO_SYSCALL, 0);
 	return 0;
 }
@@ -301,7 +296,7 @@ static __always_inline u32 last_entry(struct scratch *s, u64 top)
 
 	if (!below_top || !*below_top)
 		return NO_SYSCALL;
-	return PEEK(u32, top - *below_top, REGS_ORIG_AX);
+	return PEEK(top - *below_top, REGS_ORIG_AX);
 }
 
 /* Keeps what the scan showed, and tells what is new in it. */
@@ -348,12 +343,12 @@ int bpf_iter__task(struct task_iter *ctx)
 		return 0;
 
 	/* Forgotten, since the verifier lets nobody calculate with a pointer. */
-	u64 stack = forget(s, FIELD(u64, task, TASK_STRUCT_STACK));
+	u64 stack = forget(s, FIELD(task, TASK_STRUCT_STACK));
 	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
-	u32 flags = FIELD(u32, task, TASK_STRUCT_FLAGS);
-	u32 switches = FIELD(u64, task, TASK_STRUCT_NVCSW) + FIELD(u64, task, TASK_STRUCT_NIVCSW);
+	u32 flags = FIELD(task, TASK_STRUCT_FLAGS);
+	u32 switches = FIELD(task, TASK_STRUCT_NVCSW) + FIELD(task, TASK_STRUCT_NIVCSW);
 	u32 on_cpu = ON_CPU(FIELD, task);
-	u64 vm_bytes = FIELD(u64, vm, VM_STRUCT_SIZE);
+	u64 vm_bytes = FIELD(vm, VM_STRUCT_SIZE);
 
 #ifdef FIND_IDLE_BY_RUNQUEUE
 	u32 cpu;
@@ -375,9 +370,9 @@ int bpf_iter__task(struct task_iter *ctx)
 	struct stack_record *r = &s->record;
 	r->flags = 0;
 	r->stack = stack;
-	r->stack_bytes = VM_AREA_BYTES(vm_bytes, FIELD(u64, vm, VM_STRUCT_FLAGS));
-	scan_stack(s, readable_pages(task, r->stack_bytes, FIELD(u32, vm, VM_STRUCT_NR_PAGES)));
-	if (FIELD(u64, task, TASK_STRUCT_STACK) != stack || r->flags & FLAG_UNREADABLE)
+	r->stack_bytes = VM_AREA_BYTES(vm_bytes, FIELD(vm, VM_STRUCT_FLAGS));
+	scan_stack(s, readable_pages(task, r->stack_bytes, FIELD(vm, VM_STRUCT_NR_PAGES)));
+	if (FIELD(task, TASK_STRUCT_STACK) != stack || r->flags & FLAG_UNREADABLE)
 		return 0; /* it exited meanwhile */
 	compare(s, forget(s, (u64)task), kind_of(flags), switches, flags & PF_EXITING);
 	return 0;
@@ -393,7 +388,7 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 	if (!key || !value || !s)
 		return 0;
 	u64 task = idle_task_of(*key, *value);
-	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	u64 stack = PEEK(task, TASK_STRUCT_STACK);
 	if (!task || !stack)
 		return 0;
 

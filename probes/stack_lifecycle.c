@@ -71,12 +71,12 @@ BPF_F_TABLE("array", u32, u64, event_count, 1, BPF_F_MMAPABLE);
 /* A stack's vm_struct and its first page: of the two one changes with the stack. */
 static __always_inline u64 vm_of(u64 task)
 {
-	return PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+	return PEEK(task, TASK_STRUCT_STACK_VM_AREA);
 }
 
 static __always_inline u64 first_page_of(u64 vm)
 {
-	return PEEK(u64, PEEK(u64, vm, VM_STRUCT_PAGES), 0);
+	return PEEK_AT(PEEK(vm, VM_STRUCT_PAGES), sizeof(u64));
 }
 
 static __always_inline void record(u64 what, u64 stack, u64 task, u64 touched_pages)
@@ -205,7 +205,7 @@ int on_new_task(struct raw_args *ctx)
 	u64 task = ctx->args[0];
 	u32 cpu = bpf_get_smp_processor_id();
 	struct lifecycle_counters *c = lifecycle.lookup(&cpu);
-	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	u64 stack = PEEK(task, TASK_STRUCT_STACK);
 	u32 slot = known_slot(stack);
 	struct known_stack *known = known_stacks.lookup(&slot);
 
@@ -254,7 +254,7 @@ int on_exit(void *ctx)
 
 	if (!c || !s)
 		return 0;
-	u64 stack = forget(s, FIELD(u64, task, TASK_STRUCT_STACK)); /* no pointer any more */
+	u64 stack = forget(s, FIELD(task, TASK_STRUCT_STACK)); /* no pointer any more */
 	u32 slot = seen_slot(stack);
 	struct last_seen *before = seen.lookup(&slot);
 	u32 known_at = known_slot(stack);
@@ -262,15 +262,14 @@ int on_exit(void *ctx)
 	if (!before || !known)
 		return 0;
 	u64 began = event_begins(__sync_fetch_and_add(&c->exits, 1));
-	u32 vm_pages = FIELD(u32, vm, VM_STRUCT_NR_PAGES); /* see readable_pages() */
+	u32 vm_pages = FIELD(vm, VM_STRUCT_NR_PAGES); /* see readable_pages() */
 	if (!stack || !vm_pages) {
 		__sync_fetch_and_add(&c->unread, 1);
 		return 0;
 	}
-	u64 start = FIELD(u64, task, TASK_STRUCT_START_BOOTTIME);
+	u64 start = FIELD(task, TASK_STRUCT_START_BOOTTIME);
 	u64 tag = seen_tag(stack, start);
-	u64 stack_bytes =
-	    VM_AREA_BYTES(FIELD(u64, vm, VM_STRUCT_SIZE), FIELD(u64, vm, VM_STRUCT_FLAGS));
+	u64 stack_bytes = VM_AREA_BYTES(FIELD(vm, VM_STRUCT_SIZE), FIELD(vm, VM_STRUCT_FLAGS));
 	bool is_hidden;
 	u32 touched =
 	    touched_pages_of_own(s, stack, stack_bytes, vm_pages, began || c->hidden, &is_hidden);
@@ -351,12 +350,12 @@ int bpf_iter__task(struct task_iter *ctx)
 	}
 
 	/* Forgotten, since the verifier lets nobody calculate with a pointer. */
-	u64 stack = forget(s, FIELD(u64, task, TASK_STRUCT_STACK));
+	u64 stack = forget(s, FIELD(task, TASK_STRUCT_STACK));
 	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
-	u32 flags = FIELD(u32, task, TASK_STRUCT_FLAGS);
+	u32 flags = FIELD(task, TASK_STRUCT_FLAGS);
 	void *css_set = POINTER(task, TASK_STRUCT_CGROUPS);
-	u64 start = FIELD(u64, task, TASK_STRUCT_START_BOOTTIME);
-	u64 switches = FIELD(u64, task, TASK_STRUCT_NVCSW) + FIELD(u64, task, TASK_STRUCT_NIVCSW);
+	u64 start = FIELD(task, TASK_STRUCT_START_BOOTTIME);
+	u64 switches = FIELD(task, TASK_STRUCT_NVCSW) + FIELD(task, TASK_STRUCT_NIVCSW);
 	u32 on_cpu = ON_CPU(FIELD, task);
 
 	if (!stack)
@@ -382,15 +381,14 @@ int bpf_iter__task(struct task_iter *ctx)
 	/* Without a context switch, and not on a CPU now: it can't have deepened. */
 	if (!known_task || on_cpu || before->switches != (u32)switches) {
 		struct stack_record *r = &s->record;
-		u64 vm_bytes = FIELD(u64, vm, VM_STRUCT_SIZE);
+		u64 vm_bytes = FIELD(vm, VM_STRUCT_SIZE);
 		if (!vm_bytes)
 			return 0;
 		r->flags = 0;
 		r->stack = stack;
-		r->stack_bytes = VM_AREA_BYTES(vm_bytes, FIELD(u64, vm, VM_STRUCT_FLAGS));
-		scan_stack(
-		    s, readable_pages(task, r->stack_bytes, FIELD(u32, vm, VM_STRUCT_NR_PAGES)));
-		if (FIELD(u64, task, TASK_STRUCT_STACK) != stack)
+		r->stack_bytes = VM_AREA_BYTES(vm_bytes, FIELD(vm, VM_STRUCT_FLAGS));
+		scan_stack(s, readable_pages(task, r->stack_bytes, FIELD(vm, VM_STRUCT_NR_PAGES)));
+		if (FIELD(task, TASK_STRUCT_STACK) != stack)
 			return 0; /* it exited meanwhile */
 		if (r->flags & FLAG_UNREADABLE) {
 			pass->unreadable++;
@@ -437,7 +435,7 @@ int bpf_iter__task(struct task_iter *ctx)
 			return 0;
 		}
 	}
-	u64 session = ctx->meta->session_id;
+	u64 session = FIELD(ctx->meta, BPF_ITER_META_SESSION_ID);
 	if (group->pass != session) {
 		__builtin_memset(group->held, 0, sizeof(group->held));
 		group->pass = session;
@@ -459,7 +457,7 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 	if (!key || !value || !s || !pass)
 		return 0;
 	u64 task = idle_task_of(*key, *value);
-	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	u64 stack = PEEK(task, TASK_STRUCT_STACK);
 	if (!task || !stack)
 		return 0;
 

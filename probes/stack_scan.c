@@ -49,25 +49,25 @@ int bpf_iter__task(struct task_iter *ctx)
 		return 0;
 
 	/* All loads first, so that their cache misses overlap. */
-	u64 stack = FIELD(u64, task, TASK_STRUCT_STACK);
+	u64 stack = FIELD(task, TASK_STRUCT_STACK);
 	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
-	u32 flags = FIELD(u32, task, TASK_STRUCT_FLAGS);
-	u64 sp = FIELD(u64, task, TASK_STRUCT_THREAD_SP);
+	u32 flags = FIELD(task, TASK_STRUCT_FLAGS);
+	u64 sp = FIELD(task, TASK_STRUCT_THREAD_SP);
 	void *css_set = POINTER(task, TASK_STRUCT_CGROUPS);
-	u64 voluntary = FIELD(u64, task, TASK_STRUCT_NVCSW);
-	u64 involuntary = FIELD(u64, task, TASK_STRUCT_NIVCSW);
-	u64 start = FIELD(u64, task, TASK_STRUCT_START_BOOTTIME);
-	u64 last_ran = FIELD(u64, task, TASK_STRUCT_SE_EXEC_START);
+	u64 voluntary = FIELD(task, TASK_STRUCT_NVCSW);
+	u64 involuntary = FIELD(task, TASK_STRUCT_NIVCSW);
+	u64 start = FIELD(task, TASK_STRUCT_START_BOOTTIME);
+	u64 last_ran = FIELD(task, TASK_STRUCT_SE_EXEC_START);
 #ifdef TASK_STRUCT_THREAD_INFO_STATUS
-	u32 status = FIELD(u32, task, TASK_STRUCT_THREAD_INFO_STATUS);
+	u32 status = FIELD(task, TASK_STRUCT_THREAD_INFO_STATUS);
 #else
 	u32 status = 0;
 #endif
-	u64 comm_low = FIELD(u64, task, TASK_STRUCT_COMM);
-	u64 comm_high = FIELD(u64, task, TASK_STRUCT_COMM + 8);
-	u64 vm_bytes = FIELD(u64, vm, VM_STRUCT_SIZE);
-	u64 vm_flags = FIELD(u64, vm, VM_STRUCT_FLAGS);
-	u32 vm_pages = FIELD(u32, vm, VM_STRUCT_NR_PAGES);
+	u64 comm_low = LOAD(task, TASK_STRUCT_COMM, 8);
+	u64 comm_high = LOAD(task, TASK_STRUCT_COMM + 8, 8);
+	u64 vm_bytes = FIELD(vm, VM_STRUCT_SIZE);
+	u64 vm_flags = FIELD(vm, VM_STRUCT_FLAGS);
+	u32 vm_pages = FIELD(vm, VM_STRUCT_NR_PAGES);
 
 	if (!stack || !vm_bytes)
 		return 0; /* a zombie: it has given its stack back */
@@ -77,8 +77,8 @@ int bpf_iter__task(struct task_iter *ctx)
 	r->cgroup_id = cgroup_of(css_set);
 	r->switches = voluntary + involuntary;
 	r->start_boot_ns = start;
-	r->tid = FIELD(u32, task, TASK_STRUCT_PID);
-	r->tgid = FIELD(u32, task, TASK_STRUCT_TGID);
+	r->tid = FIELD(task, TASK_STRUCT_PID);
+	r->tgid = FIELD(task, TASK_STRUCT_TGID);
 	r->kind = kind_of(flags);
 	r->flags = 0;
 	r->stack_bytes = VM_AREA_BYTES(vm_bytes, vm_flags);
@@ -98,8 +98,8 @@ int bpf_iter__task(struct task_iter *ctx)
 	scan_stack(s, readable_pages(task, r->stack_bytes, vm_pages));
 	set_syscall(r, s, status);
 
-	if (FIELD(u64, task, TASK_STRUCT_STACK) == stack)
-		bpf_seq_write(ctx->meta->seq, r, sizeof(*r));
+	if (FIELD(task, TASK_STRUCT_STACK) == stack)
+		bpf_seq_write(POINTER(ctx->meta, BPF_ITER_META_SEQ), r, sizeof(*r));
 	return 0;
 }
 
@@ -114,24 +114,24 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 		return 0;
 
 	u64 task = idle_task_of(*key, *value);
-	u64 stack = PEEK(u64, task, TASK_STRUCT_STACK);
+	u64 stack = PEEK(task, TASK_STRUCT_STACK);
 	if (!task || !stack)
 		return 0;
 
 	struct stack_record *r = &s->record;
 	describe_idle_stack(r, task, stack);
 	r->cgroup_id = 0;
-	r->switches = PEEK(u64, task, TASK_STRUCT_NVCSW) + PEEK(u64, task, TASK_STRUCT_NIVCSW);
+	r->switches = PEEK(task, TASK_STRUCT_NVCSW) + PEEK(task, TASK_STRUCT_NIVCSW);
 	r->start_boot_ns = 0;
 	r->syscall = NO_SYSCALL;
 	r->tid = 0;
 	r->tgid = 0;
 	r->kind = KIND_IDLE;
 	bpf_probe_read_kernel(r->comm, sizeof(r->comm), (void *)(task + TASK_STRUCT_COMM));
-	set_depth(r, PEEK(u64, task, TASK_STRUCT_THREAD_SP), ON_CPU(PEEK, task));
-	set_asleep(r, PEEK(u64, task, TASK_STRUCT_SE_EXEC_START));
+	set_depth(r, PEEK(task, TASK_STRUCT_THREAD_SP), ON_CPU(PEEK, task));
+	set_asleep(r, PEEK(task, TASK_STRUCT_SE_EXEC_START));
 
 	scan_stack(s, r->stack_bytes / PAGE_BYTES);
-	bpf_seq_write(ctx->meta->seq, r, sizeof(*r));
+	bpf_seq_write(POINTER(ctx->meta, BPF_ITER_META_SEQ), r, sizeof(*r));
 	return 0;
 }

@@ -7,41 +7,64 @@
 #include "high_water.h"
 
 /* Contexts of BPF iterators: bpf_iter__task and bpf_iter__bpf_map_elem. */
-struct iter_meta {
-	void *seq;
-	u64 session_id;
-	u64 seq_num;
-};
-
 struct task_iter {
-	struct iter_meta *meta;
+	void *meta;
 	void *task;
 };
 
 struct map_iter {
-	struct iter_meta *meta;
+	void *meta;
 	void *map;
 	u32 *key;
 	u64 *value;
 };
 
-/* A field behind a pointer whose type the verifier knows: a plain load. */
-#define FIELD(type, base, offset) (*(type volatile *)((char *)(base) + (offset)))
+/*
+ * Kernel fields. Each is four macros made from BTF by kernel/offsets.py: X is its offset,
+ * X_BYTES how many bytes to load, and X_SHIFT and X_BITS where in them it lies (a bit-field;
+ * else 0 and all). Kernels change the type of a field: nothing here names one. All numbers
+ * are read as unsigned, in 64 bits.
+ */
+
+/* Of what was loaded, the bits that are the field: all constant, so nothing for most. */
+#define BITS_OF(loaded, shift, bits) ((u64)(loaded) >> (shift) & (~0ULL >> (64 - (bits))))
+
+/* bytes, a constant, chooses one load at compile time. */
+#define LOAD_AS(type, base, offset) (*(type volatile *)((char *)(base) + (offset)))
+#define LOAD(base, offset, bytes)                                                                  \
+	((bytes) == 1	? LOAD_AS(u8, base, offset)                                                \
+	 : (bytes) == 2 ? LOAD_AS(u16, base, offset)                                               \
+	 : (bytes) == 4 ? LOAD_AS(u32, base, offset)                                               \
+			: LOAD_AS(u64, base, offset))
+
+/* A number behind a pointer whose type the verifier knows: a plain load. */
+#define FIELD(base, field) BITS_OF(LOAD(base, field, field##_BYTES), field##_SHIFT, field##_BITS)
 
 /* The same for a field that is itself such a pointer. */
-#define POINTER(base, offset) ((void *)FIELD(void *, base, offset))
+#define POINTER(base, field) LOAD_AS(void *, base, field)
 
 /* bpf_get_current_task_btf(), since Linux 5.11: a pointer whose type the verifier knows. To
  * load from it takes 2 ns, to copy by PEEK() 30. */
 #define current_task() (((void *(*)(void))158)())
 
-/* A field behind an address that is only a number to it. 0 if unreadable. */
-#define PEEK(type, base, offset)                                                                   \
+/* A number of so many bytes behind an address that is only a number to the verifier. 0 if
+ * unreadable. Little-endian: a narrow one fills the low bytes. */
+#define PEEK_AT(address, bytes)                                                                    \
 	({                                                                                         \
-		type peeked = 0;                                                                   \
-		bpf_probe_read_kernel(&peeked, sizeof(peeked), (void *)((u64)(base) + (offset)));  \
+		u64 peeked = 0;                                                                    \
+		bpf_probe_read_kernel(&peeked, bytes, (void *)(u64)(address));                     \
 		peeked;                                                                            \
 	})
+#define PEEK(base, field)                                                                          \
+	BITS_OF(PEEK_AT((u64)(base) + (field), field##_BYTES), field##_SHIFT, field##_BITS)
+
+/* What BPF_PROG_TYPE_PERF_EVENT is given begins with the interrupted registers. */
+struct registers {
+	u64 words[21];
+};
+
+#define REGISTER(registers, field)                                                                 \
+	BITS_OF((registers)->words[(field) / 8], (field) % 8 * 8 + field##_SHIFT, field##_BITS)
 
 /* linux/sched.h: not in BTF. PF_KTHREAD has had this value since 2.6.27. */
 #define PF_KTHREAD 0x00200000
@@ -52,7 +75,7 @@ struct map_iter {
 
 /* Without SMP there is no on_cpu field, and the one task on a CPU is the reader. */
 #ifdef TASK_STRUCT_ON_CPU
-#define ON_CPU(READ, task) READ(u32, task, TASK_STRUCT_ON_CPU)
+#define ON_CPU(READ, task) READ(task, TASK_STRUCT_ON_CPU)
 #else
 #define ON_CPU(READ, task) ((u64)(task) == bpf_get_current_task())
 #endif
@@ -75,7 +98,7 @@ static __always_inline void set_depth(struct stack_record *r, u64 sp, u32 on_cpu
  */
 static __always_inline void set_asleep(struct stack_record *r, u64 last_ran)
 {
-	s64 asleep = PEEK(u64, bpf_get_current_task(), TASK_STRUCT_SE_EXEC_START) - last_ran;
+	s64 asleep = PEEK(bpf_get_current_task(), TASK_STRUCT_SE_EXEC_START) - last_ran;
 
 	r->asleep_ns = r->flags & FLAG_ON_CPU || asleep < 0 ? 0 : asleep;
 }
@@ -93,7 +116,7 @@ static __always_inline u64 cgroup_of(void *css_set)
 {
 	void *cgroup = POINTER(css_set, CSS_SET_DFL_CGRP);
 
-	return FIELD(u64, POINTER(cgroup, CGROUP_KN), KERNFS_NODE_ID);
+	return FIELD(POINTER(cgroup, CGROUP_KN), KERNFS_NODE_ID);
 }
 
 /*
@@ -113,8 +136,8 @@ static __always_inline u64 idle_task_beside(void *task, u32 *cpu)
 {
 	void *rq = POINTER(POINTER(task, TASK_STRUCT_SE_CFS_RQ), CFS_RQ_RQ);
 
-	*cpu = FIELD(u32, rq, RQ_CPU);
-	return FIELD(u64, rq, RQ_IDLE);
+	*cpu = FIELD(rq, RQ_CPU);
+	return FIELD(rq, RQ_IDLE);
 }
 #endif
 
@@ -125,11 +148,11 @@ static __always_inline u64 idle_task_of(u32 cpu, u64 found)
 	return found;
 #elif defined(TASK_GROUP_CFS_RQ)
 	/* Any task group has a cfs_rq on each possible CPU. */
-	u64 group = PEEK(u64, bpf_get_current_task(), TASK_STRUCT_SCHED_TASK_GROUP);
-	u64 cfs_rqs = PEEK(u64, group, TASK_GROUP_CFS_RQ);
-	u64 cfs_rq = PEEK(u64, cfs_rqs, cpu * sizeof(u64));
-	u64 rq = PEEK(u64, cfs_rq, CFS_RQ_RQ);
-	return PEEK(u64, rq, RQ_IDLE);
+	u64 group = PEEK(bpf_get_current_task(), TASK_STRUCT_SCHED_TASK_GROUP);
+	u64 cfs_rqs = PEEK(group, TASK_GROUP_CFS_RQ);
+	u64 cfs_rq = PEEK_AT(cfs_rqs + cpu * sizeof(u64), sizeof(u64));
+	u64 rq = PEEK(cfs_rq, CFS_RQ_RQ);
+	return PEEK(rq, RQ_IDLE);
 #else
 	return 0;
 #endif
@@ -138,15 +161,14 @@ static __always_inline u64 idle_task_of(u32 cpu, u64 found)
 /* Where an idle task's stack is and how large; the boot CPU's has no vmalloc area. */
 static __always_inline void describe_idle_stack(struct stack_record *r, u64 task, u64 stack)
 {
-	u64 vm = PEEK(u64, task, TASK_STRUCT_STACK_VM_AREA);
+	u64 vm = PEEK(task, TASK_STRUCT_STACK_VM_AREA);
 
 	r->flags = vm ? 0 : FLAG_STATIC;
 	if (!vm) /* init_stack is as large as the reader's */
-		vm = PEEK(u64, bpf_get_current_task(), TASK_STRUCT_STACK_VM_AREA);
+		vm = PEEK(bpf_get_current_task(), TASK_STRUCT_STACK_VM_AREA);
 	r->stack = stack;
-	r->stack_bytes =
-	    VM_AREA_BYTES(PEEK(u64, vm, VM_STRUCT_SIZE), PEEK(u64, vm, VM_STRUCT_FLAGS));
-	r->vm_pages = PEEK(u32, vm, VM_STRUCT_NR_PAGES);
+	r->stack_bytes = VM_AREA_BYTES(PEEK(vm, VM_STRUCT_SIZE), PEEK(vm, VM_STRUCT_FLAGS));
+	r->vm_pages = PEEK(vm, VM_STRUCT_NR_PAGES);
 }
 
 #endif

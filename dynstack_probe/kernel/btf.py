@@ -1,4 +1,4 @@
-"""Where the fields of kernel structures lie: BTF, through libbpf.
+"""Where the fields of kernel structures lie, and of which types they are: BTF, through libbpf.
 
 libbpf comes with bcc, so it is on every machine that can load our probes. It is
 called by ctypes; to parse the 100,000 types in Python would take far longer.
@@ -8,6 +8,7 @@ Format: Documentation/bpf/btf.rst in the kernel tree.
 from __future__ import annotations
 
 import ctypes
+import enum
 import os
 import struct
 from dataclasses import dataclass
@@ -18,24 +19,56 @@ from dynstack_probe.errors import UnmeasurableError
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
-KIND_PTR, KIND_STRUCT, KIND_UNION, KIND_TYPEDEF, KIND_FUNC, KIND_VAR = 2, 4, 5, 8, 12, 14
+KIND_INT, KIND_PTR, KIND_ARRAY, KIND_STRUCT, KIND_UNION, KIND_ENUM = 1, 2, 3, 4, 5, 6
+KIND_FWD, KIND_TYPEDEF, KIND_FUNC, KIND_VAR, KIND_ENUM64 = 7, 8, 12, 14, 19
+POINTER_BYTES = 8  # x86-64
+MAX_DEPTH = 8  # of types within types that we follow
 _MODIFIERS = {KIND_TYPEDEF, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
 
 _TYPE = struct.Struct("=III")  # struct btf_type: name_off, info, size or type
 _MEMBER = struct.Struct("=III")  # struct btf_member: name_off, type, offset
+_ARRAY = struct.Struct("=III")  # struct btf_array: type, index_type, nelems
+_UINT = struct.Struct("=I")
+
+
+class Shape(enum.Enum):
+    """What a program may do with a field."""
+
+    NUMBER = "number"  # an integer, an enumeration or a bit-field: load it
+    POINTER = "pointer"  # load it and go on from there
+    TEXT = "text"  # an array of bytes
+    OTHER = "other"  # a structure, a union, any other array: nothing
 
 
 @dataclass(frozen=True)
 class Member:
-    """A field of a structure: its offset from the structure's start and its type's id."""
+    """A field of a structure: its offset from the structure's start and its type's id.
+
+    bit_field_bits is the width of a bit-field, 0 for any other field.
+    """
 
     offset_bits: int
     type_id: int
+    bit_field_bits: int = 0
 
     @property
     def offset_bytes(self) -> int:
-        """Offset in bytes; meaningless for a bit-field."""
+        """Offset in bytes; of a bit-field, of the byte in which it begins."""
         return self.offset_bits // 8
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """The type of a field: its size in bytes, and how C would write it.
+
+    Of a pointer also through how many pointers it leads, and to which type.
+    """
+
+    shape: Shape
+    size_bytes: int
+    text: str
+    pointers: int = 0
+    target: str = ""
 
 
 @cache
@@ -104,6 +137,17 @@ class Btf:
         _, info, size = _TYPE.unpack(ctypes.string_at(address, _TYPE.size))
         return info >> 24 & 0x1F, info >> 31, info & 0xFFFF, size
 
+    def _name(self, type_id: int) -> str:
+        address = self._lib.btf__type_by_id(self._btf, type_id)
+        name_offset, _, _ = _TYPE.unpack(ctypes.string_at(address, _TYPE.size))
+        name = self._lib.btf__name_by_offset(self._btf, name_offset) if name_offset else b""
+        return (name or b"").decode(errors="replace")
+
+    def _behind(self, type_id: int, length: int) -> bytes:
+        """What follows a type's header."""
+        address = self._lib.btf__type_by_id(self._btf, type_id)
+        return ctypes.string_at(address + _TYPE.size, length)
+
     def _resolve(self, type_id: int) -> int:
         """The type behind typedefs and const."""
         for _ in range(64):  # a hostile file may hold a circle
@@ -128,20 +172,31 @@ class Btf:
     def _find_member(self, type_id: int, field: str, depth: int = 0) -> Member | None:
         type_id = self._resolve(type_id)
         kind, has_bitfields, vlen, _ = self._type(type_id)
-        if kind not in (KIND_STRUCT, KIND_UNION) or depth > 8:
+        if kind not in (KIND_STRUCT, KIND_UNION) or depth > MAX_DEPTH:
             return None
-        address = self._lib.btf__type_by_id(self._btf, type_id)
-        raw = ctypes.string_at(address + _TYPE.size, vlen * _MEMBER.size)
+        raw = self._behind(type_id, vlen * _MEMBER.size)
         wanted = field.encode()
         for name_offset, member_type, offset in _MEMBER.iter_unpack(raw):
-            offset_bits = offset & 0xFFFFFF if has_bitfields else offset
+            offset_bits, width = (offset & 0xFFFFFF, offset >> 24) if has_bitfields else (offset, 0)
             if name_offset == 0:  # anonymous struct or union: its fields count as ours
                 inner = self._find_member(member_type, field, depth + 1)
                 if inner is not None:
-                    return Member(offset_bits + inner.offset_bits, inner.type_id)
+                    at = offset_bits + inner.offset_bits
+                    return Member(at, inner.type_id, inner.bit_field_bits)
             elif self._lib.btf__name_by_offset(self._btf, name_offset) == wanted:
-                return Member(offset_bits, member_type)
+                return self._member(offset_bits, member_type, width)
         return None
+
+    def _member(self, offset_bits: int, type_id: int, width: int) -> Member:
+        """An integer type may itself say that it is a bit-field (encoders before 2018)."""
+        resolved = self._resolve(type_id)
+        kind, _, _, size = self._type(resolved)
+        if kind == KIND_INT and not width:
+            (encoding,) = _UINT.unpack(self._behind(resolved, _UINT.size))
+            bits = encoding & 0xFF
+            if bits != size * 8:
+                return Member(offset_bits + (encoding >> 16 & 0xFF), type_id, bits)
+        return Member(offset_bits, type_id, width)
 
     def find(self, path: str) -> Member | None:
         """The field `struct.field[.field ...]`, None if this kernel lacks it."""
@@ -154,16 +209,59 @@ class Btf:
             member = self._find_member(found.type_id, field)
             if member is None:
                 return None
-            found = Member(found.offset_bits + member.offset_bits, member.type_id)
+            at = found.offset_bits + member.offset_bits
+            found = Member(at, member.type_id, member.bit_field_bits)
         return found
 
-    def pointer_depth(self, type_id: int) -> int:
-        """How many pointers lead from a field of this type to what it is about."""
+    def type_of(self, member: Member) -> FieldType:
+        """The type of a field that find() found."""
+        resolved = self._resolve(member.type_id)
+        kind, _, _, size = self._type(resolved)
+        text = self._text(member.type_id)
+        if member.bit_field_bits:
+            return FieldType(Shape.NUMBER, size, f"{text} : {member.bit_field_bits}")
+        if kind in (KIND_INT, KIND_ENUM, KIND_ENUM64):
+            return FieldType(Shape.NUMBER, size, text)
+        if kind == KIND_PTR:
+            depth, target = self._follow(resolved)
+            return FieldType(Shape.POINTER, POINTER_BYTES, text, depth, self._text(target))
+        if kind != KIND_ARRAY:
+            return FieldType(Shape.OTHER, size, text)
+        element, _, count = _ARRAY.unpack(self._behind(resolved, _ARRAY.size))
+        element_kind, _, _, element_size = self._type(self._resolve(element))
+        is_text = element_kind == KIND_INT and element_size == 1
+        return FieldType(Shape.TEXT if is_text else Shape.OTHER, count * element_size, text)
+
+    def _text(self, type_id: int, depth: int = 0) -> str:
+        """A type as C writes it: "struct atomic_t", "char[16]", "void *"."""
+        if type_id == 0 or depth > MAX_DEPTH:
+            return "void" if type_id == 0 else "..."
+        kind, is_union, _, target = self._type(type_id)
+        if kind in _MODIFIERS and kind != KIND_TYPEDEF:
+            return self._text(target, depth + 1)
+        if kind == KIND_PTR:
+            pointed = self._text(target, depth + 1)
+            return f"{pointed}*" if pointed.endswith("*") else f"{pointed} *"
+        if kind == KIND_ARRAY:
+            element, _, count = _ARRAY.unpack(self._behind(type_id, _ARRAY.size))
+            return f"{self._text(element, depth + 1)}[{count}]"
+        tag = {
+            KIND_STRUCT: "struct ",
+            KIND_UNION: "union ",
+            KIND_FWD: "union " if is_union else "struct ",
+            KIND_ENUM: "enum ",
+            KIND_ENUM64: "enum ",
+        }.get(kind, "")
+        return f"{tag}{self._name(type_id) or '{...}'}"
+
+    def _follow(self, type_id: int) -> tuple[int, int]:
+        """How many pointers a type is, and the type behind them all; 0 is void."""
         depth = 0
-        while depth < 8:
-            kind, _, _, target = self._type(self._resolve(type_id))
-            if kind != KIND_PTR or target == 0:
-                break
+        while type_id and depth < MAX_DEPTH:
+            resolved = self._resolve(type_id)
+            kind, _, _, target = self._type(resolved)
+            if kind != KIND_PTR:
+                return depth, resolved
             depth += 1
             type_id = target
-        return depth
+        return depth, type_id

@@ -1,91 +1,119 @@
 """What the probes must know of this kernel's structures, as C macros.
 
-`task_struct.thread.sp` becomes TASK_STRUCT_THREAD_SP, its offset in bytes.
+`task_struct.thread.sp` becomes TASK_STRUCT_THREAD_SP, its offset in bytes,
+TASK_STRUCT_THREAD_SP_BYTES, how many of them to load, and _SHIFT and _BITS, where in what
+was loaded the field lies: FIELD() and PEEK() of probes/task.h read by all four.
+
+The types beside the fields below are those of Linux 5.8. They tell what the probes do with
+a field: a number is loaded with whatever size it has here, a pointer is followed, a text
+is copied. A field that is none of this any more is refused before anything is compiled.
 """
 
 from __future__ import annotations
 
-from dynstack_probe.errors import UnmeasurableError
-from dynstack_probe.kernel.btf import Btf
+import os
+from collections.abc import Mapping
 
-# Field, and what its absence means where that is known.
+from dynstack_probe.errors import UnmeasurableError
+from dynstack_probe.kernel.btf import Btf, FieldType, Member, Shape
+
 REQUIRED_FIELDS = {
-    "task_struct.stack": "",
+    "task_struct.stack": "void *",
+    "task_struct.stack_vm_area": "struct vm_struct *",
+    "task_struct.flags": "unsigned int",
+    "task_struct.pid": "pid_t",
+    "task_struct.tgid": "pid_t",
+    "task_struct.comm": "char[16]",
+    "task_struct.thread.sp": "unsigned long",
+    "task_struct.nvcsw": "unsigned long",
+    "task_struct.nivcsw": "unsigned long",
+    "task_struct.start_boottime": "u64",
+    "task_struct.se.exec_start": "u64",
+    "task_struct.cgroups": "struct css_set *",
+    "css_set.dfl_cgrp": "struct cgroup *",
+    "cgroup.kn": "struct kernfs_node *",
+    "kernfs_node.id": "u64",
+    "vm_struct.size": "unsigned long",
+    "vm_struct.flags": "unsigned long",
+    "vm_struct.nr_pages": "unsigned int",
+    "vm_struct.pages": "struct page **",
+    "bpf_iter_meta.seq": "struct seq_file *",
+    "bpf_iter_meta.session_id": "u64",
+}
+
+# What the absence of a field means, where that is known.
+REASONS = {
     "task_struct.stack_vm_area": "the kernel was built without CONFIG_VMAP_STACK",
-    "task_struct.flags": "",
-    "task_struct.pid": "",
-    "task_struct.tgid": "",
-    "task_struct.comm": "",
-    "task_struct.thread.sp": "",
-    "task_struct.nvcsw": "",
-    "task_struct.nivcsw": "",
-    "task_struct.start_boottime": "",
-    "task_struct.se.exec_start": "",
     "task_struct.cgroups": "the kernel was built without CONFIG_CGROUPS",
-    "css_set.dfl_cgrp": "",
-    "cgroup.kn": "",
-    "kernfs_node.id": "",
-    "vm_struct.size": "",
-    "vm_struct.flags": "",
-    "vm_struct.nr_pages": "",
-    "vm_struct.pages": "",
+}
+
+# Absent from some kernels, which then are measured without.
+OPTIONAL_FIELDS = {
+    "task_struct.on_cpu": "int",  # CONFIG_SMP, which is always on since Linux 6.17
+    "task_struct.thread_info.status": "u32",
 }
 
 # What stack_faults.c and call_paths.c need besides.
-REGISTER_FIELDS = (
-    "pt_regs.orig_ax",
-    "pt_regs.cs",
-    "pt_regs.sp",
-    "pt_regs.ip",
-    "task_struct.thread_info.status",
-)
+REGISTER_FIELDS = {
+    "pt_regs.orig_ax": "unsigned long",
+    "pt_regs.cs": "unsigned long",
+    "pt_regs.sp": "unsigned long",
+    "task_struct.thread_info.status": "u32",
+}
 
 # The way to each CPU's idle task; without it those stacks count as missed.
-IDLE_FIELDS = ("rq.idle", "rq.cpu", "cfs_rq.rq", "task_struct.se.cfs_rq")
+IDLE_FIELDS = {
+    "rq.idle": "struct task_struct *",
+    "rq.cpu": "int",
+    "cfs_rq.rq": "struct rq *",
+    "task_struct.se.cfs_rq": "struct cfs_rq *",
+}
+TASK_GROUP_FIELDS = {
+    "task_struct.sched_task_group": "struct task_group *",
+    "task_group.cfs_rq": "struct cfs_rq **",
+}
+
+LOADABLE_BYTES = (1, 2, 4, 8)
+# Structures whose fields are read through a pointer that another field is.
+_FOLLOWED = {
+    f"struct {path.partition('.')[0]}"
+    for fields in (REQUIRED_FIELDS, IDLE_FIELDS, TASK_GROUP_FIELDS)
+    for path in fields
+}
 
 # linux/sched.h, not in BTF: found by a bit-field which came in the same series.
 PF_IO_WORKER = 0x00000010  # Linux 5.12, with kernel_clone_args.io_thread
 PF_USER_WORKER = 0x00004000  # Linux 6.4, with kernel_clone_args.user_worker
 
 
-def _macro(path: str) -> str:
-    return path.upper().replace(".", "_")
-
-
 def probe_macros(btf: Btf) -> dict[str, int]:
     """All macros that probes/*.c need on this kernel.
 
-    Raises UnmeasurableError naming each required field that the kernel lacks.
+    Raises UnmeasurableError naming each required field that the kernel lacks, or one
+    whose type the probes can't read.
     """
     if not btf.has_iterator("bpf_iter__task"):
         raise UnmeasurableError(
             f"this kernel's BTF ({btf.path}) has no task iterator for BPF: run Linux 5.8 or later"
         )
-    macros: dict[str, int] = {}
-    missing: list[str] = []
-    for path, reason in REQUIRED_FIELDS.items():
-        member = btf.find(path)
-        if member is None:
-            missing.append(f"{path} ({reason})" if reason else path)
-        else:
-            macros[_macro(path)] = member.offset_bytes
+    members = {path: btf.find(path) for path in REQUIRED_FIELDS}
+    missing = [
+        f"{path} ({REASONS[path]})" if path in REASONS else path
+        for path, member in members.items()
+        if member is None
+    ]
     if missing:
         raise UnmeasurableError(
             f"this kernel's BTF ({btf.path}) has no field {', '.join(missing)}: its stacks"
             " can't be found; run a kernel with VMAP_STACK, or report this release to us"
         )
-
-    on_cpu = btf.find("task_struct.on_cpu")  # absent without CONFIG_SMP
-    if on_cpu is not None:
-        macros["TASK_STRUCT_ON_CPU"] = on_cpu.offset_bytes
+    macros = _field_macros(btf, REQUIRED_FIELDS)
+    macros.update(_field_macros(btf, OPTIONAL_FIELDS))
     if btf.find("task_struct.lowest_stack") is not None:
         macros["KSTACK_ERASE"] = 1
     macros["USER_WORKER_FLAGS"] = (
         PF_IO_WORKER if btf.find("kernel_clone_args.io_thread") else 0
     ) | (PF_USER_WORKER if btf.find("kernel_clone_args.user_worker") else 0)
-    status = btf.find("task_struct.thread_info.status")
-    if status is not None:
-        macros["TASK_STRUCT_THREAD_INFO_STATUS"] = status.offset_bytes
     macros.update(_idle_macros(btf))
     return macros
 
@@ -93,36 +121,90 @@ def probe_macros(btf: Btf) -> dict[str, int]:
 def register_macros(btf: Btf) -> dict[str, int]:
     """Macros for the registers that an entry to the kernel saves on the task's stack.
 
-    Raises UnmeasurableError naming a field that the kernel lacks.
+    Raises UnmeasurableError naming a field that the kernel lacks or that can't be read.
     """
-    macros = {}
     for path in REGISTER_FIELDS:
-        member = btf.find(path)
-        if member is None:
+        if btf.find(path) is None:
             raise UnmeasurableError(
                 f"this kernel's BTF ({btf.path}) has no field {path}: its system calls can't"
                 " be told; please report this release to us"
             )
-        # bcc has macros of its own that begin with PT_REGS_
-        macros[_macro(path).removeprefix("PT_")] = member.offset_bytes
+    return _field_macros(btf, REGISTER_FIELDS)
+
+
+def macro_name(path: str) -> str:
+    """The macro that a field's offset becomes."""
+    # bcc has macros of its own that begin with PT_REGS_
+    return path.upper().replace(".", "_").removeprefix("PT_")
+
+
+def _field_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
+    """The four macros of each field that there is."""
+    macros: dict[str, int] = {}
+    for path, expected in fields.items():
+        member = btf.find(path)
+        if member is None:
+            continue
+        found = btf.type_of(member)
+        place = _place(member, found) if _is_readable(found, expected) else None
+        if place is None:
+            raise UnmeasurableError(
+                f"{path} is of type {found.text} on Linux {os.uname().release}, where"
+                f" {expected} was known: its stacks can't be read;"
+                " please report this release to us"
+            )
+        names = (f"{macro_name(path)}{suffix}" for suffix in ("", "_BYTES", "_SHIFT", "_BITS"))
+        macros.update(zip(names, place, strict=True))
     return macros
+
+
+def _is_readable(found: FieldType, expected: str) -> bool:
+    """Whether a field can still be read as what it was."""
+    if expected.endswith("]"):
+        length = int(expected.partition("[")[2][:-1])
+        return found.shape is Shape.TEXT and found.size_bytes >= length
+    if not expected.endswith("*"):
+        return found.shape is Shape.NUMBER
+    target, _, stars = expected.partition(" *")
+    if found.shape is not Shape.POINTER or found.pointers != 1 + len(stars):
+        return False
+    # only where we follow it does it matter what a pointer leads to
+    return target not in _FOLLOWED or found.target == target
+
+
+def _place(member: Member, found: FieldType) -> tuple[int, int, int, int] | None:
+    """From which byte on how many to load, by how much to shift that, how many bits to keep.
+
+    None where no one load does it.
+    """
+    if not member.bit_field_bits:
+        is_loadable = found.shape is Shape.TEXT or found.size_bytes in LOADABLE_BYTES
+        place = member.offset_bytes, found.size_bytes, 0, found.size_bytes * 8
+        return place if is_loadable else None
+    for size in LOADABLE_BYTES:
+        begin = member.offset_bits // (size * 8) * size
+        shift = member.offset_bits - begin * 8
+        if shift + member.bit_field_bits <= size * 8:
+            return begin, size, shift, member.bit_field_bits
+    return None
 
 
 def _idle_macros(btf: Btf) -> dict[str, int]:
     """The way to the idle tasks, {} if there is none (no CONFIG_FAIR_GROUP_SCHED).
 
     task_group.cfs_rq is an array with one pointer for each possible CPU up to Linux
-    6.19; where it has become a per-CPU pointer, each task's run queue shows the way.
+    7.1; where it has become a per-CPU pointer, each task's run queue shows the way.
     """
-    found = {path: btf.find(path) for path in IDLE_FIELDS}
-    macros = {_macro(path): field.offset_bytes for path, field in found.items() if field}
-    if len(macros) < len(IDLE_FIELDS):
+    try:
+        macros = _field_macros(btf, IDLE_FIELDS)
+    except UnmeasurableError:
         return {}
-    task_group = btf.find("task_struct.sched_task_group")
-    cfs_rqs = btf.find("task_group.cfs_rq")
-    if task_group and cfs_rqs and btf.pointer_depth(cfs_rqs.type_id) == 2:
-        macros["TASK_STRUCT_SCHED_TASK_GROUP"] = task_group.offset_bytes
-        macros["TASK_GROUP_CFS_RQ"] = cfs_rqs.offset_bytes
-    else:
-        macros["FIND_IDLE_BY_RUNQUEUE"] = 1
-    return macros
+    if any(macro_name(path) not in macros for path in IDLE_FIELDS):
+        return {}
+    try:
+        through_group = _field_macros(btf, TASK_GROUP_FIELDS)
+    except UnmeasurableError:
+        through_group = {}
+    if all(macro_name(path) in through_group for path in TASK_GROUP_FIELDS):
+        return macros | through_group
+    return macros | {"FIND_IDLE_BY_RUNQUEUE": 1}

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from dynstack_probe.errors import UnmeasurableError
-from dynstack_probe.kernel import offsets
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.offsets import probe_macros
 from tests.kernel.btf_file import a_btf_file
@@ -67,45 +66,3 @@ def test_nested_and_anonymous_fields(tmp_path: Path) -> None:
         assert (nested.offset_bytes, anonymous.offset_bytes) == (24, 68)
         assert btf.find("task_struct.none") is None
         assert btf.find("none.pid") is None
-
-
-def full_kernel(*, without: str = "") -> dict[str, dict[str, int | tuple[str, int]]]:
-    """Structures with every field that we need, at made-up offsets."""
-    structs: dict[str, dict[str, int | tuple[str, int]]] = {}
-    for path in offsets.REQUIRED_FIELDS:
-        struct, *fields = path.split(".")
-        if path == without:
-            continue
-        if len(fields) == 2:
-            structs.setdefault(struct, {})[fields[0]] = (f"{fields[0]}_s", 8)
-            structs[f"{fields[0]}_s"] = {fields[1]: 16}
-        else:
-            structs.setdefault(struct, {})[fields[0]] = 8 * len(structs.get(struct, {}))
-    return structs
-
-
-@pytest.mark.parametrize("field", sorted(offsets.REQUIRED_FIELDS))
-def test_a_field_that_the_kernel_lacks_is_named(tmp_path: Path, field: str) -> None:
-    path = tmp_path / "btf"
-    path.write_bytes(a_btf_file(full_kernel(without=field), functions=["bpf_iter_task"]))
-    with Btf(path) as btf, pytest.raises(UnmeasurableError, match=field.replace(".", r"\.")):
-        probe_macros(btf)
-
-
-def test_a_kernel_without_task_iterators(tmp_path: Path) -> None:
-    path = tmp_path / "btf"
-    path.write_bytes(a_btf_file(full_kernel()))
-    with Btf(path) as btf, pytest.raises(UnmeasurableError, match=r"Linux 5\.8"):
-        probe_macros(btf)
-
-
-def test_idle_fields_are_optional(tmp_path: Path) -> None:
-    path = tmp_path / "btf"
-    path.write_bytes(a_btf_file(full_kernel(), functions=["bpf_iter_task"]))
-    with Btf(path) as btf:
-        macros = probe_macros(btf)
-    assert "RQ_IDLE" not in macros
-    assert "TASK_STRUCT_ON_CPU" not in macros
-    assert "KSTACK_ERASE" not in macros
-    assert macros["USER_WORKER_FLAGS"] == 0
-    assert macros["TASK_STRUCT_THREAD_SP"] == 24

@@ -255,3 +255,26 @@ def test_without_headers_kprobes_or_bcc_in_this_process() -> None:
     take_frame()
     assert "bcc" not in sys.modules
     assert probes_dir().is_dir()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_fields_are_loaded_with_the_size_they_have(size: int) -> None:
+    """Linux 7.2 made task_struct.on_cpu one byte wide; its lowest byte is all that it uses."""
+    narrow = {"TASK_STRUCT_ON_CPU_BYTES": size, "TASK_STRUCT_ON_CPU_BITS": 8 * size}
+    with sleepers(97, b"sized-sleeper"):
+        frame = scan_with(**narrow)
+    assert all(frame.stacks.depth_bytes[i] > 0 for i in with_comm(frame, b"sized-sleeper"))
+    reader = frame.stacks.tids.index(threading.get_native_id())
+    assert frame.stacks.depth_bytes[reader] == 0  # it is on a CPU
+
+
+@pytest.mark.parametrize(("shift", "bits"), [(0, 7), (3, 8), (13, 19)])
+def test_a_bit_field_is_read_by_its_bits(shift: int, bits: int) -> None:
+    """As if task_struct.pid, through a typed pointer, were one."""
+    with sleepers(97, b"bits-sleeper"):
+        whole = take_frame()
+        frame = scan_with(TASK_STRUCT_PID_SHIFT=shift, TASK_STRUCT_PID_BITS=bits)
+    expected = {
+        whole.stacks.tids[i] >> shift & (1 << bits) - 1 for i in with_comm(whole, b"bits-sleeper")
+    }
+    assert {frame.stacks.tids[i] for i in with_comm(frame, b"bits-sleeper")} == expected
