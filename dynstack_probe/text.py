@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 
 
@@ -34,3 +35,14 @@ def small_percent(ratio: float) -> str:
     if value == 0 or value >= 0.1:
         return percent(ratio)
     return f"{ratio * 100:.{1 - math.floor(math.log10(value))}f}%"
+
+
+def date(unix_time: float) -> str:
+    """In UTC, to the minute; ? where it is unknown or beyond all calendars."""
+    if not unix_time:
+        return "?"
+    try:
+        when = datetime.datetime.fromtimestamp(unix_time, datetime.UTC)
+    except (OverflowError, ValueError, OSError):
+        return "?"
+    return f"{when:%Y-%m-%d %H:%M} UTC"

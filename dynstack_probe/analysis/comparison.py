@@ -11,6 +11,7 @@ from dynstack_probe.analysis.timeline import Rate, rate
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.series import Series
 from dynstack_probe.model.shapes import Shape, count_shapes
 from dynstack_probe.policy import Policy
 
@@ -33,10 +34,15 @@ class Comparison:
     frame: Frame
     rows: Sequence[Row]
     whole: Interval | None
+    series: Series | None = None
 
 
 def compare(
-    frame: Frame, policies: Sequence[Policy], whole: Interval | None, source: str
+    frame: Frame,
+    policies: Sequence[Policy],
+    whole: Interval | None,
+    source: str,
+    series: Series | None = None,
 ) -> Comparison:
     """Apply each policy."""
     thread_pages = frame.host.thread_size_bytes // PAGE_BYTES
@@ -50,7 +56,7 @@ def compare(
         )
         for policy in policies
     ]
-    return Comparison(source, frame, rows, whole)
+    return Comparison(source, frame, rows, whole, series)
 
 
 def _over_limit(policy: Policy, frame: Frame, thread_pages: int) -> list[tuple[bytes, int]]:

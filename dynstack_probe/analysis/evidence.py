@@ -1,9 +1,10 @@
-"""A series of frames, walked through once: the last one, and what happened on the way."""
+"""A series of frames: the one that stands for it, and what happened on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.analysis.timeline import Timeline, rate, thread_pages_of
@@ -11,6 +12,7 @@ from dynstack_probe.errors import UsageError
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.savings import Savings
+from dynstack_probe.model.series import Series, series_of
 from dynstack_probe.model.shapes import count_shapes
 from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
 
@@ -19,8 +21,8 @@ from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
 class Moment:
     """One frame of a series, and the time since the first.
 
-    savings and faults are rfc-v1's. Rates are means since the moment before, None at the
-    first or where nothing was counted.
+    savings and faults are the headline policy's. Rates are means since the moment before,
+    None at the first or where nothing was counted.
     """
 
     seconds: float
@@ -32,12 +34,18 @@ class Moment:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All there is to report of one host. `whole` is None of a single frame."""
+    """All there is to report of one host.
+
+    frame: the one whose saving is the median over time, so that no headline depends on
+    when the series happened to end; the only one if there is but one, when `whole` and
+    `series` are None.
+    """
 
     source: str
     frame: Frame
     moments: Sequence[Moment]
     whole: Interval | None
+    series: Series | None
 
     @property
     def seconds(self) -> float:
@@ -45,10 +53,16 @@ class Evidence:
         return self.moments[-1].seconds
 
 
+# Is walked through twice if there are several; each time anew.
 Frames = Iterable[Frame]
 
 
-def evidence_of(frames: Frames, policies: Sequence[Policy], source: str) -> Evidence:
+def evidence_of(
+    frames: Frames,
+    policies: Sequence[Policy],
+    source: str,
+    headline: Policy = BUILT_IN[HEADLINE],
+) -> Evidence:
     """Hold two frames at a time. Raises UsageError if there is none."""
     timeline = Timeline([policy.asleep_seconds for policy in policies])
     moments: list[Moment] = []
@@ -56,23 +70,28 @@ def evidence_of(frames: Frames, policies: Sequence[Policy], source: str) -> Evid
     last: Frame | None = None
     seconds = 0.0
     for last in frames:
-        savings = estimate(BUILT_IN[HEADLINE], count_shapes(last.stacks), last.host)
+        shapes = count_shapes(last.stacks, [headline.asleep_seconds])
+        savings = estimate(headline, shapes, last.host)
         interval = timeline.add(last)
         if interval is None:
             moments.append(Moment(seconds, savings))
             continue
         whole = interval if whole is None else whole + interval
         seconds += interval.seconds
-        faults = rate(BUILT_IN[HEADLINE], interval, thread_pages_of(last))
+        work = rate(headline, interval, thread_pages_of(last))
         moments.append(
             Moment(
                 seconds,
                 savings,
-                faults.events if faults else None,
+                work.events if work else None,
                 interval.per_second(interval.created),
                 interval.per_second(interval.exited),
             )
         )
     if last is None:
         raise UsageError(f"{source} holds no snapshot")
-    return Evidence(source, last, moments, whole)
+    if whole is None:
+        return Evidence(source, last, moments, None, None)
+    at, series = series_of([m.seconds for m in moments], [m.savings for m in moments])
+    chosen = last if at == len(moments) - 1 else next(islice(frames, at, None))
+    return Evidence(source, chosen, moments, whole, series)

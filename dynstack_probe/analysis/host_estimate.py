@@ -19,6 +19,7 @@ from dynstack_probe.analysis.grouping import group_names
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.savings import Savings
+from dynstack_probe.model.series import Series
 from dynstack_probe.model.shapes import ShapeCounts, count_shapes
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import Policy
@@ -57,6 +58,7 @@ class HostEstimate:
     groups: Sequence[Group] | None = None
     source: str = "This host"
     details: DepthDetails | None = None
+    series: Series | None = None
 
     def tasks_by_pages(self) -> dict[int, int]:
         """How many stacks have a mark of 1, 2, ... pages; each count up to P is there."""
@@ -88,6 +90,7 @@ def host_estimate(
     *,
     source: str = "This host",
     with_depths: bool = False,
+    series: Series | None = None,
 ) -> HostEstimate:
     """Apply the policies; the first is the headline and the groups' one."""
     stacks = frame.stacks
@@ -110,6 +113,7 @@ def host_estimate(
         groups=groups,
         source=source,
         details=details,
+        series=series,
     )
 
 

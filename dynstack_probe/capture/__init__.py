@@ -5,7 +5,7 @@ docs/capture-format.md describes the file, docs/capture.schema.json each of its 
 
 from __future__ import annotations
 
-from dynstack_probe.capture.reader import Capture, read_frames, read_last
+from dynstack_probe.capture.reader import Capture, read_frames
 from dynstack_probe.capture.writer import CaptureWriter
 
-__all__ = ["Capture", "CaptureWriter", "read_frames", "read_last"]
+__all__ = ["Capture", "CaptureWriter", "read_frames"]

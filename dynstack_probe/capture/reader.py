@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from dynstack_probe.capture.gzip_lines import DamagedError, gzip_lines
 from dynstack_probe.capture.lines import COLUMNS, FORMAT, MOST_STACKS, VERSION
@@ -22,38 +25,53 @@ _EXACT = 1 << 53  # integers that any JSON reader keeps
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
 class Capture:
-    """The last frame of a file, and how many it holds."""
+    """The frames of a file, which can be walked through several times.
 
-    path: Path
-    last: Frame
-    frames: int
+    What can be read only once, such as a pipe, is kept in a temporary file meanwhile.
+    Options and errors as of read_frames().
+    """
 
+    def __init__(
+        self, path: Path, *, partial: bool = False, columns: Collection[str] = tuple(COLUMNS)
+    ) -> None:
+        self._path, self._partial, self._columns = path, partial, columns
+        self._kept: IO[bytes] | None = None
 
-def read_last(
-    path: Path, *, partial: bool = False, columns: Collection[str] = tuple(COLUMNS)
-) -> Capture:
-    """The file's last frame. Parameters and errors as read_frames()."""
-    last: Frame | None = None
-    count = 0
-    for frame in read_frames(path, partial=partial, columns=columns):
-        last, count = frame, count + 1
-    if last is None:
-        raise UsageError(f"{path} holds no snapshot")
-    return Capture(path, last, count)
+    def __iter__(self) -> Iterator[Frame]:
+        return read_frames(
+            self._path, partial=self._partial, columns=self._columns, file=self._open()
+        )
+
+    def _open(self) -> IO[bytes]:
+        try:
+            if self._path.is_file():
+                return self._path.open("rb")
+            if self._kept is None:
+                self._kept = tempfile.TemporaryFile()  # noqa: SIM115 - as long as we
+                with self._path.open("rb") as file:
+                    shutil.copyfileobj(file, self._kept)
+            self._kept.seek(0)
+            return os.fdopen(os.dup(self._kept.fileno()), "rb")
+        except OSError as error:
+            raise UsageError(f"can't read {self._path}: {error.strerror}") from error
 
 
 def read_frames(
-    path: Path, *, partial: bool = False, columns: Collection[str] = tuple(COLUMNS)
+    path: Path,
+    *,
+    partial: bool = False,
+    columns: Collection[str] = tuple(COLUMNS),
+    file: IO[bytes] | None = None,
 ) -> Iterator[Frame]:
     """Each frame in turn; with `partial` also of a damaged file, up to the damage.
 
-    Columns not asked for are not read, and hold zeros. Raises UsageError, one line that
-    names file and place, for whatever is wrong.
+    Columns not asked for are not read, and hold zeros. `file` is read instead, and closed,
+    if it is given. Raises UsageError, one line that names file and place, for whatever is
+    wrong.
     """
     try:
-        file = path.open("rb")
+        file = file or path.open("rb")
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
     frames = 0
@@ -487,4 +505,4 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _U64
 
 
-__all__ = ["Capture", "read_frames", "read_last"]
+__all__ = ["Capture", "read_frames"]

@@ -16,7 +16,7 @@ from dynstack_probe.commands.options import Format, choose_policies
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from dynstack_probe.analysis.host_estimate import HostEstimate
     from dynstack_probe.model.frame import Frame
@@ -49,51 +49,12 @@ BASE(kb) is what its kernel stacks hold now, Dynamic(kb) what they would hold.
 --by syscall tells in which system call each user task sleeps now.
 
 With captures (see `record`) it reads those, needs no privileges, and prints a row each
-and a total; of a series it takes the last snapshot.
+and a total; of a series it takes the snapshot with the median saving.
 
 Dynamic(kb) errs low: under the RFC a freed stack keeps its grown pages for the next
 task, which one scan cannot see. Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel
 can't be measured, 4 not permitted (CAP_BPF and CAP_PERFMON are needed).
 """
-
-
-def build_report(
-    frame: Frame,
-    policies: Sequence[Policy],
-    by: str | None,
-    *,
-    source: str = "This host",
-    with_depths: bool = False,
-) -> HostEstimate:
-    """Apply the policies; the first is the headline and the groups' one."""
-    from dynstack_probe.analysis.depths import depths_by_role, random_offset_price, shift_curve
-    from dynstack_probe.analysis.estimate import estimate, group_by
-    from dynstack_probe.analysis.grouping import group_names
-    from dynstack_probe.analysis.host_estimate import DepthDetails, HostEstimate
-    from dynstack_probe.model.roles import roles
-    from dynstack_probe.model.shapes import count_shapes
-
-    stacks = frame.stacks
-    shapes = count_shapes(stacks, [policy.asleep_seconds for policy in policies])
-    groups = details = None
-    if by is not None:
-        groups = group_by(policies[0], stacks, group_names(frame, by), frame.host)
-    if with_depths:
-        details = DepthDetails(
-            depths_by_role(stacks, roles(stacks.kinds, stacks.comms)),
-            random_offset_price(stacks),
-            frame.kernel.random_offset,
-            shift_curve(stacks, frame.host.thread_size_bytes),
-        )
-    return HostEstimate(
-        frame=frame,
-        shapes=shapes,
-        estimates=[estimate(policy, shapes, frame.host) for policy in policies],
-        by=by,
-        groups=groups,
-        source=source,
-        details=details,
-    )
 
 
 def render(reports: Sequence[HostEstimate], form: Format) -> str:
@@ -126,6 +87,7 @@ def command(
     ),
 ) -> None:
     """Run HELP's command."""
+    from dynstack_probe.analysis.host_estimate import host_estimate
     from dynstack_probe.output.writing import check_writable, write
 
     policies = choose_policies(policy)
@@ -134,10 +96,7 @@ def command(
     if captures:
         if len(captures) > 1 and (by or depths):
             raise UsageError("--by and --depths are for one capture")
-        reports = [
-            build_report(frame, policies, chosen_by, source=name, with_depths=depths)
-            for name, frame in read_captures(captures, partial)
-        ]
+        reports = [_of_capture(path, policies, chosen_by, depths, partial) for path in captures]
         write(render(reports, form), output, force)
         return
 
@@ -145,18 +104,25 @@ def command(
 
     frame = take_frame(btf, with_cgroup_paths=by in (By.cgroup, By.container))
     scanned = time.perf_counter()
-    report = build_report(frame, policies, chosen_by, with_depths=depths)
+    report = host_estimate(frame, policies, chosen_by, with_depths=depths)
     write(render([report], form), output, force)
     if verbose:
         print(explain_cost(frame, time.perf_counter() - scanned), file=sys.stderr)
 
 
-def read_captures(paths: Sequence[Path], partial: bool) -> Iterator[tuple[str, Frame]]:
-    """Each file's name and last snapshot. Raises UsageError for what can't be read."""
-    from dynstack_probe.capture import read_last
+def _of_capture(
+    path: Path, policies: Sequence[Policy], by: str | None, depths: bool, partial: bool
+) -> HostEstimate:
+    """Of a series the moment with the median saving. Raises UsageError."""
+    from dynstack_probe.analysis.evidence import evidence_of
+    from dynstack_probe.analysis.host_estimate import host_estimate
+    from dynstack_probe.capture import Capture
 
-    for path in paths:
-        yield path.name, read_last(path, partial=partial).last
+    frames = Capture(path, partial=partial)
+    found = evidence_of(frames, policies, path.name, headline=policies[0])
+    return host_estimate(
+        found.frame, policies, by, source=path.name, with_depths=depths, series=found.series
+    )
 
 
 def explain_cost(frame: Frame, render_seconds: float) -> str:

@@ -86,14 +86,8 @@ def _of_host(policies: Sequence[Policy], btf: Path) -> Comparison:
 
 def _of_capture(path: Path, policies: Sequence[Policy], partial: bool) -> Comparison:
     from dynstack_probe.analysis.comparison import compare
-    from dynstack_probe.analysis.timeline import collect
-    from dynstack_probe.capture import read_frames, read_last
-    from dynstack_probe.capture.lines import ESSENTIAL
+    from dynstack_probe.analysis.evidence import evidence_of
+    from dynstack_probe.capture import Capture
 
-    capture = read_last(path, partial=partial, columns=ESSENTIAL | {"comms"})
-    activity = None
-    if capture.frames > 1:
-        frames = read_frames(path, partial=partial)
-        thresholds = [policy.asleep_seconds for policy in policies]
-        activity = collect(frames, thresholds)
-    return compare(capture.last, policies, activity, path.name)
+    found = evidence_of(Capture(path, partial=partial), policies, path.name)
+    return compare(found.frame, policies, found.whole, path.name, found.series)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 import shlex
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from dynstack_probe.analysis.host_estimate import host_estimate
 from dynstack_probe.commands import options
 from dynstack_probe.commands.options import (
     choose_policies,
@@ -23,12 +24,11 @@ from dynstack_probe.commands.options import (
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dynstack_probe.analysis.evidence import Frames
     from dynstack_probe.fleet.access import Access
     from dynstack_probe.policy import Policy
-    from dynstack_probe.report.contents import HostView
     from dynstack_probe.report.document import Document
 
 
@@ -166,75 +166,58 @@ def render(document: Document, form: Format) -> str:
     return as_text.render(document)
 
 
-def view(frames: Frames, policies: Sequence[Policy], source: str, file: str) -> HostView:
-    """Of a host's snapshots all that a report tells; `file` is their capture's name."""
-    from dynstack_probe.analysis.comparison import compare
-    from dynstack_probe.analysis.evidence import evidence_of
-    from dynstack_probe.policy import BUILT_IN, HEADLINE
-    from dynstack_probe.report.contents import HostView
-
-    evidence = evidence_of(frames, policies, source)
-    return HostView(
-        host_estimate(
-            evidence.frame, [BUILT_IN[HEADLINE]], "comm", source=source, with_depths=True
-        ),
-        compare(evidence.frame, policies, evidence.whole, source),
-        evidence,
-        file,
-    )
-
-
 def _of_captures(paths: Sequence[Path], policies: Sequence[Policy], partial: bool) -> Document:
-    from dynstack_probe.capture import read_frames
-    from dynstack_probe.report.contents import document_of
+    from dynstack_probe.capture import Capture
+    from dynstack_probe.report.from_frames import subject_of
+    from dynstack_probe.report.sections import document_of
     from dynstack_probe.text import printable
 
-    hosts = [
-        view(
-            read_frames(path, partial=partial),
-            policies,
-            path.name,
-            path.name,
-        )
-        for path in paths
+    subjects = [
+        subject_of(Capture(path, partial=partial), policies, path.name, path.name) for path in paths
     ]
     names = " ".join(shlex.quote(printable(path.name)) for path in paths)
     again = [
         f"dynstack-probe report {names} --output report.html",
         f"dynstack-probe report {names} --format text",
     ]
-    return document_of(hosts, again, time.time())
+    return document_of(subjects, again, time.time())
 
 
 def _of_host(
     policies: Sequence[Policy], duration: str | None, interval: str, btf: Path
 ) -> Document:
-    from dynstack_probe.report.contents import document_of
-
-    if duration:
-        frames = _watched(seconds_of(duration, "--duration"), interval, btf)
-    else:
-        frames = _one_frame(btf)
-    again = ["dynstack-probe report host.dsp", "dynstack-probe report host.dsp --format text"]
-    return document_of([view(frames, policies, "this host", "host.dsp")], again, time.time())
-
-
-def _one_frame(btf: Path) -> Frames:
     from dynstack_probe.measure.stack_scan import take_frame
+    from dynstack_probe.report.from_frames import subject_of
+    from dynstack_probe.report.sections import document_of
 
-    return [take_frame(btf)]
+    again = ["dynstack-probe report host.dsp", "dynstack-probe report host.dsp --format text"]
+    if not duration:
+        subject = subject_of([take_frame(btf)], policies, "this host", "host.dsp")
+        return document_of([subject], again, time.time())
+    seconds, every = seconds_of(duration, "--duration"), interval_of(interval)
+    with _watched(seconds, every, btf) as frames:
+        subject = subject_of(frames, policies, "this host", "host.dsp")
+    return document_of([subject], again, time.time())
 
 
-def _watched(duration_seconds: float, interval: str, btf: Path) -> Frames:
-    """A series of this host, in memory."""
+@contextlib.contextmanager
+def _watched(seconds: float, interval_seconds: float, btf: Path) -> Iterator[Frames]:
+    """A series of this host, in a capture that is gone afterwards."""
+    from dynstack_probe.capture import Capture, CaptureWriter
     from dynstack_probe.measure.recording import record
     from dynstack_probe.output.progress import Progress
 
-    interval_seconds = interval_of(interval)
-    with ended_by_signal() as stop, Progress("watching", duration_seconds) as progress:
-        for count, frame in enumerate(record(stop, duration_seconds, interval_seconds, btf), 1):
-            progress.show(f"{count} snapshots, {len(frame.stacks)} stacks")
-            yield frame
+    with tempfile.TemporaryDirectory(prefix="dynstack-probe-") as folder:
+        path = Path(folder) / "host.dsp"
+        with (
+            ended_by_signal() as stop,
+            Progress("watching", seconds) as progress,
+            CaptureWriter(path) as writer,
+        ):
+            for count, frame in enumerate(record(stop, seconds, interval_seconds, btf), 1):
+                writer.add(frame)
+                progress.show(f"{count} snapshots, {len(frame.stacks)} stacks")
+        yield Capture(path)
 
 
 def _unix_time(text: str) -> float:
@@ -256,7 +239,8 @@ def _of_prometheus(
     from dynstack_probe.fleet.client import Server
     from dynstack_probe.fleet.history import history_of, range_of
     from dynstack_probe.policy import HEADLINE
-    from dynstack_probe.report.history_contents import history_document
+    from dynstack_probe.report.from_prometheus import subject_of
+    from dynstack_probe.report.sections import document_of
     from dynstack_probe.text import printable
 
     asked = range_of(start, seconds)
@@ -268,4 +252,4 @@ def _of_prometheus(
         f" --job {shlex.quote(printable(history.job))}"
         f" --from {begin:%Y-%m-%dT%H:%M:%SZ} --duration {seconds:.0f}s"
     )
-    return history_document(history, [again, f"{again} --format text"], time.time())
+    return document_of([subject_of(history)], [again, f"{again} --format text"], time.time())

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.ask import quoted
 from dynstack_probe.fleet.client import Server, warnings_of
+from dynstack_probe.model.history import SCANNED_AT, History, Range, Track
 from dynstack_probe.text import printable
 
-STEPS = 120
-LEAST_STEP_SECONDS = 15
-# as long as Prometheus takes a sample for fresh: some scrapes lie in it
-LEAST_RATE_SECONDS = 300
 NAMES_SHOWN = 5
 
-_GAUGES = (
+_METRICS = (
     "dynstack_host_cpus",
     "dynstack_host_info",
     "dynstack_host_memory_bytes",
@@ -37,75 +33,13 @@ _GAUGES = (
     "dynstack_stacks_read",
     "dynstack_stacks_unreadable",
     "dynstack_tasks",
-)
-_CGROUPS = ("dynstack_cgroup_stack_bytes", "dynstack_cgroup_policy_stack_bytes")
-_COUNTERS = (
+    SCANNED_AT,
     "dynstack_policy_faults_total",
+    "dynstack_policy_fault_pages_total",
     "dynstack_created_tasks_total",
     "dynstack_exited_tasks_total",
 )
-
-Labels = Mapping[str, str]
-Values = Mapping[float, float]
-
-
-@dataclass(frozen=True)
-class Track:
-    """One series: its labels, and its value at each step (Unix time) that has one."""
-
-    labels: Labels
-    values: Values
-
-
-@dataclass(frozen=True)
-class Range:
-    """From `end` so many seconds back, Unix time."""
-
-    end: float
-    seconds: float
-
-    @property
-    def step_seconds(self) -> int:
-        """From one moment asked for to the next."""
-        return max(LEAST_STEP_SECONDS, math.ceil(self.seconds / STEPS))
-
-    @property
-    def rate_seconds(self) -> int:
-        """Over how long a rate is the mean."""
-        return max(LEAST_RATE_SECONDS, self.step_seconds)
-
-
-@dataclass(frozen=True)
-class History:
-    """All series of one host. `rates` are those of counters, per second, by metric."""
-
-    url: str
-    instance: str
-    job: str
-    asked: Range
-    gauges: Mapping[str, Sequence[Track]]
-    rates: Mapping[str, Sequence[Track]]
-    warnings: Sequence[str]
-
-    def sums(self, metric: str, **labels: str) -> dict[float, float]:
-        """The sum over all series with these labels, by time; {} if there are none."""
-        tracks = [*self.gauges.get(metric, ()), *self.rates.get(metric, ())]
-        total: dict[float, float] = {}
-        for track in tracks:
-            if all(track.labels.get(name) == value for name, value in labels.items()):
-                for at, value in track.values.items():
-                    total[at] = total.get(at, 0.0) + value
-        return total
-
-    def last(self, metric: str, **labels: str) -> float | None:
-        """At the newest moment that has one."""
-        values = self.sums(metric, **labels)
-        return values[max(values)] if values else None
-
-    def label_values(self, metric: str, label: str) -> list[str]:
-        """Each once, in the order of the answer."""
-        tracks = self.gauges.get(metric, ())
-        return list(dict.fromkeys(track.labels.get(label, "") for track in tracks))
+_CGROUPS = ("dynstack_cgroup_stack_bytes", "dynstack_cgroup_policy_stack_bytes")
 
 
 def _tracks(server: Server, expression: str, asked: Range) -> tuple[list[Track], list[str]]:
@@ -143,16 +77,11 @@ def history_of(
     """
     instance, job = _the_host(server, asked, instance, job)
     chosen = f"instance={quoted(instance)},job={quoted(job)}"
-    gauges, warnings = _tracks(server, f'{{__name__=~"{"|".join(_GAUGES)}",{chosen}}}', asked)
+    named, warnings = _tracks(server, f'{{__name__=~"{"|".join(_METRICS)}",{chosen}}}', asked)
     cgroups, _ = _tracks(
         server, f'{{__name__=~"{"|".join(_CGROUPS)}",policy=~"|{policy}",{chosen}}}', asked
     )
-    rates = {
-        name: _tracks(server, f"rate({name}{{{chosen}}}[{asked.rate_seconds}s])", asked)[0]
-        for name in _COUNTERS
-    }
-    by_name = _by_name([*gauges, *cgroups])
-    return History(server.url, instance, job, asked, by_name, rates, warnings)
+    return History(server.url, instance, job, asked, _by_name([*named, *cgroups]), warnings)
 
 
 def _the_host(

@@ -15,6 +15,7 @@ from dynstack_probe.analysis.host_estimate import (
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.columns import as_dict, json_text
 from dynstack_probe.output.estimates import ESTIMATE, GROUP, TOTAL
+from dynstack_probe.output.savings import series_json
 
 SCHEMA_VERSION = 1
 
@@ -73,6 +74,8 @@ def document(report: HostEstimate) -> dict[str, Any]:
     }
     if frame.grown_kib is not None:
         result["measured"]["nr_dynamic_stacks_faults_kib"] = frame.grown_kib
+    if report.series is not None:
+        result["series"] = series_json(report.series)
     if report.details is not None:
         result["depths"] = _details(report.details)
     if report.groups is not None:

@@ -19,7 +19,13 @@ from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.columns import cells, titles
 from dynstack_probe.output.estimates import GROUP
 from dynstack_probe.output.rfc_table import QUOTED
-from dynstack_probe.output.savings import RFC, SAVING, memory_in_words, reserve_in_words
+from dynstack_probe.output.savings import (
+    RFC,
+    SAVING,
+    memory_in_words,
+    reserve_in_words,
+    series_rows,
+)
 from dynstack_probe.output.tables import Cell, console_for, facts, grid, plain, shown
 from dynstack_probe.policy import HEADLINE
 
@@ -67,7 +73,8 @@ def _headline(report: HostEstimate) -> Table:
     return grid(RFC_COLUMNS[0], RFC_COLUMNS[1:], rows)
 
 
-def _faults(estimate: Estimate) -> str:
+def faults_in_words(estimate: Estimate) -> str:
+    """Of the living over their lives."""
     low, best, high = estimate.faults
     if not high:
         return f"none so far ({estimate.policy})"
@@ -116,7 +123,7 @@ def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
         suffix = f" {estimate.policy}" if len(report.estimates) > 1 else ""
         yield f"Reserve{suffix}", reserve_in_words(estimate, cpus, estimate.policy)
         yield f"Memory{suffix}", memory_in_words(estimate)
-        yield f"Faults{suffix}", _faults(estimate)
+        yield f"Faults{suffix}", faults_in_words(estimate)
         if estimate.over_limit_tasks:
             yield f"Overflow{suffix}", f"{estimate.over_limit_tasks} tasks were deeper than that"
     frame = report.frame
@@ -128,6 +135,8 @@ def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
             f"{frame.stacks.resident_kib()} KiB, measured: this kernel's stacks already"
             f" are dynamic{says}",
         )
+    if report.series is not None:
+        yield from series_rows(report.series)
     yield "Coverage", _coverage(report)
     yield "Scan", _scan(report)
     for caveat in report.frame.caveats:

@@ -16,10 +16,13 @@ from dynstack_probe.output.savings import (
     DYNAMIC,
     NET,
     NET_OF_RAM,
+    NET_WORDS,
     POLICY,
     RESERVE,
     SAVING,
     STACKS,
+    series_json,
+    series_rows,
 )
 from dynstack_probe.policy import Policy
 from dynstack_probe.text import percent, printable
@@ -102,8 +105,11 @@ def notes(comparison: Comparison) -> Iterable[str]:
     frame = comparison.frame
     yield (
         f"KiB; measured on {comparison.source}: {len(frame.stacks)} stacks hold {frame.base_kib}"
-        " KiB. Net: with the reserve paid."
+        f" KiB. {NET_WORDS}"
     )
+    if comparison.series is not None:
+        for name, words in series_rows(comparison.series):
+            yield f"{name}: {words}"
     if comparison.whole is not None:
         yield rates_note(comparison.whole)
     for row in comparison.rows:
@@ -123,13 +129,18 @@ def rates_note(whole: Interval) -> str:
 
 
 def _over_limit_line(row: Row) -> str:
+    return (
+        f"{row.policy.name}: {row.estimate.over_limit_tasks} tasks were deeper than it allows,"
+        f" each an overflow: {over_limit_names(row)}"
+    )
+
+
+def over_limit_names(row: Row) -> str:
+    """Who was deeper than the policy allows, most frequent first."""
     names = [f"{printable(name)} {count}" for name, count in row.over_limit[:NAMES_SHOWN]]
     rest = len(row.over_limit) - NAMES_SHOWN
     more = f", {rest} more names" if rest > 0 else ""
-    return (
-        f"{row.policy.name}: {row.estimate.over_limit_tasks} tasks were deeper than it allows,"
-        f" each an overflow: {', '.join(names)}{more}"
-    )
+    return f"{', '.join(names)}{more}"
 
 
 def as_json(comparison: Comparison) -> str:
@@ -140,6 +151,7 @@ def as_json(comparison: Comparison) -> str:
         series = {
             "seconds": whole.seconds,
             "context_switch_coverage_ratio": whole.switch_coverage_ratio,
+            **(series_json(comparison.series) if comparison.series else {}),
         }
     return json_text(
         {

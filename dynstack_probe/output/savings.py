@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dynstack_probe.model.savings import Savings
-from dynstack_probe.output.columns import Column, ratio, ratio_of_ram
+from dynstack_probe.model.series import Series, Spread
+from dynstack_probe.output.columns import Column, as_dict, ratio, ratio_of_ram
 
 STACKS = Column[Savings]("stacks", lambda s: s.stacks, "#Stacks")
 BASE = Column[Savings]("base_kib", lambda s: s.base_kib, "BASE(kb)")
@@ -22,6 +23,9 @@ NET_OF_RAM: Column[Savings] = ratio_of_ram(
 RFC: tuple[Column[Savings], ...] = (STACKS, BASE, DYNAMIC, SAVING)
 # What a policy comes to, beside what is measured.
 POLICY: tuple[Column[Savings], ...] = (DYNAMIC, RESERVE, SAVING, NET, OF_RAM, NET_OF_RAM)
+
+
+NET_WORDS = "Saving: as in the RFC's table, without the reserve; net: with the reserve paid."
 
 
 def reserve_in_words(savings: Savings, cpus: int, policy: str) -> str:
@@ -46,3 +50,38 @@ def memory_in_words(savings: Savings) -> str:
 def memory(kib: int) -> str:
     """MiB, or GiB where those would be long."""
     return f"{kib >> 20} GiB" if kib >> 20 >= 100 else f"{kib >> 10} MiB"
+
+
+def series_rows(series: Series) -> list[tuple[str, str]]:
+    """That a headline is a median, and how far the series went from it."""
+    saving, stacks, newest = series.saving, series.stacks, series.newest
+    return [
+        (
+            "Series",
+            f"the figures are those of the snapshot with the median saving (by time) of"
+            f" {series.frames} over {series.seconds:.0f} s: {SAVING.write(saving.median)},"
+            f" from {SAVING.write(saving.least)} to {SAVING.write(saving.most)};"
+            f" {stacks.least:.0f} to {stacks.most:.0f} stacks, median {stacks.median:.0f}",
+        ),
+        (
+            "Newest",
+            f"{newest.stacks} stacks of {newest.base_kib} KiB would hold {newest.dynamic_kib} KiB,"
+            f" {SAVING.write(newest.saving_ratio)} less",
+        ),
+    ]
+
+
+def series_json(series: Series) -> dict[str, object]:
+    """The same for programs."""
+
+    def spread(of: Spread) -> dict[str, float]:
+        return {"least": of.least, "median": of.median, "most": of.most}
+
+    return {
+        "frames": series.frames,
+        "seconds": series.seconds,
+        "headline": "median saving by time",
+        "saving_ratio": spread(series.saving),
+        "stacks": spread(series.stacks),
+        "newest": as_dict((STACKS, BASE, *POLICY), series.newest),
+    }

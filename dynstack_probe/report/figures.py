@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from dynstack_probe.analysis.comparison import Comparison
 from dynstack_probe.analysis.depths import ShiftPoint
 from dynstack_probe.analysis.evidence import Moment
+from dynstack_probe.model.history import Span
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.stacks import Stacks
 from dynstack_probe.policy import HEADLINE
@@ -22,9 +22,6 @@ _GRAIN_BYTES = 64
 _MOST_POINTS = 240
 _MOST_TEXT_ROWS = 15
 _ROLES_SHOWN = 4
-
-# A time, how long it lasted, and the value that a figure had meanwhile.
-Span = tuple[float, float, float]
 
 
 def depths_ever_and_now(stacks: Stacks, thread_size_bytes: int) -> LinePlot:
@@ -147,12 +144,6 @@ def _count(value: float) -> str:
     return f"{value:g}"
 
 
-def savings_by_policy(comparison: Comparison) -> BarPlot:
-    """With the reserve paid."""
-    savings = [(row.policy.name, row.estimate.saving_with_reserve_ratio) for row in comparison.rows]
-    return savings_plot("Saving by policy, with the reserve", savings)
-
-
 def savings_plot(title: str, savings: Sequence[tuple[str, float]]) -> BarPlot:
     """A bar for each name and saving, a ratio."""
     worst = min((ratio for _, ratio in savings), default=0.0)
@@ -264,19 +255,27 @@ def mean(spans: Sequence[Span]) -> float:
 
 
 def rates_over_time(
-    title: str, label: str, rates: Mapping[str, Sequence[Span]], note: str, *, in_text: bool = True
+    title: str,
+    label: str,
+    rates: Mapping[str, Sequence[Span]],
+    note: str,
+    rate_of: str,
+    *,
+    in_text: bool = True,
 ) -> LinePlot:
-    """Steps: a rate is the mean of an interval."""
+    """Steps: a rate is the mean of an interval, or of several where there are many."""
     whole = max(begin + lasted for spans in rates.values() for begin, lasted, _ in spans)
     shown = {name: _merged(spans, _MOST_POINTS) for name, spans in rates.items()}
     most = max(value for spans in shown.values() for _, _, value in spans)
-    merged = any(len(shown[name]) < len(spans) for name, spans in rates.items())
+    longest = max(len(spans) for spans in rates.values())
+    joined = -(-longest // _MOST_POINTS)
+    mean_of = f"each {rate_of}" if joined == 1 else f"{joined} of each {rate_of}"
     return LinePlot(
         title=title,
         x=time_axis(whole),
         y=number_axis(label, 0, most or 1.0, _count),
         curves=[Curve(name, _steps(spans)) for name, spans in shown.items()],
-        note=f"{note} Each step is the mean of several intervals." if merged else note,
+        note=f"{note} A step is the mean of {mean_of}; a bar of the time beside it.",
         text_rows=_rate_rows(rates) if in_text else None,
     )
 
@@ -301,7 +300,7 @@ def _rate_rows(rates: Mapping[str, Sequence[Span]]) -> list[tuple[str, Sequence[
     most = max(value for spans in columns for _, _, value in spans) or 1.0
     return [
         (
-            f"from {_clock(row[0][0])}",
+            f"{_clock(row[0][0])} to {_clock(row[0][0] + row[0][1])}",
             [TextBar(value / most, f"{value:.1f}/s") for _, _, value in row],
         )
         for row in zip(*columns, strict=False)

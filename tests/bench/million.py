@@ -40,12 +40,12 @@ MOST_CPU_SECONDS, MOST_RSS_KIB = 2.0, 200 * 1024
 CHILD = """
 import json, re, sys, time
 from pathlib import Path
-from dynstack_probe.capture import read_last
+from dynstack_probe.capture import Capture
 from dynstack_probe.capture.lines import ESSENTIAL
 from dynstack_probe.model.shapes import count_shapes
 from dynstack_probe.policy import BUILT_IN, estimate
 imported = time.process_time()
-snapshot = read_last(Path(sys.argv[1]), columns=ESSENTIAL).last
+[frame] = Capture(Path(sys.argv[1]), columns=ESSENTIAL)
 read = time.process_time()
 shapes = count_shapes(snapshot.stacks, [policy.asleep_seconds for policy in BUILT_IN.values()])
 results = [estimate(policy, shapes, snapshot.host) for policy in BUILT_IN.values()]

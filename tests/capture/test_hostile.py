@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from dynstack_probe.capture import read_frames, read_last
+from dynstack_probe.analysis.evidence import evidence_of
+from dynstack_probe.capture import Capture, read_frames
 from dynstack_probe.capture.lines import COLUMNS, LONGEST_LINE, MOST_STACKS
 from dynstack_probe.errors import UsageError
 from tests.capture.files import (
@@ -97,7 +98,7 @@ def test_a_capture_without_a_snapshot(tmp_path: Path, good: Members) -> None:
     path.write_bytes(packed([[good[0][0]], [{"type": "end", "snapshots": 0}]]))
     assert list(read_frames(path)) == []
     with pytest.raises(UsageError, match=r"file holds no snapshot$"):
-        read_last(path)
+        evidence_of(Capture(path), [], path.name)
 
 
 def test_a_newer_version_says_who_made_it(tmp_path: Path, good: Members) -> None:

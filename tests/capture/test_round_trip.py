@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynstack_probe.capture import CaptureWriter, read_frames, read_last
+from dynstack_probe.capture import Capture, CaptureWriter, read_frames
 from dynstack_probe.capture.lines import CHUNK, COLUMNS, ESSENTIAL
 from dynstack_probe.errors import UsageError
 from dynstack_probe.model.host import KernelFacts
@@ -55,8 +55,8 @@ def test_a_series_with_counters_between(tmp_path: Path) -> None:
     first, second = read_frames(path)
     assert same(first, a_full_frame(7))
     assert same(second, replace(a_full_frame(9, 1_700_000_060.0), lifecycle=A_LIFECYCLE))
-    capture = read_last(path)
-    assert (capture.path, capture.last, capture.frames) == (path, second, 2)
+    capture = Capture(path)
+    assert list(capture) == list(capture) == [first, second]
 
 
 def test_cpus_may_come_and_go_within_a_series(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_column_not_asked_for_holds_zeros(tmp_path: Path, name: str) -> None:
 def test_the_essential_columns_alone(tmp_path: Path) -> None:
     path = written(tmp_path / "capture", [a_full_frame(50)])
     (frame,) = read_frames(path, columns=ESSENTIAL)
-    assert frame.stacks.mark_bytes == read_last(path).last.stacks.mark_bytes
+    assert frame.stacks.mark_bytes == next(iter(Capture(path))).stacks.mark_bytes
     assert set(frame.stacks.tids) == {0}
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from dynstack_probe.analysis.comparison import compare
+from dynstack_probe.analysis.evidence import evidence_of
 from dynstack_probe.analysis.host_estimate import host_estimate
 from dynstack_probe.analysis.timeline import collect, rate
 from dynstack_probe.capture import CaptureWriter, read_frames
-from dynstack_probe.commands.report import view
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import KernelFacts
@@ -27,7 +27,6 @@ from dynstack_probe.output import as_table
 from dynstack_probe.output import policies as policies_report
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.report import as_html, as_text, plots
-from dynstack_probe.report.contents import document_of
 from dynstack_probe.report.document import (
     BarPlot,
     Document,
@@ -38,7 +37,9 @@ from dynstack_probe.report.document import (
     Section,
     Table,
 )
+from dynstack_probe.report.from_frames import subject_of
 from dynstack_probe.report.scales import number_axis, time_axis
+from dynstack_probe.report.sections import document_of
 from dynstack_probe.text import percent
 from tests.conftest import why_no_bpf
 from tests.factory import a_frame, a_host, some_stacks
@@ -110,11 +111,11 @@ def a_capture(path: Path, frames: Frames) -> Path:
 
 
 def report_of(*hosts: Frames) -> Document:
-    views = [
-        view(frames, POLICIES, f"host <{at}>.dsp", f"host <{at}>.dsp")
+    subjects = [
+        subject_of(frames, POLICIES, f"host <{at}>.dsp", f"host <{at}>.dsp")
         for at, frames in enumerate(hosts)
     ]
-    return document_of(views, ["dynstack-probe report host.dsp"], NOW)
+    return document_of(subjects, ["dynstack-probe report host.dsp"], NOW)
 
 
 REPORTS = {
@@ -290,8 +291,8 @@ def test_the_figures_are_those_of_estimate() -> None:
 
 def test_the_figures_are_those_of_policies() -> None:
     frames = a_series(12)
-    activity = collect(frames, [policy.asleep_seconds for policy in POLICIES])
-    comparison = compare(frames[-1], POLICIES, activity, "x")
+    found = evidence_of(frames, POLICIES, "x")
+    comparison = compare(found.frame, POLICIES, found.whole, "x", found.series)
     printed = policies_report.as_table(comparison)
     table = next(one for one in tables(the_report("series")) if one.columns[0] == "Policy")
     assert [row[0] for row in table.rows] == list(BUILT_IN)

@@ -1,0 +1,155 @@
+"""A report's subject from frames: of a capture, or of this host."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+
+from dynstack_probe.analysis.comparison import compare
+from dynstack_probe.analysis.evidence import Evidence, Frames, Moment, evidence_of
+from dynstack_probe.analysis.host_estimate import host_estimate
+from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.history import Span
+from dynstack_probe.output.savings import series_rows
+from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
+from dynstack_probe.report.figures import spans_of
+from dynstack_probe.report.subject import Depths, Subject
+from dynstack_probe.text import date, printable
+
+DEEPEST_SHOWN = 10
+
+MEASURED_ERRORS = (
+    ("BASE", "Measured: stacks read times THREAD_SIZE. Missed stacks are left out."),
+    ("Depth ever", "Measured. Errs low by words that were used and held zero."),
+)
+_ERRORS = (
+    *MEASURED_ERRORS,
+    ("Depth now", "Measured for sleeping tasks only, at the saved stack pointer."),
+    (
+        "Dynamic, saving",
+        "Modelled. Dynamic errs low and the saving high: the kernel caches two freed stacks"
+        " per CPU, which would keep their grown pages for the next owner.",
+    ),
+    (
+        "Faults so far",
+        "Modelled: at least one a task that used a second page, at most one a grown page."
+        " Reuse of grown stacks would make it fewer.",
+    ),
+)
+_RATE_ERROR = (
+    "Faults a second",
+    "Modelled from pages grown between snapshots and by tasks that exited meanwhile. Errs high:"
+    " of tasks that still live, none is taken to have a stack that was grown before.",
+)
+
+
+def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: str) -> Subject:
+    """`file`: the name of the capture that they are in, or would be. Raises UsageError."""
+    evidence = evidence_of(frames, policies, source)
+    frame = evidence.frame
+    report = host_estimate(frame, [BUILT_IN[HEADLINE]], "comm", source=source, with_depths=True)
+    assert report.details is not None
+    assert report.groups is not None
+    moments = evidence.moments
+    headline_of = "of the only snapshot"
+    if evidence.series is not None:
+        headline_of = "of the snapshot with the median saving"
+    return Subject(
+        name=source,
+        called=frame.host.cpu_model,
+        host=frame.host,
+        options=f", {_options(frame)}",
+        kinds=report.kinds(),
+        origin=f"{source}, {_taken(evidence)}",
+        coverage=list(_coverage(frame)),
+        errors=[*_ERRORS, _RATE_ERROR] if evidence.whole else _ERRORS,
+        missed=frame.coverage.missed,
+        headline=report.estimates[0],
+        headline_of=headline_of,
+        rows=compare(frame, policies, evidence.whole, source).rows,
+        pages=report.tasks_by_pages(),
+        groups=report.groups,
+        grouped_by="Name",
+        dynamic_errs="Dynamic errs low: reuse of grown stacks is not seen in it.",
+        faults_err=(
+            "Errs high: of tasks that still live, none is taken to have a stack that was grown"
+            " before."
+        ),
+        rate_of="interval between two snapshots",
+        recording=[_recording(evidence, file)],
+        series=evidence.series,
+        whole=evidence.whole,
+        resident=_resident(frame),
+        over_time=[(m.seconds, m.savings.base_kib, m.savings.dynamic_kib) for m in moments],
+        faults=_spans(moments, "faults_per_second"),
+        created=_spans(moments, "created_per_second"),
+        exited=_spans(moments, "exited_per_second"),
+        seconds=evidence.seconds,
+        depths=Depths(frame.stacks, report.details, report.deepest(DEEPEST_SHOWN)),
+        facts=series_rows(evidence.series) if evidence.series else (),
+    )
+
+
+def _spans(moments: Sequence[Moment], figure: str) -> list[Span]:
+    return spans_of(moments, lambda moment: getattr(moment, figure))
+
+
+def _options(frame: Frame) -> str:
+    config = frame.kernel.config
+    random = {True: "on", False: "off", None: "unknown"}[frame.kernel.random_offset]
+    told = [f"random stack offset {random}"]
+    for name in ("KASAN", "KMSAN", "DEBUG_STACK_USAGE", "KSTACK_ERASE", "GCC_PLUGIN_STACKLEAK"):
+        if config.get(f"CONFIG_{name}") == "y":
+            told.append(name)
+    compiler = config.get("CONFIG_CC_VERSION_TEXT", "").strip('"')
+    if compiler:
+        told.append(f"built by {compiler}")
+    return ", ".join(told)
+
+
+def _taken(evidence: Evidence) -> str:
+    when = date(evidence.frame.taken_at)
+    count = len(evidence.moments)
+    if count == 1:
+        return f"one snapshot of {when}"
+    return f"{count} snapshots over {evidence.seconds:.0f} s; figures of one moment: {when}"
+
+
+def _coverage(frame: Frame) -> Iterable[tuple[str, str]]:
+    coverage = frame.coverage
+    counted = "?" if coverage.kernel_stacks is None else str(coverage.kernel_stacks)
+    exact = "exact" if coverage.refreshed else "off by up to some dozens"
+    yield (
+        "Coverage",
+        f"The kernel counts {counted} stacks ({exact}); {coverage.read} were read,"
+        f" {coverage.missed} missed, of which {coverage.unreadable} were found but not readable.",
+    )
+    stacks = max(1, coverage.read)
+    seconds = frame.cost.scan_seconds
+    yield "Scan", f"{seconds * 1000:.1f} ms, {seconds / stacks * 1e6:.1f} us a stack"
+    if coverage.erased:
+        yield (
+            "Erased",
+            f"{coverage.erased} stacks were overwritten by KSTACK_ERASE: their marks are lower"
+            " bounds.",
+        )
+    for caveat in frame.caveats:
+        yield "Note", caveat
+
+
+def _resident(frame: Frame) -> str:
+    if not frame.is_dynamic:
+        return ""
+    says = "" if frame.grown_kib is None else f"; the kernel counts {frame.grown_kib} KiB grown"
+    return (
+        f"{frame.stacks.resident_kib()} KiB, measured: this kernel's stacks already are"
+        f" dynamic{says}"
+    )
+
+
+def _recording(evidence: Evidence, file: str) -> str:
+    line = f"sudo dynstack-probe record {shlex.quote(printable(file))}"
+    if len(evidence.moments) > 1:
+        interval = evidence.seconds / (len(evidence.moments) - 1)
+        line += f" --duration {evidence.seconds:.0f}s --interval {interval:.3g}s"
+    return line
