@@ -39,7 +39,7 @@ def _row(pair: tuple[Comparison, Row]) -> Row:
     return pair[1]
 
 
-NAME: Column[Row] = Column("policy", lambda row: row.policy.name, "Policy (modelled)")
+NAME: Column[Row] = Column("policy", lambda row: row.policy.name, "Policy")
 RATE: Column[Row] = Column("rate", lambda row: row.rate, "per s", rate_in_words, modelled=True)
 # What a table shows; the rate of a series only.
 TABLE: tuple[Column[Row], ...] = (
@@ -104,8 +104,9 @@ def notes(comparison: Comparison) -> Iterable[str]:
     """What a reader of the table must know."""
     frame = comparison.frame
     yield (
-        f"KiB; measured on {comparison.source}: {len(frame.stacks)} stacks hold {frame.base_kib}"
-        f" KiB. {NET_WORDS}"
+        f"All modelled, KiB, on what was measured on {comparison.source}:"
+        f" {len(frame.stacks)} {'stack' if len(frame.stacks) == 1 else 'stacks'} of"
+        f" {frame.base_kib} KiB. {NET_WORDS}"
     )
     if comparison.series is not None:
         for name, words in series_rows(comparison.series):

@@ -14,12 +14,14 @@ def per_second(value: float) -> str:
 
 def rate_in_words(rate: Rate) -> str:
     """`12.3f` faults or `9.8r` refills a second; `>=120r` where only some were seen."""
-    if rate.coverage >= 1 or not rate.events:
+    if rate.coverage >= 1:
         return f"{per_second(rate.events)}{rate.what[0]}"
     return f">={at_least(rate.events)}{rate.what[0]}"
 
 
 def at_least(value: float) -> str:
     """A lower bound with two digits, rounded down."""
+    if value <= 0:
+        return "0"
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
     return f"{math.floor(value / step + 1e-9) * step:.{max(0, round(-math.log10(step)))}f}"
