@@ -91,10 +91,9 @@ struct cgroup_counters {
 };
 
 /* Page faults of one CPU since the probe was loaded; fills a cache line. */
-struct page_fault_counters {
-	u64 user;
-	u64 kernel;
-	u64 unused[6];
+struct kernel_page_fault_counters {
+	u64 faults;
+	u64 unused[7];
 };
 
 /* stack_fault.context: where a task was when its stack first used a further page. */

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from dynstack_probe import __version__
 from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.analysis.timeline import growth_of_exited
-from dynstack_probe.measure.page_faults import PageFaults
+from dynstack_probe.measure.page_faults import PageFaultCounter
 from dynstack_probe.model.containers import short_name
 from dynstack_probe.model.growth import Growth, GrowthCounter, growth_of, whole_shapes
 from dynstack_probe.model.host import PAGE_BYTES
@@ -57,7 +57,7 @@ class HostCollector(Collector):
         policies: Callable[[], Sequence[Policy]],
         top_cgroups: Callable[[], int],
         cgroup_paths: Callable[[], Mapping[int, str]],
-        page_faults: Callable[[], PageFaults | None],
+        page_faults: Callable[[], PageFaultCounter | None],
     ) -> None:
         """All arguments are asked at each collection, so that they may change."""
         self._newest = newest
@@ -85,11 +85,12 @@ class HostCollector(Collector):
         yield from _of_kernel(sample)
         yield from _of_host(sample)
         yield from _own_cost(sample)
-        faults = self._page_faults()
-        if faults is not None:
+        counter = self._page_faults()
+        if counter is not None:
+            faults = counter.read()
             yield _counter(
                 "dynstack_page_faults",
-                "Page faults of this host since the probe started, by CPU mode.",
+                f"Page faults on user memory since the start, by CPU mode; {counter.method}.",
                 "mode",
                 {"user": faults.user, "kernel": faults.kernel},
             )

@@ -17,14 +17,14 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from dynstack_probe.analysis.estimate import Estimate, estimate
-from dynstack_probe.errors import UsageError
+from dynstack_probe.errors import ProbeError, UsageError
 from dynstack_probe.httpd.server import WebServer
 from dynstack_probe.httpd.web_config import WebConfig
 from dynstack_probe.kernel import cgroups
 from dynstack_probe.kernel.privileges import drop_privileges
 from dynstack_probe.loader import LoadedProbe, Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
-from dynstack_probe.measure.page_faults import PageFaultCounter, PageFaults, load_page_faults
+from dynstack_probe.measure.page_faults import DutyCycle, PageFaultCounter, count_page_faults
 from dynstack_probe.model.growth import whole_shapes
 from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
@@ -80,7 +80,7 @@ class Daemon:
                 policies=lambda: self._config.chosen_policies(),
                 top_cgroups=lambda: self._config.top_cgroups,
                 cgroup_paths=lambda: self._cgroup_paths,
-                page_faults=self._read_page_faults,
+                page_faults=lambda: self._page_faults,
             )
         )
         ProcessCollector(registry=self._registry)
@@ -103,8 +103,9 @@ class Daemon:
             stack.callback(self._web.stop)
             lifecycle = stack.enter_context(_loaded(load_lifecycle))
             if self._config.page_faults:
-                faults = stack.enter_context(_loaded(load_page_faults))
-                self._page_faults = PageFaultCounter(faults)
+                self._page_faults = _page_faults()
+                if self._page_faults is not None:
+                    stack.callback(self._page_faults.close)
             drop_privileges()
             # Blocked before any thread starts, so that only the main one gets them.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -123,12 +124,16 @@ class Daemon:
         while True:
             # The watchdog hears from this thread only: a scan that hangs trips it.
             sd_notify.watchdog()
-            pause = max(0.0, due - time.monotonic())
+            turn_at = self._page_faults.due_at() if self._page_faults else None
+            wake_at = due if turn_at is None else min(due, turn_at)
+            pause = max(0.0, wake_at - time.monotonic())
             received = signal.sigtimedwait(SIGNALS, min(pause, watchdog or pause))
             if received is not None and received.si_signo == signal.SIGHUP:
                 self._reload()
             elif received is not None:
                 return
+            if self._page_faults and turn_at is not None and time.monotonic() >= turn_at:
+                self._page_faults.turn()
             if time.monotonic() >= due:
                 began = time.thread_time()
                 self._scan(sampler)
@@ -164,9 +169,6 @@ class Daemon:
         else:
             print("dynstack-probe: configuration reloaded", file=sys.stderr, flush=True)
         sd_notify.ready(self._status())
-
-    def _read_page_faults(self) -> PageFaults | None:
-        return self._page_faults.read() if self._page_faults else None
 
     def _is_healthy(self) -> bool:
         newest = self._newest
@@ -211,3 +213,12 @@ def _loaded(load: Callable[[Loader], LoadedProbe]) -> Iterator[LoadedProbe]:
         probe = load(loader)
     with probe:
         yield probe
+
+
+def _page_faults() -> PageFaultCounter | None:
+    """What counts them now and then; None, with the reason told, where nothing can."""
+    try:
+        return count_page_faults(DutyCycle())
+    except ProbeError as error:
+        print(f"dynstack-probe: {error}; served without them", file=sys.stderr, flush=True)
+        return None
