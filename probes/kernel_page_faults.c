@@ -1,6 +1,6 @@
 /*
- * How many page faults does this host take in kernel mode? Only where no perf counter may be
- * had; user mode, which is far more often, is told without a program.
+ * How many page faults on user memory does this host take in kernel mode? User mode, which is
+ * far more often, is told without a program: the kernel counts the sum of both.
  */
 #include "records.h"
 
@@ -8,11 +8,15 @@
 BPF_F_TABLE("array", u32, struct kernel_page_fault_counters, kernel_page_faults, POSSIBLE_CPUS,
 	    BPF_F_MMAPABLE);
 
-int on_kernel_fault(void *ctx)
+/* page_fault_kernel(address, regs, error_code) */
+int on_kernel_fault(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 cpu = bpf_get_smp_processor_id();
-	struct kernel_page_fault_counters *c = kernel_page_faults.lookup(&cpu);
+	struct kernel_page_fault_counters *c;
 
+	if ((s64)ctx->args[0] < 0)
+		return 0; /* on kernel memory: vmalloc's, or a probe's */
+	c = kernel_page_faults.lookup(&cpu);
 	if (c)
 		c->faults++;
 	return 0;

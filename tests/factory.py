@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from dynstack_probe.model.frame import Cost, Coverage, Frame
 from dynstack_probe.model.host import Host
-from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.stacks import Kind, Stacks
 
 
@@ -59,24 +58,3 @@ def a_frame(stacks: Stacks, host: Host | None = None, **changes: object) -> Fram
         cost=Cost(0.1, 0.3, 0.1, 0.001, 120_000),
         **changes,  # type: ignore[arg-type]
     )
-
-
-class CountedPageFaults:
-    """A counter of page faults that stands still."""
-
-    method = "made up"
-
-    def __init__(self, user: int, kernel: int) -> None:
-        self._counts = PageFaults(user, kernel)
-
-    def read(self) -> PageFaults:
-        return self._counts
-
-    def due_at(self) -> None:
-        return None
-
-    def turn(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

@@ -13,7 +13,7 @@ import struct
 
 SYS_BPF = 321  # asm/unistd_64.h
 # enum bpf_cmd, linux/bpf.h
-_MAP_DELETE_ELEM, _MAP_LOOKUP_BATCH, _ITER_CREATE = 3, 24, 33
+_MAP_DELETE_ELEM, _RAW_TRACEPOINT_OPEN, _MAP_LOOKUP_BATCH, _ITER_CREATE = 3, 17, 24, 33
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -30,6 +30,15 @@ def create_iterator(link_fd: int) -> int:
     """A descriptor for one more pass over an attached iterator. Raises OSError."""
     attributes = ctypes.create_string_buffer(struct.pack("=II", link_fd, 0), 8)
     return _bpf(_ITER_CREATE, attributes, 8)
+
+
+def attach_raw_tracepoint(program_fd: int, tracepoint: str) -> int:
+    """A descriptor that keeps the program attached while it is open. Raises OSError."""
+    name = ctypes.create_string_buffer(tracepoint.encode())
+    attributes = ctypes.create_string_buffer(
+        struct.pack("=QII", ctypes.addressof(name), program_fd, 0), 16
+    )
+    return _bpf(_RAW_TRACEPOINT_OPEN, attributes, 16)
 
 
 def map_items(

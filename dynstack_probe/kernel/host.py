@@ -25,15 +25,6 @@ def online_cpus() -> int:
     return psutil.cpu_count() or 1
 
 
-def online_cpu_numbers(root: Root | None = None) -> list[int]:
-    """The CPUs that run tasks now, from a list as 0-3,5."""
-    text = (root or Root()).read("sys/devices/system/cpu/online") or ""
-    numbers: list[int] = []
-    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text):
-        numbers += range(int(first), int(last or first) + 1)
-    return numbers or list(range(online_cpus()))
-
-
 def possible_cpus(root: Root | None = None) -> int:
     """One more than the highest CPU number: each possible CPU has an idle task."""
     text = (root or Root()).read("sys/devices/system/cpu/possible") or ""

@@ -102,7 +102,8 @@ class LoadedProbe:
 
     `links` keep iterators attached, and bpf.create_iterator() gives a pass over one; `maps` are
     those asked for; `tracepoints` and `perf_events`, one a CPU, keep programs
-    attached while they are open.
+    attached while they are open; `programs` are loaded, and bpf.attach_raw_tracepoint()
+    attaches them.
 
     child_start_seconds, compile_seconds and load_seconds say what the child did;
     child_peak_rss_kib is its VmHWM.
@@ -118,6 +119,7 @@ class LoadedProbe:
     child_peak_rss_kib: int
     native_output: str
     perf_events: dict[str, list[int]] = field(default_factory=dict)
+    programs: dict[str, int] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +137,7 @@ class LoadedProbe:
     def close(self) -> None:
         """Close all descriptors; the kernel then frees the programs and maps."""
         self.detach()
-        for fds in (self.links, self.maps):
+        for fds in (self.links, self.maps, self.programs):
             for fd in fds.values():
                 os.close(fd)
             fds.clear()
@@ -305,11 +307,13 @@ class Loader:
         maps: Sequence[str] = (),
         tracepoints: Mapping[str, str] | None = None,
         perf_events: Sequence[PerfEvent] = (),
+        programs: Sequence[str] = (),
     ) -> LoadedProbe:
         """Compile and attach `source`; tries each interpreter until one has bcc.
 
         `maps` are those whose descriptors are wanted; `tracepoints` are raw ones, each
-        with the function to attach; `perf_events` are attached on every online CPU.
+        with the function to attach; `perf_events` are attached on every online CPU; `programs`
+        are functions for raw tracepoints, loaded only.
 
         Raises UnmeasurableError if none has, else what Child.receive() raises.
         """
@@ -324,13 +328,14 @@ class Loader:
             "maps": list(maps),
             "tracepoints": list((tracepoints or {}).items()),
             "perf_events": [asdict(event) for event in perf_events],
+            "programs": list(programs),
         }
         answer, fds = self._ask(job)
         self._child.wait()
         return self._loaded(
             answer,
             fds,
-            [[i.name for i in iterators], list(maps), list(tracepoints or {})],
+            [[i.name for i in iterators], list(maps), list(tracepoints or {}), list(programs)],
             [event.name for event in perf_events],
         )
 
@@ -377,6 +382,7 @@ class Loader:
                 links=named[0],
                 maps=named[1],
                 tracepoints=named[2],
+                programs=named[3],
                 bcc=_bcc(answer, self._child.python),
                 child_start_seconds=float(seconds["ready_at"]) - self._child.started,
                 compile_seconds=float(seconds["compile"]),

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-BPF_PROG_TYPE_TRACING = 26  # linux/bpf.h
+BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING = 17, 26  # linux/bpf.h
 FDS_A_MESSAGE = 64  # the kernel takes up to 253 (SCM_MAX_FD)
 
 
@@ -86,6 +86,16 @@ def attach_raw_tracepoint(bpf: Any, tracepoint: str, function: str) -> int:
     return int(bpf.raw_tracepoint_fds[tracepoint.encode()])
 
 
+def load_raw_tracepoint(bpf: Any, function: str) -> int:
+    """Load a program for a raw tracepoint, to be attached later; returns its descriptor."""
+    try:
+        return int(bpf.load_func(function, BPF_PROG_TYPE_RAW_TRACEPOINT).fd)
+    except Exception as error:
+        if "privileges" in str(error) or ctypes.get_errno() == errno.EPERM:
+            raise RefusalError("permission", f"{function}: Operation not permitted") from error
+        raise RefusalError("load", str(error).replace("b'", "'")) from error
+
+
 def attach_perf_event(bpf: Any, event: dict[str, Any]) -> list[int]:
     """Attach a program to a perf event on each online CPU; returns their descriptors."""
     kind, config = event["type"], event["config"]
@@ -136,6 +146,7 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
     answer["seconds"]["compile"] = compiled - started
     fds += [bpf[name].map_fd for name in job["maps"]]
     fds += [attach_raw_tracepoint(bpf, tp, function) for tp, function in job["tracepoints"]]
+    fds += [load_raw_tracepoint(bpf, function) for function in job["programs"]]
     events = [attach_perf_event(bpf, event) for event in job["perf_events"]]
     answer["cpus"] = [len(of_each_cpu) for of_each_cpu in events]
     fds += [fd for of_each_cpu in events for fd in of_each_cpu]

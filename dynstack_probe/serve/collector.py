@@ -16,11 +16,10 @@ from prometheus_client.registry import Collector
 from dynstack_probe import __version__
 from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.analysis.timeline import growth_of_exited
-from dynstack_probe.measure.page_faults import PageFaultCounter
 from dynstack_probe.model.containers import short_name
 from dynstack_probe.model.growth import Growth, GrowthCounter, growth_of, whole_shapes
 from dynstack_probe.model.host import PAGE_BYTES
-from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.interval import Interval, PageFaults
 from dynstack_probe.model.lifecycle import GROWTH_AGES
 from dynstack_probe.model.sample import Sample
 from dynstack_probe.policy import Policy
@@ -57,9 +56,12 @@ class HostCollector(Collector):
         policies: Callable[[], Sequence[Policy]],
         top_cgroups: Callable[[], int],
         cgroup_paths: Callable[[], Mapping[int, str]],
-        page_faults: Callable[[], PageFaultCounter | None],
+        page_faults: Callable[[], tuple[PageFaults, str] | None],
     ) -> None:
-        """All arguments are asked at each collection, so that they may change."""
+        """All arguments are asked at each collection, so that they may change.
+
+        page_faults: also how they were counted, half a sentence.
+        """
         self._newest = newest
         self._policies = policies
         self._top_cgroups = top_cgroups
@@ -85,12 +87,12 @@ class HostCollector(Collector):
         yield from _of_kernel(sample)
         yield from _of_host(sample)
         yield from _own_cost(sample)
-        counter = self._page_faults()
-        if counter is not None:
-            faults = counter.read()
+        told = self._page_faults()
+        if told is not None:
+            faults, method = told
             yield _counter(
                 "dynstack_page_faults",
-                f"Page faults on user memory since the start, by CPU mode; {counter.method}.",
+                f"Page faults on user memory since the start, by CPU mode; {method}.",
                 "mode",
                 {"user": faults.user, "kernel": faults.kernel},
             )

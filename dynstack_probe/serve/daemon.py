@@ -26,6 +26,7 @@ from dynstack_probe.loader import LoadedProbe, Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
 from dynstack_probe.measure.page_faults import DutyCycle, PageFaultCounter, count_page_faults
 from dynstack_probe.model.growth import whole_shapes
+from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
 from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
@@ -80,7 +81,7 @@ class Daemon:
                 policies=lambda: self._config.chosen_policies(),
                 top_cgroups=lambda: self._config.top_cgroups,
                 cgroup_paths=lambda: self._cgroup_paths,
-                page_faults=lambda: self._page_faults,
+                page_faults=self._read_page_faults,
             )
         )
         ProcessCollector(registry=self._registry)
@@ -133,13 +134,21 @@ class Daemon:
             elif received is not None:
                 return
             if self._page_faults and turn_at is not None and time.monotonic() >= turn_at:
-                self._page_faults.turn()
+                self._turn(self._page_faults)
             if time.monotonic() >= due:
                 began = time.thread_time()
                 self._scan(sampler)
                 self._pause_seconds = self._config.pause_seconds(time.thread_time() - began)
                 sd_notify.status(self._status())
                 due = max(due + self._pause_seconds, time.monotonic())
+
+    def _turn(self, counter: PageFaultCounter) -> None:
+        """Count page faults or stop; without them if the kernel has changed its mind."""
+        try:
+            counter.turn()
+        except OSError as error:
+            self._page_faults = None
+            print(f"dynstack-probe: no page faults: {error}", file=sys.stderr, flush=True)
 
     def _scan(self, sampler: Sampler) -> None:
         sample = sampler.take()
@@ -169,6 +178,10 @@ class Daemon:
         else:
             print("dynstack-probe: configuration reloaded", file=sys.stderr, flush=True)
         sd_notify.ready(self._status())
+
+    def _read_page_faults(self) -> tuple[PageFaults, str] | None:
+        counter = self._page_faults
+        return (counter.read(), counter.method) if counter else None
 
     def _is_healthy(self) -> bool:
         newest = self._newest
@@ -218,7 +231,8 @@ def _loaded(load: Callable[[Loader], LoadedProbe]) -> Iterator[LoadedProbe]:
 def _page_faults() -> PageFaultCounter | None:
     """What counts them now and then; None, with the reason told, where nothing can."""
     try:
-        return count_page_faults(DutyCycle())
+        with Loader() as loader:
+            return count_page_faults(loader, DutyCycle())
     except ProbeError as error:
         print(f"dynstack-probe: {error}; served without them", file=sys.stderr, flush=True)
         return None

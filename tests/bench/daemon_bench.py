@@ -38,7 +38,7 @@ from dynstack_probe.kernel import host  # noqa: E402
 from dynstack_probe.kernel.btf import Btf  # noqa: E402
 from dynstack_probe.loader import Loader, probes_dir  # noqa: E402
 from dynstack_probe.measure.lifecycle import load_lifecycle  # noqa: E402
-from dynstack_probe.measure.page_faults import DutyCycle, PerfPageFaults  # noqa: E402
+from dynstack_probe.measure.page_faults import DutyCycle, count_page_faults  # noqa: E402
 from tests.bench.document import publish  # noqa: E402
 from tests.bench.soak import number, room_for_pids  # noqa: E402
 from tests.live.machine import free_port, sleepers  # noqa: E402
@@ -48,6 +48,7 @@ SLEEPERS = 30_000
 SCRAPE_SECONDS = 15.0
 PROCESSES_A_SECOND = 200
 LOOPS = {"exec": "fork, exec, exit", "exit": "fork, exit", "switch": "context switch"}
+PAGE_FAULTS = {"fault": "user mode", "kfault": "kernel mode"}
 TRACEFS = Path("/sys/kernel/tracing")
 SYS_BPF, PROG_GET_FD_BY_ID, RAW_TRACEPOINT_OPEN = 321, 13, 17  # asm/unistd_64.h, linux/bpf.h
 START_SECONDS = 20.0
@@ -206,16 +207,6 @@ class Probes:
         finally:
             for link in links:
                 os.close(link)
-
-
-@contextlib.contextmanager
-def page_fault_counters(*, on: bool) -> Iterator[None]:
-    """As the daemon opens them, switched on or off."""
-    counters = PerfPageFaults(None if on else DutyCycle())
-    try:
-        yield
-    finally:
-        counters.close()
 
 
 @dataclass(frozen=True)
@@ -437,7 +428,7 @@ class Result:
     uses: Mapping[str, Use]
     slowdowns: Mapping[str, Mapping[str, Slowdown]]
     not_here: Mapping[str, str]
-    page_fault: Mapping[bool, Slowdown]  # with the counters on, and off
+    page_faults: Mapping[str, Slowdown]
 
 
 def runnable(candidates: Sequence[Tool], folder: Path) -> tuple[list[Tool], dict[str, str]]:
@@ -482,37 +473,40 @@ def measure_slowdowns(
     return found
 
 
-def measure_page_fault(folder: Path, plan: Plan) -> dict[bool, Slowdown]:
-    """With the counters on, and off."""
-    print("page faults, counters on and off ...", file=sys.stderr)
-    with Loops(folder) as loops:
-        return {
-            on: slowdowns(
-                loops,
-                ["fault"],
-                functools.partial(page_fault_counters, on=on),
-                plan.attach_rounds,
-                plan.attach_turn_ms,
-            )["fault"]
-            for on in (True, False)
-        }
+def measure_page_faults(folder: Path, plan: Plan) -> dict[str, Slowdown]:
+    """By loop, with the counter attached."""
+    print("page faults, counted and not ...", file=sys.stderr)
+    with contextlib.ExitStack() as stack:
+        loader, loops = stack.enter_context(Loader()), stack.enter_context(Loops(folder))
+        counter = count_page_faults(loader, DutyCycle())
+        stack.callback(counter.close)
+
+        @contextlib.contextmanager
+        def counting() -> Iterator[None]:
+            counter.turn()
+            yield
+            counter.turn()
+
+        often = functools.partial(
+            slowdowns, loops, rounds=plan.attach_rounds, milliseconds=plan.attach_turn_ms
+        )
+        return {loop: often([loop], counting)[loop] for loop in PAGE_FAULTS}
 
 
 def page_fault_rows(result: Result) -> list[str]:
-    """The daemon's share of each page fault: on for a part of the time."""
-    on, off = result.page_fault[True], result.page_fault[False]
+    """What a page fault pays: the counter is attached for a part of the time, else it is free."""
     duty = DutyCycle()
     share = duty.on_seconds / duty.period_seconds
-    mean = on.percent() * share + off.percent() * (1 - share)
     return [
         verdict(
-            f"slowdown of a page fault ({on.bare() / 1000:.2f} us) by counters that are on"
+            f"slowdown of a page fault in {mode} ({slower.bare() / 1000:.2f} us), counted"
             f" {duty.on_seconds:g} s in {duty.period_seconds:g}",
-            mean,
+            slower.percent() * share,
             PAGE_FAULT_LIMIT_PERCENT,
             "%",
-            f"{mean:+.2f}% (on: {on}; off: {off})",
+            f"{slower.percent() * share:+.2f}% (while it counts {slower})",
         )
+        for mode, slower in ((mode, result.page_faults[loop]) for loop, mode in PAGE_FAULTS.items())
     ]
 
 
@@ -596,7 +590,7 @@ def measure(plan: Plan) -> Result:
             uses,
             measure_slowdowns(kept, folder, plan),
             not_here,
-            measure_page_fault(folder, plan),
+            measure_page_faults(folder, plan),
         )
 
 

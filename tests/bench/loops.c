@@ -5,6 +5,7 @@
  * nanoseconds that one turn of that loop took, the median. All that it starts stays on that CPU.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,8 +74,8 @@ static long switch_context(void)
 	return SWITCHES_A_TURN;
 }
 
-/* First use of one page of memory more. */
-static long fault(void)
+/* The next page of memory that was never used. */
+static char *fresh_page(void)
 {
 	static char *memory;
 	static long used;
@@ -90,7 +91,24 @@ static long fault(void)
 		check(madvise(memory, TOUCHED_PAGES * 4096L, MADV_DONTNEED), "madvise");
 		used = 0;
 	}
-	memory[used++ * 4096] = 1;
+	return memory + used++ * 4096;
+}
+
+/* Its first use in user mode. */
+static long fault(void)
+{
+	*fresh_page() = 1;
+	return 1;
+}
+
+/* Its first use by the kernel. */
+static long kernel_fault(void)
+{
+	static int zero = -1;
+
+	if (zero < 0)
+		check(zero = open("/dev/zero", O_RDONLY), "/dev/zero");
+	check(read(zero, fresh_page(), 1), "read");
 	return 1;
 }
 
@@ -146,10 +164,11 @@ int main(int count, char **arguments)
 	check(sched_setaffinity(0, sizeof(cpus), &cpus), "sched_setaffinity");
 	start_partner();
 	while (scanf("%15s %ld", loop, &milliseconds) == 2) {
-		long (*turn)(void) = !strcmp(loop, "exit")    ? fork_and_exit
-				     : !strcmp(loop, "exec")  ? fork_exec_and_exit
-				     : !strcmp(loop, "fault") ? fault
-							      : switch_context;
+		long (*turn)(void) = !strcmp(loop, "exit")     ? fork_and_exit
+				     : !strcmp(loop, "exec")   ? fork_exec_and_exit
+				     : !strcmp(loop, "fault")  ? fault
+				     : !strcmp(loop, "kfault") ? kernel_fault
+							       : switch_context;
 		printf("%.1f\n", ns_a_turn(turn, milliseconds));
 		fflush(stdout);
 	}

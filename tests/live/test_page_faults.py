@@ -6,22 +6,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dynstack_probe.errors import ProbeError
-from dynstack_probe.kernel import host, perf
-from dynstack_probe.loader import Loader, probes_dir
-from dynstack_probe.measure.page_faults import (
-    KERNEL_MODE_TRACEPOINT,
-    DutyCycle,
-    PageFaultCounter,
-    PerfPageFaults,
-    TracedPageFaults,
-    count_page_faults,
-)
+from dynstack_probe.kernel import bpf
+from dynstack_probe.loader import Loader
+from dynstack_probe.measure.page_faults import DutyCycle, PageFaultCounter, count_page_faults
 from tests.live.machine import ROOT
 
 PAGES = 20_011  # a prime
@@ -38,22 +31,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def traced() -> PageFaultCounter:
+def counting(duty: DutyCycle | None = None) -> PageFaultCounter:
     with Loader() as loader:
-        probe = loader.load(
-            probes_dir() / "kernel_page_faults.c",
-            {"POSSIBLE_CPUS": host.possible_cpus()},
-            [],
-            maps=["kernel_page_faults"],
-            tracepoints={KERNEL_MODE_TRACEPOINT: "on_kernel_fault"},
-        )
-    return TracedPageFaults(probe)
+        return count_page_faults(loader, duty)
 
 
-@pytest.fixture(params=[PerfPageFaults, traced], ids=["perf", "traced"], scope="module")
-def counter(request: pytest.FixtureRequest) -> Iterator[PageFaultCounter]:
-    make: Callable[[], PageFaultCounter] = request.param
-    made = make()
+@pytest.fixture(scope="module")
+def counter() -> Iterator[PageFaultCounter]:
+    made = counting()
     yield made
     made.close()
 
@@ -82,16 +67,16 @@ def test_a_duty_cycle_tells_a_steady_load(program: Path, duty: DutyCycle) -> Non
     """Two minutes of it: held against counters that are on all of the time."""
     seconds = 8 * duty.period_seconds
     load = subprocess.Popen(
-        [program, "user", str(STEADY_FAULTS_A_SECOND), str(round(seconds + 60))]
+        [program, "kernel", str(STEADY_FAULTS_A_SECOND), str(round(seconds + 60))]
     )
     time.sleep(1)
-    always, sometimes = PerfPageFaults(), PerfPageFaults(duty)
+    always, sometimes = counting(), counting(duty)
     try:
         ends = time.monotonic() + seconds
         while (due := sometimes.due_at()) is not None and (due < ends or sometimes.is_on):
             time.sleep(max(0.0, due - time.monotonic()))
             sometimes.turn()
-        truth, told = always.read().user, sometimes.read().user
+        truth, told = always.read().kernel, sometimes.read().kernel
         print(f"\ntold {told}, counted {truth}")
         assert told == pytest.approx(truth, rel=0.10)
     finally:
@@ -102,20 +87,23 @@ def test_a_duty_cycle_tells_a_steady_load(program: Path, duty: DutyCycle) -> Non
 
 
 _AFTER_DROPPING = """
-import sys, time
+import mmap, sys, time
 from dynstack_probe.kernel.privileges import drop_privileges
-from dynstack_probe.measure.page_faults import DutyCycle, PerfPageFaults
-counter = PerfPageFaults(DutyCycle(0.1, 0.11))
+from dynstack_probe.loader import Loader
+from dynstack_probe.measure.page_faults import DutyCycle, count_page_faults
+with Loader() as loader:
+    counter = count_page_faults(loader, DutyCycle(0.1, 0.11))
 drop_privileges("nobody")
 for _ in range(4):
     counter.turn()
-    b"x" * (1 << 22)  # page faults
+    with open("/dev/zero", "rb", buffering=0) as zero:
+        zero.readinto(mmap.mmap(-1, 1 << 24))
     time.sleep(0.1)
-print(counter.read().user)
+print(counter.read().kernel)
 """
 
 
-def test_counters_are_switched_by_a_process_without_privileges() -> None:
+def test_it_is_switched_by_a_process_without_privileges() -> None:
     told = subprocess.run(
         [sys.executable, "-c", _AFTER_DROPPING], capture_output=True, text=True, cwd=ROOT,
         check=False,
@@ -124,14 +112,10 @@ def test_counters_are_switched_by_a_process_without_privileges() -> None:
     assert int(told.stdout) > 0
 
 
-def test_where_nothing_counts_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(cpu: int, config: int) -> None:
-        raise PermissionError(13, os.strerror(13))
+def test_a_kernel_that_does_not_let_it_attach(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(program_fd: int, tracepoint: str) -> int:
+        raise PermissionError(1, os.strerror(1))
 
-    def fail(*_: object, **__: object) -> None:
-        raise ProbeError("no such tracepoint")
-
-    monkeypatch.setattr(perf, "ModeCounters", refuse)
-    monkeypatch.setattr(Loader, "load", fail)
-    with pytest.raises(ProbeError, match=r"Permission denied.*no such tracepoint"):
-        count_page_faults()
+    monkeypatch.setattr(bpf, "attach_raw_tracepoint", refuse)
+    with pytest.raises(ProbeError, match=r"page_fault_kernel.*not permitted"):
+        counting()

@@ -131,8 +131,16 @@ def test_counters_move_and_never_fall(tmp_path: Path) -> None:
         assert after[created] - before[created] >= 600
         users = "dynstack_tasks[('kind', 'user'), ('pages', '1')]"
         assert after[users] - before[users] > 200
+
+
+def test_page_faults_are_told_after_a_turn() -> None:
+    deadline = time.monotonic() + 40
+    with serving() as daemon:
         faults = "dynstack_page_faults_total[('mode', 'user')]"
-        assert after[faults] > before[faults]
+        while daemon.samples()[faults] == 0:
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        assert "counted for 1 s about every 15 s" in daemon.get("/metrics")
 
 
 def test_sigterm_ends_it_at_once_and_leaves_nothing() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynstack_probe.kernel import host, perf
-from dynstack_probe.measure.page_faults import DutyCycle, PerfPageFaults
+from dynstack_probe.measure.page_faults import DutyCycle, PageFaultCounter
+from dynstack_probe.model.interval import PageFaults
 
 HOUR = 3600.0
 
@@ -35,40 +35,42 @@ def test_a_late_turn_stands_for_the_time_that_passed() -> None:
 
 
 class Machine:
-    """A clock, and counters which count a load that is a function of time."""
+    """A clock, and a counter in front of a load that is a function of time."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, faults_until: Callable[[float], float]):
-        self.now = 0.0
-        self.faults_until = faults_until
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, faults_until: Callable[[float], float]
+    ) -> None:
+        self.now, self.on_since, self.map = 0.0, -1.0, 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
         machine = self
 
-        class Counters:
-            def __init__(self, cpu: int, config: int) -> None:
-                self.cpu, self.ns, self.user, self.on_since = cpu, 0, 0, -1.0
+        class Counter(PageFaultCounter):
+            """Without a kernel: half of all page faults are the kernel's."""
 
-            def switch(self, *, on: bool) -> None:
-                if on:
-                    self.on_since = machine.now
-                else:
-                    self.ns += round((machine.now - self.on_since) * 1e9)
-                    more = machine.faults_until(machine.now) - machine.faults_until(self.on_since)
-                    self.user += round(more)
+            def __init__(self, duty: DutyCycle) -> None:
+                self._duty, self._link = duty, None
+                self._all_began, self._kernel, self._counted = 0, 0.0, PageFaults(0, 0)
+                duty.begin(machine.now)
 
-            def read(self) -> tuple[int, int, int]:
-                # CPU 1 is offline: its counter is never on
-                return (self.ns, self.user, self.user // 10) if self.cpu == 0 else (0, 0, 0)
+            def _switch_on(self) -> None:
+                self._link = 1
+                self._on_since, self._on_from = machine.now, self._read_map()
 
-            def close(self) -> None:
-                pass
+            def _switch_off(self) -> None:
+                self._link = None
 
-        monkeypatch.setattr(perf, "ModeCounters", Counters)
-        monkeypatch.setattr(host, "online_cpu_numbers", lambda: [0, 1])
-        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+            def _read_map(self) -> int:
+                return round(faults_until(machine.now))
 
-    def run(self, counter: PerfPageFaults, seconds: float) -> None:
-        while (due := counter.due_at()) is not None and due < seconds:
+            def _all(self) -> int:
+                return 2 * round(faults_until(machine.now))
+
+        self.counter = Counter(DutyCycle(uniform=random.Random(7).uniform))
+
+    def run(self, seconds: float) -> None:
+        while (due := self.counter.due_at()) is not None and due < seconds:
             self.now = due
-            counter.turn()
+            self.counter.turn()
         self.now = seconds
 
 
@@ -82,27 +84,19 @@ def test_a_load_with_the_same_period_does_not_bias_it(
         return (whole * load_period / 5 + min(part, load_period / 5)) * 10_000
 
     machine = Machine(monkeypatch, faults_until)
-    counter = PerfPageFaults(DutyCycle(uniform=random.Random(7).uniform))
-    machine.run(counter, 50 * HOUR)
-    counted = counter.read()
-    assert counted.user == pytest.approx(faults_until(50 * HOUR), rel=0.04)
-    assert counted.kernel == pytest.approx(counted.user / 10, rel=0.01)
+    machine.run(50 * HOUR)
+    counted = machine.counter.read()
+    assert counted.kernel == pytest.approx(faults_until(50 * HOUR), rel=0.04)
+    assert counted.user + counted.kernel == pytest.approx(2 * faults_until(50 * HOUR), rel=0.001)
 
 
 def test_a_steady_load_is_told_exactly_and_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, lambda now: now * 1000)
-    counter = PerfPageFaults(DutyCycle(uniform=random.Random(1).uniform))
-    before = counter.read().user
+    before = PageFaults(0, 0)
     for until in range(100, 2000, 100):
-        machine.run(counter, float(until))
-        assert before <= counter.read().user <= until * 1000
-        before = counter.read().user
-    assert before == pytest.approx(1_900_000, rel=0.02)  # less the last period
-
-
-def test_an_online_list_of_cpus(kernel_root: object) -> None:
-    class Fake:
-        def read(self, name: str) -> str:
-            return "0-2,5,7-8\n" if name == "sys/devices/system/cpu/online" else ""
-
-    assert host.online_cpu_numbers(Fake()) == [0, 1, 2, 5, 7, 8]  # type: ignore[arg-type]
+        machine.run(float(until))
+        after = machine.counter.read()
+        assert before.kernel <= after.kernel <= until * 1000
+        assert before.user <= after.user <= until * 1000
+        before = after
+    assert before.kernel == pytest.approx(1_900_000, rel=0.02)  # less the last period

@@ -14,12 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from dynstack_probe.model.containers import short_name
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.growth import growth_of, whole_shapes
+from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
-from tests.factory import CountedPageFaults, a_host
+from tests.factory import a_host
 
 Shapes = Mapping[tuple[int, int], int]
 
@@ -59,7 +60,7 @@ def collected(
             lambda: [BUILT_IN[name] for name in policies],
             lambda: top,
             lambda: {1: '/a\x1b\n"', 2: "/b"},
-            lambda: CountedPageFaults(5, 6),
+            lambda: (PageFaults(5, 6), "counted"),
         )
     )
     pages = []
