@@ -48,6 +48,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    verbose: bool = typer.Option(
+        False, "--verbose", "-v", help="With an error, show what bcc and the kernel said."
+    ),
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version."
     ),
@@ -56,8 +59,9 @@ def _root(
 
 
 def _complain(message: str, details: str = "") -> None:
+    """One line; the log behind it only for those who ask."""
     print(f"dynstack-probe: {message}", file=sys.stderr)
-    if details:
+    if details and {"-v", "--verbose"} & set(sys.argv[1:]):
         print(details, file=sys.stderr)
 
 

@@ -350,13 +350,6 @@ int bpf_iter__task(struct task_iter *ctx)
 	u32 on_cpu = ON_CPU(FIELD, task);
 	u64 vm_bytes = FIELD(vm, VM_STRUCT_SIZE);
 
-#ifdef FIND_IDLE_BY_RUNQUEUE
-	u32 cpu;
-	u64 idle = idle_task_beside(task, &cpu);
-	u64 *cpu_slot = cpus.lookup(&cpu);
-	if (cpu_slot)
-		*cpu_slot = idle;
-#endif
 	if (!stack || !vm_bytes)
 		return 0; /* a zombie: it has given its stack back */
 
@@ -381,13 +374,12 @@ int bpf_iter__task(struct task_iter *ctx)
 int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 {
 	u32 *key = ctx->key;
-	u64 *value = ctx->value;
 	u32 zero = 0;
 	struct scratch *s = pass_scratch.lookup(&zero);
 
-	if (!key || !value || !s)
+	if (!key || !s)
 		return 0;
-	u64 task = idle_task_of(*key, *value);
+	u64 task = idle_task_of(s, *key);
 	u64 stack = PEEK(task, TASK_STRUCT_STACK);
 	if (!task || !stack)
 		return 0;

@@ -361,14 +361,6 @@ int bpf_iter__task(struct task_iter *ctx)
 	if (!stack)
 		return 0; /* a zombie: it has given its stack back */
 
-#ifdef FIND_IDLE_BY_RUNQUEUE
-	u32 cpu;
-	u64 idle = idle_task_beside(task, &cpu);
-	u64 *cpu_slot = cpus.lookup(&cpu);
-	if (cpu_slot)
-		*cpu_slot = idle;
-#endif
-
 	u32 slot = seen_slot(stack);
 	struct last_seen *before = seen.lookup(&slot);
 	if (!before)
@@ -449,14 +441,13 @@ int bpf_iter__task(struct task_iter *ctx)
 int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 {
 	u32 *key = ctx->key;
-	u64 *value = ctx->value;
 	u32 zero = 0;
 	struct living_counters *pass = living.lookup(&zero);
 	struct scratch *s = scratch.lookup(&zero);
 
-	if (!key || !value || !s || !pass)
+	if (!key || !s || !pass)
 		return 0;
-	u64 task = idle_task_of(*key, *value);
+	u64 task = idle_task_of(s, *key);
 	u64 stack = PEEK(task, TASK_STRUCT_STACK);
 	if (!task || !stack)
 		return 0;

@@ -13,8 +13,7 @@
 /* One reader at a time: a second one would write over the first one's page. */
 BPF_ARRAY(scratch, struct scratch, 1);
 
-/* One slot for each possible CPU: what the second iterator walks over. It holds
- * the CPU's idle task where the first had to find it, else 0. */
+/* One slot for each possible CPU: what the second iterator walks over. */
 BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
 
 /* asm/thread_info.h */
@@ -88,13 +87,6 @@ int bpf_iter__task(struct task_iter *ctx)
 	set_depth(r, sp, ON_CPU(FIELD, task));
 	set_asleep(r, last_ran);
 
-#ifdef FIND_IDLE_BY_RUNQUEUE
-	u32 cpu;
-	u64 idle = idle_task_beside(task, &cpu);
-	u64 *slot = cpus.lookup(&cpu);
-	if (slot)
-		*slot = idle;
-#endif
 	scan_stack(s, readable_pages(task, r->stack_bytes, vm_pages));
 	set_syscall(r, s, status);
 
@@ -106,14 +98,13 @@ int bpf_iter__task(struct task_iter *ctx)
 int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 {
 	u32 *key = ctx->key;
-	u64 *value = ctx->value;
 	u32 zero = 0;
 	struct scratch *s = scratch.lookup(&zero);
 
-	if (!key || !value || !s)
+	if (!key || !s)
 		return 0;
 
-	u64 task = idle_task_of(*key, *value);
+	u64 task = idle_task_of(s, *key);
 	u64 stack = PEEK(task, TASK_STRUCT_STACK);
 	if (!task || !stack)
 		return 0;

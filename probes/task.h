@@ -130,29 +130,54 @@ static __always_inline u64 readable_pages(void *task, u32 stack_bytes, u32 vm_pa
 	return own ? vm_pages : stack_bytes / PAGE_BYTES;
 }
 
-#ifdef FIND_IDLE_BY_RUNQUEUE
-/* The idle task of the CPU on whose run queue a task is or was. */
-static __always_inline u64 idle_task_beside(void *task, u32 *cpu)
-{
-	void *rq = POINTER(POINTER(task, TASK_STRUCT_SE_CFS_RQ), CFS_RQ_RQ);
+#ifdef IDLE_BY_PER_CPU_OFFSET
+/* Only the address of its element on each CPU matters. */
+BPF_PERCPU_ARRAY(per_cpu, u64, 1);
 
-	*cpu = FIELD(rq, RQ_CPU);
-	return FIELD(rq, RQ_IDLE);
+/* bcc makes bpf_map_lookup_elem() of lookup() and knows no bpf_map_lookup_percpu_elem(). */
+#define bpf_map_lookup_elem(map, key)                                                              \
+	((void *(*)(void *, const void *, u32))195)((void *)(map), key, cpu)
+
+/* Where a CPU keeps its element. Forgotten: an address, no value to be read. */
+static __always_inline u64 element_of(struct scratch *s, u32 cpu)
+{
+	u32 zero = 0;
+
+	return forget(s, (u64)per_cpu.lookup(&zero));
 }
+#undef bpf_map_lookup_elem
 #endif
 
-/* The idle task of a CPU, as an address. 0 if it can't be found. */
-static __always_inline u64 idle_task_of(u32 cpu, u64 found)
+/*
+ * The run queue of a CPU, as an address; 0 if it can't be found. Any possible CPU has one,
+ * plugged in or not.
+ */
+static __always_inline u64 run_queue_of(struct scratch *s, u32 cpu)
 {
-#ifdef FIND_IDLE_BY_RUNQUEUE
-	return found;
+#ifdef IDLE_BY_PER_CPU_OFFSET
+	/* It is as far from the reader's as are all per-CPU variables of their CPUs. */
+	u64 rq = PEEK(PEEK(bpf_get_current_task(), TASK_STRUCT_SE_CFS_RQ), CFS_RQ_RQ);
+	u64 here = element_of(s, PEEK(rq, RQ_CPU));
+	u64 there = element_of(s, cpu);
+	return here && there ? rq + there - here : 0;
 #elif defined(TASK_GROUP_CFS_RQ)
 	/* Any task group has a cfs_rq on each possible CPU. */
 	u64 group = PEEK(bpf_get_current_task(), TASK_STRUCT_SCHED_TASK_GROUP);
 	u64 cfs_rqs = PEEK(group, TASK_GROUP_CFS_RQ);
 	u64 cfs_rq = PEEK_AT(cfs_rqs + cpu * sizeof(u64), sizeof(u64));
-	u64 rq = PEEK(cfs_rq, CFS_RQ_RQ);
-	return PEEK(rq, RQ_IDLE);
+	return PEEK(cfs_rq, CFS_RQ_RQ);
+#else
+	return 0;
+#endif
+}
+
+/* The idle task of a CPU, as an address. 0 if it can't be found. */
+static __always_inline u64 idle_task_of(struct scratch *s, u32 cpu)
+{
+#ifdef RQ_IDLE
+	u64 rq = run_queue_of(s, cpu);
+
+	return PEEK(rq, RQ_CPU) == cpu ? PEEK(rq, RQ_IDLE) : 0;
 #else
 	return 0;
 #endif

@@ -306,6 +306,7 @@ def command(
         FaultWatch(probe) as watch,
         sampling_of(paths, btf) as sampling,
     ):
+        known_caveats = caveats(probe)
         drop_what_is_not_needed(probe, (output, folded, flamegraph))
         watch.begin()
         watching = Watching(watch, sampling)
@@ -313,7 +314,7 @@ def command(
             seconds = watch_for(watching, wanted_seconds)
         except OSError as error:
             raise ProbeError(f"the watch broke off: {error.strerror}") from error
-        report = make_report(watching, seconds, caveats())
+        report = make_report(watching, seconds, known_caveats)
     write(render(report, form), output, force)
     if report.samples is not None:
         paths.write(report.paths, report.samples)

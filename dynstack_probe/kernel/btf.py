@@ -28,6 +28,7 @@ _MODIFIERS = {KIND_TYPEDEF, 9, 10, 11, 18}  # typedef, volatile, const, restrict
 _TYPE = struct.Struct("=III")  # struct btf_type: name_off, info, size or type
 _MEMBER = struct.Struct("=III")  # struct btf_member: name_off, type, offset
 _ARRAY = struct.Struct("=III")  # struct btf_array: type, index_type, nelems
+_ENUMERATOR = struct.Struct("=Ii")  # struct btf_enum: name_off, val
 _UINT = struct.Struct("=I")
 
 
@@ -168,6 +169,19 @@ class Btf:
     def has_tracepoint(self, name: str) -> bool:
         """Whether the kernel has the raw tracepoint `name` (its typedef btf_trace_name)."""
         return self.has(f"btf_trace_{name}", KIND_TYPEDEF)
+
+    def has_helper(self, name: str) -> bool:
+        """Whether BPF programs of this kernel may call bpf_NAME()."""
+        found = self._lib.btf__find_by_name_kind(self._btf, b"bpf_func_id", KIND_ENUM)
+        if found <= 0:
+            return False
+        _, _, vlen, _ = self._type(found)
+        wanted = f"BPF_FUNC_{name}".encode()
+        raw = self._behind(found, vlen * _ENUMERATOR.size)
+        return any(
+            self._lib.btf__name_by_offset(self._btf, name_offset) == wanted
+            for name_offset, _ in _ENUMERATOR.iter_unpack(raw)
+        )
 
     def _find_member(self, type_id: int, field: str, depth: int = 0) -> Member | None:
         type_id = self._resolve(type_id)

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from dynstack_probe.errors import UnmeasurableError
 from dynstack_probe.kernel.btf import KIND_VAR, Btf
 
 # include/linux/proc_ns.h: PROC_PID_INIT_INO
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+
+IN_LOCKDOWN = (
+    "the kernel is in lockdown mode confidentiality, in which BPF may not read"
+    " kernel memory: boot with lockdown=integrity or less"
+)
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,18 @@ class Features:
         return values[-1] if values else None
 
     def lockdown(self) -> str | None:
-        """none, integrity or confidentiality (Documentation: kernel_lockdown(7))."""
+        """none, integrity or confidentiality (Documentation: kernel_lockdown(7)).
+
+        Without securityfs the boot parameter tells, which can only have been raised since.
+        """
+        folder = self.root.path / "sys/kernel/security"
         text = self.root.read("sys/kernel/security/lockdown")
-        if text is None or "[" not in text:
-            return None
-        return text.split("[", 1)[1].split("]", 1)[0]
+        if text is not None and "[" in text:
+            return text.split("[", 1)[1].split("]", 1)[0]
+        if (folder / "lsm").exists():  # mounted: the kernel has no lockdown
+            return "none"
+        chosen = self.command_line("lockdown")
+        return chosen if chosen in ("integrity", "confidentiality") else None
 
     def in_initial_pid_namespace(self) -> bool | None:
         """Whether every task of the machine can be seen."""
@@ -125,3 +138,12 @@ class Features:
         if chosen is not None:
             return chosen.lower() in ("1", "y", "yes", "on", "t", "true")
         return self.built_with("RANDOMIZE_KSTACK_OFFSET_DEFAULT")
+
+
+def check_machine(features: Features) -> None:
+    """Raise UnmeasurableError where no BPF program could read a stack."""
+    machine = os.uname().machine
+    if machine != "x86_64":
+        raise UnmeasurableError(f"{machine} stacks are not understood: run on x86-64")
+    if features.lockdown() == "confidentiality":
+        raise UnmeasurableError(IN_LOCKDOWN)

@@ -107,8 +107,8 @@ def probe_macros(btf: Btf) -> dict[str, int]:
             f"this kernel's BTF ({btf.path}) has no field {', '.join(missing)}: its stacks"
             " can't be found; run a kernel with VMAP_STACK, or report this release to us"
         )
-    macros = _field_macros(btf, REQUIRED_FIELDS)
-    macros.update(_field_macros(btf, OPTIONAL_FIELDS))
+    macros = field_macros(btf, REQUIRED_FIELDS)
+    macros.update(field_macros(btf, OPTIONAL_FIELDS))
     if btf.find("task_struct.lowest_stack") is not None:
         macros["KSTACK_ERASE"] = 1
     macros["USER_WORKER_FLAGS"] = (
@@ -129,7 +129,7 @@ def register_macros(btf: Btf) -> dict[str, int]:
                 f"this kernel's BTF ({btf.path}) has no field {path}: its system calls can't"
                 " be told; please report this release to us"
             )
-    return _field_macros(btf, REGISTER_FIELDS)
+    return field_macros(btf, REGISTER_FIELDS)
 
 
 def macro_name(path: str) -> str:
@@ -138,7 +138,7 @@ def macro_name(path: str) -> str:
     return path.upper().replace(".", "_").removeprefix("PT_")
 
 
-def _field_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
+def field_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
     """The four macros of each field that there is."""
     macros: dict[str, int] = {}
     for path, expected in fields.items():
@@ -192,19 +192,22 @@ def _place(member: Member, found: FieldType) -> tuple[int, int, int, int] | None
 def _idle_macros(btf: Btf) -> dict[str, int]:
     """The way to the idle tasks, {} if there is none (no CONFIG_FAIR_GROUP_SCHED).
 
-    task_group.cfs_rq is an array with one pointer for each possible CPU up to Linux
-    7.1; where it has become a per-CPU pointer, each task's run queue shows the way.
+    A BPF helper of Linux 5.19 tells how far apart CPUs keep their variables, and so where
+    each run queue lies. Before, task_group.cfs_rq has a pointer for each possible CPU;
+    since 7.2 it is a per-CPU pointer.
     """
     try:
-        macros = _field_macros(btf, IDLE_FIELDS)
+        macros = field_macros(btf, IDLE_FIELDS)
     except UnmeasurableError:
         return {}
     if any(macro_name(path) not in macros for path in IDLE_FIELDS):
         return {}
+    if btf.has_helper("map_lookup_percpu_elem"):
+        return macros | {"IDLE_BY_PER_CPU_OFFSET": 1}
     try:
-        through_group = _field_macros(btf, TASK_GROUP_FIELDS)
+        through_group = field_macros(btf, TASK_GROUP_FIELDS)
     except UnmeasurableError:
-        through_group = {}
-    if all(macro_name(path) in through_group for path in TASK_GROUP_FIELDS):
-        return macros | through_group
-    return macros | {"FIND_IDLE_BY_RUNQUEUE": 1}
+        return {}
+    if any(macro_name(path) not in through_group for path in TASK_GROUP_FIELDS):
+        return {}
+    return macros | through_group

@@ -24,12 +24,16 @@ from typing import IO, Any, Self
 
 from dynstack_probe.errors import NotPermittedError, ProbeError, UnmeasurableError
 from dynstack_probe.kernel import capabilities
+from dynstack_probe.kernel.capabilities import explain_refusal, explain_refused_perf_event
+from dynstack_probe.kernel.features import IN_LOCKDOWN, Features, check_machine
+from dynstack_probe.loader.refusal import compiler_words, verifier_words
 
 CHILD = Path(__file__).with_name("child.py")
 PYTHON_VARIABLE = "DYNSTACK_PROBE_PYTHON"
 TIMEOUT_VARIABLE = "DYNSTACK_PROBE_TIMEOUT"
 DEFAULT_TIMEOUT_SECONDS = 60.0
 INSTALL_BCC = "apt install python3-bpfcc (Fedora: dnf install python3-bcc)"
+REPORT = "please report this release to us, with the log that dynstack-probe -v shows"
 _MAX_MESSAGE_BYTES = 1 << 16
 _MAX_FDS = 64
 
@@ -76,7 +80,7 @@ class PerfEvent:
     """A perf event of every online CPU, and the C function that it calls.
 
     type and config as in linux/perf_event.h; called each `period` events, or if that is 0
-    `frequency` times a second.
+    `frequency` times a second. An optional one may be refused: it then has no descriptor.
     """
 
     name: str
@@ -85,6 +89,7 @@ class PerfEvent:
     function: str
     period: int = 0
     frequency: int = 0
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ class Child:
     def __init__(self, python: str) -> None:
         """Start `python` on child.py; ProbeError if that can't be done."""
         self.python = python
+        self._source = ""
         self.started = time.monotonic()
         self._deadline = self.started + timeout_seconds()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -206,6 +212,7 @@ class Child:
 
     def send(self, job: Mapping[str, Any]) -> None:
         """Tell the child what to load. A dead child is noticed in receive()."""
+        self._source = Path(str(job.get("source", ""))).name
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.send(json.dumps(job).encode())
 
@@ -271,24 +278,52 @@ class Child:
         if kind == "permission" or ("could not open bpf map" in output and _EPERM in output):
             what, _, _ = message.partition("\n")
             return NotPermittedError(
-                f"the kernel refused to load BPF programs: {what}; in a user"
-                " namespace capabilities do not count, and a container's seccomp filter may"
-                " forbid bpf(): run on the host, or allow it"
+                f"the kernel refused to load BPF programs ({what}): {explain_refusal()}"
                 if not capabilities.missing_for_bpf()
-                else capabilities.explain_missing()
+                else capabilities.explain_missing(),
+                output,
+            )
+        if kind == "perf-permission":
+            return NotPermittedError(
+                f"the kernel refused the perf event for {message}: {explain_refused_perf_event()}",
+                output,
             )
         if kind == "unsupported":
             return UnmeasurableError(message)
-        return ProbeError(f"the probe could not be loaded: {message}", output)
+        if kind == "compile":
+            words = compiler_words(output) or message.partition("\n")[0]
+            return ProbeError(
+                f"{self._source} could not be compiled by the bcc of {self.python}: {words}", output
+            )
+        return self._refused_by_kernel(kind, message, output)
+
+    def _refused_by_kernel(self, kind: str, message: str, output: str) -> ProbeError:
+        release = os.uname().release
+        if kind == "attach":
+            what = f"can't attach {self._source} to {message}"
+            return UnmeasurableError(f"Linux {release} {what}; {REPORT}", output)
+        words = verifier_words(output)
+        if "bpf_probe_read_kernel" in words and Features().lockdown() in (None, "confidentiality"):
+            return UnmeasurableError(IN_LOCKDOWN, output)
+        said = f": {words}" if words else ""
+        return UnmeasurableError(
+            f"Linux {release} refused {message} of {self._source}{said}; {REPORT}", output
+        )
 
 
 class Loader:
     """Starts a child at once, so that bcc's start-up overlaps with other work."""
 
     def __init__(self, *, check_capabilities: bool = True) -> None:
-        """Start the first candidate; NotPermittedError before that if it can't succeed."""
-        if check_capabilities and capabilities.missing_for_bpf():
-            raise NotPermittedError(capabilities.explain_missing())
+        """Start the first candidate.
+
+        Before that raises UnmeasurableError or NotPermittedError if it can't succeed;
+        `check_capabilities=False` asks for neither.
+        """
+        if check_capabilities:
+            check_machine(Features())
+            if capabilities.missing_for_bpf():
+                raise NotPermittedError(capabilities.explain_missing())
         self._candidates = python_candidates()
         self._child = Child(self._candidates.pop(0))
 

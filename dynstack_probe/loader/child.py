@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING = 17, 26  # linux/bpf.h
+# linux/bpf.h
+BPF_PROG_TYPE_PERF_EVENT, BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING = 7, 17, 26
 FDS_A_MESSAGE = 64  # the kernel takes up to 253 (SCM_MAX_FD)
 
 
@@ -54,15 +55,37 @@ def import_bcc() -> Any:
     return bcc
 
 
-def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> int:
-    """Load an iterator program; returns the descriptor of its link."""
+def with_headers(path: Path, seen: set[Path]) -> str:
+    """A source with the headers beside it in place of their #include lines, each once.
+
+    bcc makes helper calls of a map's methods in the main file only.
+    """
+    seen.add(path)
+    lines = [f'#line 1 "{path}"']
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        words = line.split('"')
+        header = path.parent / words[1] if line.startswith('#include "') else None
+        if header is None:
+            lines.append(line)
+        elif header not in seen:
+            lines += [with_headers(header, seen), f'#line {number + 1} "{path}"']
+    return "\n".join(lines)
+
+
+def load(bpf: Any, function: str, kind: int) -> Any:
+    """Load one program, of a BPF_PROG_TYPE_; RefusalError if the kernel does not take it."""
     try:
-        program = bpf.load_func(function, BPF_PROG_TYPE_TRACING)
+        return bpf.load_func(function, kind)
     except Exception as error:
         # bcc turns EPERM into "Need super-user privileges to run".
         if "privileges" in str(error) or ctypes.get_errno() == errno.EPERM:
             raise RefusalError("permission", f"{function}: Operation not permitted") from error
-        raise RefusalError("load", str(error).replace("b'", "'")) from error
+        raise RefusalError("load", function) from error
+
+
+def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> int:
+    """Load an iterator program; returns the descriptor of its link."""
+    program = load(bpf, function, BPF_PROG_TYPE_TRACING)
     attach = bcc.lib.bcc_iter_attach
     attach.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32]
     if map_name is None:
@@ -77,27 +100,22 @@ def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> 
 
 def attach_raw_tracepoint(bpf: Any, tracepoint: str, function: str) -> int:
     """Attach a program to a raw tracepoint; returns the descriptor that keeps it there."""
+    load(bpf, function, BPF_PROG_TYPE_RAW_TRACEPOINT)
     try:
         bpf.attach_raw_tracepoint(tp=tracepoint.encode(), fn_name=function.encode())
     except Exception as error:
-        if "privileges" in str(error):
+        if ctypes.get_errno() in (errno.EPERM, errno.EACCES):
             raise RefusalError("permission", f"{tracepoint}: Operation not permitted") from error
         raise RefusalError("attach", f"{tracepoint}: {error}".replace("b'", "'")) from error
     return int(bpf.raw_tracepoint_fds[tracepoint.encode()])
 
 
-def load_raw_tracepoint(bpf: Any, function: str) -> int:
-    """Load a program for a raw tracepoint, to be attached later; returns its descriptor."""
-    try:
-        return int(bpf.load_func(function, BPF_PROG_TYPE_RAW_TRACEPOINT).fd)
-    except Exception as error:
-        if "privileges" in str(error) or ctypes.get_errno() == errno.EPERM:
-            raise RefusalError("permission", f"{function}: Operation not permitted") from error
-        raise RefusalError("load", str(error).replace("b'", "'")) from error
-
-
 def attach_perf_event(bpf: Any, event: dict[str, Any]) -> list[int]:
-    """Attach a program to a perf event on each online CPU; returns their descriptors."""
+    """Attach a program to a perf event on each online CPU; returns their descriptors.
+
+    An optional event that the kernel refuses gives none.
+    """
+    load(bpf, event["function"], BPF_PROG_TYPE_PERF_EVENT)
     kind, config = event["type"], event["config"]
     try:
         bpf.attach_perf_event(
@@ -108,8 +126,10 @@ def attach_perf_event(bpf: Any, event: dict[str, Any]) -> list[int]:
             sample_freq=event["frequency"],
         )
     except Exception as error:
+        if event["optional"]:
+            return []
         if "privileges" in str(error) or ctypes.get_errno() in (errno.EPERM, errno.EACCES):
-            raise RefusalError("permission", f"{event['name']}: not permitted") from error
+            raise RefusalError("perf-permission", event["name"]) from error
         raise RefusalError("attach", f"{event['name']}: {error}".replace("b'", "'")) from error
     return [int(fd) for fd in bpf.open_perf_events[(kind, config)].values()]
 
@@ -138,7 +158,8 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
     # bcc looks for headers in the current folder first, and that may be anybody's.
     os.chdir(Path(job["source"]).parent)
     try:
-        bpf = bcc.BPF(src_file=job["source"], cflags=job["cflags"])
+        text = with_headers(Path(job["source"]), set())
+        bpf = bcc.BPF(text=text.encode(), cflags=job["cflags"])
     except Exception as error:
         raise RefusalError("compile", str(error).replace("b'", "'")) from error
     compiled = time.monotonic()
@@ -146,7 +167,9 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
     answer["seconds"]["compile"] = compiled - started
     fds += [bpf[name].map_fd for name in job["maps"]]
     fds += [attach_raw_tracepoint(bpf, tp, function) for tp, function in job["tracepoints"]]
-    fds += [load_raw_tracepoint(bpf, function) for function in job["programs"]]
+    fds += [
+        int(load(bpf, function, BPF_PROG_TYPE_RAW_TRACEPOINT).fd) for function in job["programs"]
+    ]
     events = [attach_perf_event(bpf, event) for event in job["perf_events"]]
     answer["cpus"] = [len(of_each_cpu) for of_each_cpu in events]
     fds += [fd for of_each_cpu in events for fd in of_each_cpu]

@@ -117,7 +117,10 @@ def _lockdown(features: Features) -> Check:
             "confidentiality: BPF may not read kernel memory",
             "boot with lockdown=integrity or less",
         )
-    return Check("lockdown", Status.OK, mode or "not in use")
+    if mode is None:
+        found = "can't be told: securityfs is not mounted and no boot parameter asks for it"
+        return Check("lockdown", Status.NOTE, found)
+    return Check("lockdown", Status.OK, "not in use" if mode == "none" else mode)
 
 
 def _capabilities() -> Iterator[Check]:

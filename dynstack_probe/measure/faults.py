@@ -15,13 +15,14 @@ from typing import NamedTuple, Self
 from dynstack_probe.errors import UnmeasurableError
 from dynstack_probe.kernel import bpf, host
 from dynstack_probe.kernel.btf import VMLINUX, Btf
+from dynstack_probe.kernel.capabilities import explain_refused_perf_event
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros, register_macros
 from dynstack_probe.kernel.ring_buffer import RingBuffer
 from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.lifecycle import seen_slots
 from dynstack_probe.measure.records import read_constants, read_layout
-from dynstack_probe.measure.stack_scan import ITERATORS, check_machine, read_iterator
+from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.syscalls import syscall_name
 
@@ -38,7 +39,7 @@ TRACEPOINTS = {
     "sched_process_exit": "on_process_exit",
 }
 # linux/perf_event.h: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MAJ
-MAJOR_FAULTS = PerfEvent("major faults", 1, 6, "on_major_fault", period=1)
+MAJOR_FAULTS = PerfEvent("major faults", 1, 6, "on_major_fault", period=1, optional=True)
 REMEMBERED = 4096  # tasks that crossed lately
 
 NULL_CALLS = 2000
@@ -170,7 +171,6 @@ def require_fixed_stacks(features: Features) -> None:
 
     With dynamic stacks, to read an unmapped page of one's own stack maps it.
     """
-    check_machine(features)
     if features.dynamic_stacks():
         raise UnmeasurableError(
             "this kernel grows its stacks itself, and to look at a page would map it:"
@@ -178,15 +178,21 @@ def require_fixed_stacks(features: Features) -> None:
         )
 
 
-def caveats(features: Features | None = None) -> list[str]:
-    """Sentences that a reader of the figures must know."""
+def caveats(probe: LoadedProbe, features: Features | None = None) -> list[str]:
+    """Sentences that a reader of the figures must know. Ask before privileges are dropped."""
     features = features or Features()
+    sentences = []
     if features.in_initial_pid_namespace() is False:
-        return [
+        sentences.append(
             "In a PID namespace: of tasks outside it only system calls are seen, and no"
             " kernel threads. Run on the host."
-        ]
-    return []
+        )
+    if not probe.perf_events[MAJOR_FAULTS.name]:
+        sentences.append(
+            "Page faults that wait for I/O are not watched, and what they grow is found by the"
+            f" next pass: the kernel refused the perf event; {explain_refused_perf_event()}."
+        )
+    return sentences
 
 
 def load_faults(

@@ -70,7 +70,7 @@ def load_lifecycle(
         probes_dir() / "stack_lifecycle.c",
         values,
         iterators,
-        maps=(*MAPS, *maps),
+        maps=(*MAPS, *(["per_cpu"] if "IDLE_BY_PER_CPU_OFFSET" in values else []), *maps),
         tracepoints=tracepoints,
     )
 

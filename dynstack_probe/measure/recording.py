@@ -17,7 +17,7 @@ from dynstack_probe.kernel.btf import VMLINUX
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.loader import Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
-from dynstack_probe.measure.stack_scan import Scanner, check_machine
+from dynstack_probe.measure.stack_scan import Scanner
 from dynstack_probe.model.frame import Frame
 
 
@@ -33,7 +33,6 @@ def record(
     UnmeasurableError, NotPermittedError or ProbeError, each saying why.
     """
     features = Features()
-    check_machine(features)
     with contextlib.ExitStack() as stack:
         loader = stack.enter_context(Loader())
         scanner = stack.enter_context(Scanner(loader, features, btf_path))

@@ -109,26 +109,12 @@ class Scanner:
                 os.close(fd)
 
 
-def check_machine(features: Features) -> None:
-    """Raise UnmeasurableError where no BPF program could read a stack."""
-    machine = os.uname().machine
-    if machine != "x86_64":
-        raise UnmeasurableError(f"{machine} stacks are not understood: run on x86-64")
-    if features.lockdown() == "confidentiality":
-        raise UnmeasurableError(
-            "the kernel is in lockdown mode confidentiality, in which BPF may not read"
-            " kernel memory: boot with lockdown=integrity or less"
-        )
-
-
 def take_frame(btf_path: Path = VMLINUX, *, with_cgroup_paths: bool = False) -> Frame:
     """Scan every stack of this host once.
 
     Raises UnmeasurableError, NotPermittedError or ProbeError, each saying why.
     """
-    features = Features()
-    check_machine(features)
-    with Loader() as loader, Scanner(loader, features, btf_path) as scanner:
+    with Loader() as loader, Scanner(loader, Features(), btf_path) as scanner:
         return scanner.scan(with_cgroup_paths=with_cgroup_paths)
 
 

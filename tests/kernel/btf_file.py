@@ -31,15 +31,16 @@ def a_btf_file(
     structs: Mapping[str, Mapping[str, Field]],
     functions: Sequence[str] = (),
     *,
+    helpers: Sequence[str] = (),
     old_bit_fields: bool = False,
 ) -> bytes:
     """A valid BTF file.
 
     A field named "" is anonymous; so is the struct named "hidden", and one named "union
-    X" is a union. With `old_bit_fields` integer types say how wide bit-fields are, as they did
-    before Linux 4.20, not members.
+    X" is a union. `helpers` are those that programs may call. With `old_bit_fields`
+    integer types say how wide bit-fields are, not members, as they did before Linux 4.20.
     """
-    return _Writer(structs, functions, old_bit_fields).data()
+    return _Writer(structs, functions, helpers, old_bit_fields).data()
 
 
 class _Writer:
@@ -47,6 +48,7 @@ class _Writer:
         self,
         structs: Mapping[str, Mapping[str, Field]],
         functions: Sequence[str],
+        helpers: Sequence[str],
         old_bit_fields: bool,
     ) -> None:
         self.structs = structs
@@ -59,6 +61,13 @@ class _Writer:
         prototype = self._add(struct.pack("=III", 0, _FUNC_PROTO << 24, 0))
         for function in functions:
             self._add(struct.pack("=III", self._name(function), _FUNC << 24, prototype))
+
+        numbers = b"".join(
+            struct.pack("=Ii", self._name(f"BPF_FUNC_{helper}"), number)
+            for number, helper in enumerate(helpers, start=1)
+        )
+        info = _ENUM << 24 | len(helpers)
+        self._add(struct.pack("=III", self._name("bpf_func_id"), info, 4) + numbers)
 
     def data(self) -> bytes:
         types, strings = b"".join(self.types), bytes(self.strings)

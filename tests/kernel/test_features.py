@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dynstack_probe.errors import UnmeasurableError
 from dynstack_probe.kernel import cgroups, host
-from dynstack_probe.kernel.features import Features, Root
+from dynstack_probe.kernel.features import Features, Root, check_machine
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -46,6 +47,24 @@ def test_kernel_stack_count_unknown(kernel_root: Path) -> None:
 def test_lockdown(kernel_root: Path, text: str, mode: str | None) -> None:
     write(kernel_root, "sys/kernel/security/lockdown", text)
     assert Features(Root(kernel_root)).lockdown() == mode
+
+
+def test_lockdown_where_the_kernel_has_none(kernel_root: Path) -> None:
+    write(kernel_root, "sys/kernel/security/lsm", "capability,yama")
+    assert Features(Root(kernel_root)).lockdown() == "none"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "mode"),
+    [("lockdown=confidentiality", "confidentiality"), ("quiet", None), ("lockdown=x", None)],
+)
+def test_lockdown_without_securityfs(kernel_root: Path, parameter: str, mode: str | None) -> None:
+    """Then only the boot parameter tells, and that it is off nothing does."""
+    write(kernel_root, "proc/cmdline", f"ro {parameter}\n")
+    assert Features(Root(kernel_root)).lockdown() == mode
+    if mode:
+        with pytest.raises(UnmeasurableError, match="lockdown=integrity or less"):
+            check_machine(Features(Root(kernel_root)))
 
 
 def test_config_from_proc_or_boot(kernel_root: Path) -> None:

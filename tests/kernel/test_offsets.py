@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ NUMBERS = sorted(path for path, text in ALL.items() if text[-1] not in "*]")
 POINTERS = sorted(path for path, text in ALL.items() if text.endswith("*"))
 STRIDE = 32  # from field to field: no type here is larger
 SIZES = {size: name for name, size in INTEGER_BYTES.items() if size <= 8}
+PER_CPU_LOOKUP = "map_lookup_percpu_elem"  # since Linux 5.19
 UNREADABLE = ["struct atomic_t", "float", "__int128", "u8[3]", "u64[2]"]
 
 Structs = dict[str, dict[str, Field]]
@@ -51,12 +53,18 @@ def a_kernel(types: dict[str, str], *, shift: int = 0, first_bit: int = 0) -> St
 
 
 def all_macros(
-    structs: Structs, *, iterator: bool = True, old_bit_fields: bool = False
+    structs: Structs,
+    *,
+    iterator: bool = True,
+    helpers: Sequence[str] = (),
+    old_bit_fields: bool = False,
 ) -> dict[str, int]:
     functions = ["bpf_iter_task"] if iterator else []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "btf"
-        path.write_bytes(a_btf_file(structs, functions, old_bit_fields=old_bit_fields))
+        path.write_bytes(
+            a_btf_file(structs, functions, helpers=helpers, old_bit_fields=old_bit_fields)
+        )
         with Btf(path) as btf:
             return {**probe_macros(btf), **register_macros(btf)}
 
@@ -154,7 +162,8 @@ def test_a_field_that_the_kernel_lacks(path: str) -> None:
     if path in offsets.IDLE_FIELDS:
         assert "RQ_IDLE" not in all_macros(structs)
     elif path in IDLE:
-        assert all_macros(structs)["FIND_IDLE_BY_RUNQUEUE"] == 1
+        assert "RQ_IDLE" not in all_macros(structs)
+        assert "RQ_IDLE" in all_macros(structs, helpers=[PER_CPU_LOOKUP])
     elif path == "task_struct.on_cpu":
         assert "TASK_STRUCT_ON_CPU" not in all_macros(structs)
     else:
@@ -168,19 +177,22 @@ def test_no_way_to_the_idle_tasks_by_fields_that_changed(path: str, text: str) -
     """Measured without, as on a kernel that lacks them."""
     if path == "rq.cpu" and text == "u64":
         return
-    macros = all_macros(a_kernel({**ALL, path: text}))
-    if path in offsets.TASK_GROUP_FIELDS:
-        assert macros["FIND_IDLE_BY_RUNQUEUE"] == 1
-        assert "TASK_GROUP_CFS_RQ" not in macros
-    else:
-        assert "RQ_IDLE" not in macros
-        assert "FIND_IDLE_BY_RUNQUEUE" not in macros
+    structs = a_kernel({**ALL, path: text})
+    assert "RQ_IDLE" not in all_macros(structs)
+    by_offset = all_macros(structs, helpers=["get_current_task_btf", PER_CPU_LOOKUP])
+    assert ("RQ_IDLE" in by_offset) == (path in offsets.TASK_GROUP_FIELDS)
 
 
-def test_a_per_cpu_pointer_is_no_array_of_pointers() -> None:
-    """task_group.cfs_rq since Linux 7.2."""
-    macros = all_macros(a_kernel({**ALL, "task_group.cfs_rq": "struct cfs_rq *"}))
-    assert macros["FIND_IDLE_BY_RUNQUEUE"] == 1
+def test_the_way_to_the_idle_tasks() -> None:
+    """By a helper where there is one: task_group.cfs_rq is a per-CPU pointer since 7.2."""
+    old, new = ORIGINAL, all_macros(a_kernel(ALL), helpers=[PER_CPU_LOOKUP])
+    assert "TASK_GROUP_CFS_RQ" in old
+    assert "IDLE_BY_PER_CPU_OFFSET" not in old
+    assert "TASK_GROUP_CFS_RQ" not in new
+    assert new["IDLE_BY_PER_CPU_OFFSET"] == 1
+    per_cpu = a_kernel({**ALL, "task_group.cfs_rq": "struct cfs_rq *"})
+    assert "RQ_IDLE" not in all_macros(per_cpu)
+    assert all_macros(per_cpu, helpers=[PER_CPU_LOOKUP])["IDLE_BY_PER_CPU_OFFSET"] == 1
 
 
 def test_a_kernel_without_task_iterators() -> None:

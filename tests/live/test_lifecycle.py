@@ -294,15 +294,7 @@ def test_growth_is_told_by_age(sampler: Sampler) -> None:
     assert all(b >= a for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize(
-    "macros",
-    [
-        {"KSTACK_ERASE": 1},
-        {"FIND_IDLE_BY_RUNQUEUE": 1},
-        {"KSTACK_ERASE": 1, "FIND_IDLE_BY_RUNQUEUE": 1},
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("macros", [{"KSTACK_ERASE": 1}], ids=" ".join)
 def test_variants_for_other_kernels_count_the_same(
     sampler: Sampler, macros: dict[str, int]
 ) -> None:

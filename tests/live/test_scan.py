@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from dynstack_probe.errors import UnmeasurableError
 from dynstack_probe.kernel import bpf, host
 from dynstack_probe.kernel.btf import Btf
 from dynstack_probe.kernel.features import Features
-from dynstack_probe.kernel.offsets import probe_macros
+from dynstack_probe.kernel.offsets import TASK_GROUP_FIELDS, field_macros, probe_macros
 from dynstack_probe.loader import Iterator as BpfIterator
 from dynstack_probe.loader import Loader, probes_dir
 from dynstack_probe.measure.stack_scan import Scanner, read_iterator, take_frame
@@ -107,14 +108,16 @@ def idle_stacks(frame: Frame) -> set[tuple[bytes, int]]:
     return {(comm, address) for kind, comm, address in columns if kind == Kind.IDLE}
 
 
-def test_idle_tasks_of_newer_kernels() -> None:
-    """Where task_group.cfs_rq is a per-CPU pointer, run queues of tasks show the way."""
-    other_way = scan_with(FIND_IDLE_BY_RUNQUEUE=1, TASK_GROUP_CFS_RQ=None)
+def test_idle_tasks_of_older_kernels() -> None:
+    """Without the helper of Linux 5.19, task_group.cfs_rq shows the way until 7.2."""
+    with Btf() as btf:
+        through_group = field_macros(btf, TASK_GROUP_FIELDS)
+    other_way = scan_with(IDLE_BY_PER_CPU_OFFSET=None, **through_group)
     assert idle_stacks(other_way) == idle_stacks(take_frame())
 
 
 def test_idle_tasks_that_cannot_be_found_are_missed() -> None:
-    frame = scan_with(TASK_GROUP_CFS_RQ=None, FIND_IDLE_BY_RUNQUEUE=None)
+    frame = scan_with(IDLE_BY_PER_CPU_OFFSET=None)
     assert idle_stacks(frame) == set()
     assert frame.coverage.missed >= host.possible_cpus() - 1
 
@@ -278,3 +281,14 @@ def test_a_bit_field_is_read_by_its_bits(shift: int, bits: int) -> None:
         whole.stacks.tids[i] >> shift & (1 << bits) - 1 for i in with_comm(whole, b"bits-sleeper")
     }
     assert {frame.stacks.tids[i] for i in with_comm(frame, b"bits-sleeper")} == expected
+
+
+def test_a_program_that_the_verifier_refuses_is_one_line() -> None:
+    """As Linux 7.2 refused to load four bytes of a field of one."""
+    with pytest.raises(UnmeasurableError) as caught:
+        scan_with(TASK_STRUCT_ON_CPU_BYTES=8)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "bpf_iter__task of stack_scan.c" in message
+    assert "beyond the end of member on_cpu" in message
+    assert "processed" in caught.value.details

@@ -141,8 +141,12 @@ def test_missing_capability_is_named_before_anything_starts(
         Loader()
 
 
-def test_refused_although_capable(fake_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_although_capable(
+    tmp_path: Path, fake_python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(capabilities, "effective", lambda: 1 << 21)
+    (tmp_path / "uid_map").write_text("         0       1000          1\n")
+    monkeypatch.setattr(capabilities, "UID_MAP", tmp_path / "uid_map")
     becomes(fake_python, 'connection.send(b\'{"error": "permission", "message": "EPERM"}\')')
     with pytest.raises(NotPermittedError, match="in a user namespace"):
         load()
