@@ -1,0 +1,25 @@
+"""What a few kernel operations take on one host: the units that costs are told in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Nanoseconds on one CPU; each is a median of many.
+
+    fault_ns: a minor fault on private memory: exception, VMA, page allocated, charged and
+    cleared, PTE set. bare_fault_ns: one that maps the zero page, so without the page's part.
+    clear_page_ns: the kernel clears a page. syscall_ns: into the kernel and back, the least.
+    spread_ratio: interquartile range of fault_ns over its median. runnable: tasks that
+    wanted a CPU then, this one included; pinned: whether it stayed on one CPU.
+    """
+
+    fault_ns: float
+    bare_fault_ns: float
+    clear_page_ns: float
+    syscall_ns: float
+    spread_ratio: float
+    runnable: int
+    pinned: bool

@@ -1,0 +1,73 @@
+"""The calibration against a C program that measures the same in its own way."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dynstack_probe.measure.calibration import calibrate
+
+ROUNDS = 10
+# Others use this machine too.
+ATTEMPTS = 3
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calibration") / "calibration"
+    source = Path(__file__).with_name("calibration.c")
+    subprocess.run(["gcc", "-O2", "-o", path, source], check=True)
+    return path
+
+
+def compare(loop: Path) -> tuple[float, float]:
+    """Ours over the C program's, medians of pairs that lie close together."""
+    faults, clears, ours = [], [], []
+    for _ in range(ROUNDS):
+        found = calibrate()
+        fault, clear = map(float, subprocess.check_output([loop], text=True).split())
+        faults.append(found.fault_ns / fault)
+        clears.append(found.clear_page_ns / clear)
+        ours.append(found.fault_ns)
+    low, median, high = statistics.quantiles(ours, n=4)
+    print(
+        f"\nten times: a fault {median:.0f} ns, quartiles {low:.0f} and {high:.0f},"
+        f" least {min(ours):.0f}, most {max(ours):.0f}; over the C program's"
+        f" {statistics.median(faults):.2f}, clearing a page {statistics.median(clears):.2f}"
+    )
+    return statistics.median(faults), statistics.median(clears)
+
+
+def test_it_agrees_with_an_independent_loop(loop: Path) -> None:
+    for _ in range(ATTEMPTS):
+        ratios = compare(loop)
+        if all(0.8 <= ratio <= 1.2 for ratio in ratios):
+            break
+    assert ratios[0] == pytest.approx(1, abs=0.2)
+    assert ratios[1] == pytest.approx(1, abs=0.2)
+
+
+def test_its_parts_are_less_than_the_whole_and_it_is_quick() -> None:
+    cpus = os.sched_getaffinity(0)
+    began = time.process_time()
+    found = calibrate()
+    assert time.process_time() - began < 0.5
+    assert 0 < found.syscall_ns < found.fault_ns
+    assert 0 < found.bare_fault_ns < found.fault_ns
+    assert 0 < found.clear_page_ns < found.fault_ns
+    assert found.runnable >= 1
+    assert found.pinned
+    assert os.sched_getaffinity(0) == cpus
+
+
+def test_where_pinning_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, cpus: set[int]) -> None:
+        raise PermissionError(1, os.strerror(1))
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    assert not calibrate(batches=3).pinned
