@@ -16,32 +16,40 @@ TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-psut
 # Compiled loops, and what a user would otherwise run.
 BENCH_PACKAGES := make gcc libc6-dev bpfcc-tools bpftrace prometheus-node-exporter
 
-.PHONY: estimate test vm-test lint format bench soak scale dashboards deb clean
+.PHONY: estimate help check test vm-test lint format bench soak scale dashboards deb clean
 
-estimate: .venv/.installed
+estimate: .venv/.installed  ## what dynamic kernel stacks would save on this host
 	@$(SUDO) .venv/bin/dynstack-probe estimate
 
-test: .venv/.installed-dev .venv/.test-packages
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Fast: no root, no BPF, no VM, no browser, no network.
+check: .venv/.installed-dev  ## lint and the tests that need nothing, under a minute
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/python -m pytest -m "not (live or vm or browser or prometheus or slow)"
+
+test: .venv/.installed-dev .venv/.test-packages  ## all tests, as root: BPF, Prometheus, Chromium
 	@$(SUDO) .venv/bin/python -m pytest
 
 # Debian's 6.1 and 6.12 kernels in QEMU, and the package under a real systemd there;
 # downloaded into a cache and never installed.
-vm-test: .venv/.installed-dev .venv/.test-packages
+vm-test: .venv/.installed-dev .venv/.test-packages  ## other kernels in QEMU
 	@$(SUDO) env DYNSTACK_VM=all .venv/bin/python -m pytest tests/vm
 
-lint: .venv/.installed-dev
+lint: .venv/.installed-dev  ## ruff, mypy, clang-format
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/clang-format --dry-run -Werror $(shell find probes tests -name '*.[ch]')
 
-format: .venv/.installed-dev
+format: .venv/.installed-dev  ## put the source in order
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 	.venv/bin/clang-format -i $(shell find probes tests -name '*.[ch]')
 
 # About 20 minutes on a machine that does nothing else.
-bench: .venv/.installed-dev .venv/.bench-packages
+bench: .venv/.installed-dev .venv/.bench-packages  ## what it costs: docs/performance.md, 20 minutes
 	@$(SUDO) .venv/bin/python tests/bench/estimate_bench.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/serve_bench.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/daemon_bench.py docs/performance.md
@@ -49,22 +57,22 @@ bench: .venv/.installed-dev .venv/.bench-packages
 	@$(SUDO) .venv/bin/python tests/bench/faults_bench.py docs/performance.md
 
 # Half an hour of fork storms.
-soak: .venv/.installed-dev .venv/.test-packages
+soak: .venv/.installed-dev .venv/.test-packages  ## half an hour of fork storms
 	@$(SUDO) .venv/bin/python tests/bench/soak.py docs/performance.md --minutes 30
 
 # Thousands of simulated hosts under a real Prometheus: docs/scale.md.
-scale: .venv/.installed-dev .venv/.test-packages
+scale: .venv/.installed-dev .venv/.test-packages  ## thousands of hosts: docs/scale.md
 	@$(SUDO) .venv/bin/python tests/scale/measure.py docs/scale.md
 
 # grafana/dashboards/*.json from grafana/generate
-dashboards: .venv/.installed-dev
+dashboards: .venv/.installed-dev  ## grafana/dashboards from grafana/generate
 	.venv/bin/python -m grafana.generate
 
-deb:
+deb:  ## the Debian package, in dist/
 	@$(call need,python3 python3-typer)
 	@packaging/build-deb.sh
 
-clean:
+clean:  ## take away what make made
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.installed: pyproject.toml

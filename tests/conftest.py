@@ -12,6 +12,23 @@ from dynstack_probe.kernel import capabilities
 from dynstack_probe.kernel.btf import VMLINUX
 
 LIVE = Path(__file__).parent / "live"
+# What `make check` leaves out, by folder, file or test; live tests are those in live/.
+MARKED = {
+    "vm/": "vm",
+    "packaging/": "slow",
+    "scale/": "slow",
+    "capture/test_fuzz.py": "slow",
+    "capture/test_hostile.py::test_a_bomb": "slow",
+    "capture/test_damage.py::test_a_cut_at_every_byte": "slow",
+    "capture/test_schema.py::test_what_one_refuses": "slow",
+    "httpd/": "slow",
+    "loader/": "slow",
+    "report/test_report_in_chromium.py": "browser",
+    "report/test_report_of_prometheus.py": "prometheus",
+    "fleet/test_live_fleet.py": "prometheus",
+    "grafana/test_queries.py": "prometheus",
+    "grafana/test_rules.py": "prometheus",
+}
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -31,6 +48,10 @@ def why_no_bpf() -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = why_no_bpf()
     for item in items:
+        where = item.nodeid.removeprefix("tests/")
+        for start, marker in MARKED.items():
+            if where.startswith(start):
+                item.add_marker(marker)
         if LIVE in item.path.parents:
             item.add_marker(pytest.mark.live)
             if reason:

@@ -182,7 +182,7 @@ class _Parser:
 
     def _header(self, kind: str, line: _Object) -> None:
         if kind != FORMAT:
-            raise _BadLineError("this is no capture of dynstack-probe")
+            raise _BadLineError("not a capture of dynstack-probe")
         version, tool = line.integer("version", _EXACT), line.text("tool")
         if version != VERSION:
             raise _BadLineError(
@@ -236,7 +236,9 @@ class _Parser:
         try:
             values = array(code, line.array("values"))
         except (TypeError, OverflowError):
-            raise _BadLineError(f"{name}: holds what is no whole number in range") from None
+            raise _BadLineError(
+                f"{name}: holds a value that is not a whole number in range"
+            ) from None
         if values and max(values) > most:
             raise _BadLineError(f"{name}: {max(values)} is more than {most}")
         self._advance(pending, name, len(values))
@@ -335,7 +337,7 @@ def _parse(raw: bytes) -> Any:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
-        raise _BadLineError("is no JSON") from None
+        raise _BadLineError("is not valid JSON") from None
 
 
 class _Object:
@@ -343,7 +345,7 @@ class _Object:
 
     def __init__(self, value: Any, name: str) -> None:
         if not isinstance(value, dict):
-            raise _BadLineError(f"{name} is no object")
+            raise _BadLineError(f"{name} is not an object")
         self._value = value
 
     def _get(self, name: str, *kinds: type) -> Any:
@@ -369,7 +371,7 @@ class _Object:
         """A finite number, not negative."""
         value: float = self._get(name, int, float)
         if not 0 <= value <= _EXACT:  # nor is NaN
-            raise _BadLineError(f"{name} is no sensible number")
+            raise _BadLineError(f"{name} is not a finite number, 0 or more")
         return value
 
     def flag(self, name: str) -> bool:
@@ -404,7 +406,7 @@ def _texts(values: list[Any], name: str) -> list[str]:
 def _bytes(value: Any, name: str) -> bytes:
     """The bytes that a text stands for (PEP 383)."""
     if not isinstance(value, str):
-        raise _BadLineError(f"{name} holds what is no text")
+        raise _BadLineError(f"{name} holds a value that is not text")
     if len(value) > 4096:
         raise _BadLineError(f"{name} is too long")
     try:
@@ -424,13 +426,13 @@ def _cgroup(value: Any) -> tuple[int, bytes]:
     match value:
         case [int(number), None | str() as path] if 0 <= number <= _U64:
             return number, _name(path or "", "cgroups")
-    raise _BadLineError("a cgroup is no pair of number and path")
+    raise _BadLineError("a cgroup is not a pair of number and path")
 
 
 def _host(line: _Object) -> Host:
     thread_size = line.integer("thread_size_bytes", 1 << 16, PAGE_BYTES)
     if thread_size % PAGE_BYTES:
-        raise _BadLineError("thread_size_bytes is no multiple of a page")
+        raise _BadLineError("thread_size_bytes is not a multiple of a page")
     if line.integer("page_size_bytes") != PAGE_BYTES:
         raise _BadLineError(f"page_size_bytes is not {PAGE_BYTES}")
     return Host(
@@ -474,7 +476,7 @@ def _lifecycle(line: _Object) -> Lifecycle:
     def counts(name: str, most: int) -> tuple[int, ...]:
         values = line.array(name)
         if len(values) > most or not all(_is_count(value) for value in values):
-            raise _BadLineError(f"{name} is no list of counts")
+            raise _BadLineError(f"{name} is not a list of counts")
         return tuple(values)
 
     exited: dict[tuple[int, int], int] = {}
@@ -485,10 +487,10 @@ def _lifecycle(line: _Object) -> Lifecycle:
             ):
                 exited[mark, inherited] = count
             case _:
-                raise _BadLineError("exited is no list of mark, inherited pages, count")
+                raise _BadLineError("exited is not a list of mark, inherited pages, count")
     lost = dict(line.object("lost").items())
     if len(lost) > 64 or not all(_is_count(value) for value in lost.values()):
-        raise _BadLineError("lost is no list of counts")
+        raise _BadLineError("lost is not a list of counts")
     return Lifecycle(
         created=line.integer("created"),
         reused=line.integer("reused"),

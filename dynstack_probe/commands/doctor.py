@@ -18,7 +18,7 @@ class Format(enum.StrEnum):
     json = "json"
 
 
-HELP = """Check everything that a measurement needs, and say how to mend what is missing.
+HELP = """Check what a measurement needs, and how to fix what is missing.
 
 \b
   sudo dynstack-probe doctor

@@ -33,7 +33,7 @@ class By(enum.StrEnum):
     syscall = "syscall"
 
 
-HELP = """Estimate the memory that on-demand kernel stacks would save on this host.
+HELP = """Estimate what kernel stacks that grow on demand would save here.
 
 Reads every task's stack high-water mark through BPF (about a second; nothing stays
 behind) and prints the row that this machine would have in the RFC's table:
@@ -46,7 +46,7 @@ BASE(kb) is what its kernel stacks hold now, Dynamic(kb) what they would hold.
   sudo dynstack-probe estimate --depths
   dynstack-probe estimate a.dsp b.dsp c.dsp
 
---by syscall tells in which system call each user task sleeps now.
+--by syscall groups user tasks by the system call in which they sleep now.
 
 With captures (see `record`) it reads those, needs no privileges, and prints a row each
 and a total; of a series it takes the snapshot with the median saving.

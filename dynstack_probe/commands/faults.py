@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dynstack_probe.measure.call_paths import CallPaths, SampleCounters, Sampling
     from dynstack_probe.measure.faults import FaultWatch, StackFault
 
-HELP = """Show which system calls and tasks first use a further page of their stacks.
+HELP = """Show which system calls and tasks grow their kernel stacks.
 
 Watches every task until --duration is over or Ctrl-C: each time a stack grows past a page
 boundary, that is a fault which a kernel with grow-only stacks would take. Says who it was,

@@ -15,7 +15,7 @@ from dynstack_probe.fleet.model import By
 if TYPE_CHECKING:
     from dynstack_probe.fleet.model import Fleet
 
-HELP = """Show the RFC's table for all hosts that a Prometheus server scrapes.
+HELP = """Show the RFC's table for all hosts that a Prometheus knows.
 
 Asks the server for the newest sample of each host's `dynstack-probe serve`, and says how
 many hosts answered and how old their samples are. Needs no privileges, and reads nothing

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dynstack_probe.analysis.comparison import Comparison
     from dynstack_probe.policy import Policy
 
-HELP = """Compare every proposed scheme for kernel stacks on the same evidence.
+HELP = """Compare every proposed stack allocator on the same evidence.
 
 Without a capture, this host is scanned. Of a capture that holds a series, faults and
 refills a second are worked out as well.
@@ -28,7 +28,7 @@ refills a second are worked out as well.
   dynstack-probe policies host.dsp --policy rfc-v1 --policy mine.toml
   dynstack-probe policies --explain vendor
 
-A policy of one's own is a TOML file, for example:
+To add a policy of your own, describe it in a TOML file:
 
 \b
   name = "mine"

@@ -13,11 +13,11 @@ from dynstack_probe.commands import options
 from dynstack_probe.commands.options import ended_by_signal, interval_of, seconds_of
 from dynstack_probe.errors import UsageError
 
-HELP = """Record this host's kernel stacks in a file, for later and for others.
+HELP = """Record this host's kernel stacks in a capture file.
 
-One snapshot, or with --duration a series, with tasks created and exited in between.
-Ctrl-C ends a series early; what was recorded so far is kept. All that reads the live
-host also reads a capture, on any machine and without privileges.
+Takes one snapshot, or with --duration a series that also counts tasks created and exited
+in between. Ctrl-C ends a series early and keeps what was recorded so far. Every command
+that reads the live host also reads a capture, on any machine and without privileges.
 
 \b
   sudo dynstack-probe record host.dsp
@@ -38,7 +38,7 @@ def command(
         None, "--duration", metavar="TIME", help="Go on for this long: 90s, 10m, 2h."
     ),
     interval: str = typer.Option(
-        "10s", "--interval", metavar="TIME", help="From one snapshot to the next, with --duration."
+        "10s", "--interval", metavar="TIME", help="Sampling interval, with --duration."
     ),
     anonymize: bool = typer.Option(
         False, "--anonymize", help="Replace command and cgroup names by tokens."

@@ -39,7 +39,7 @@ class Format(enum.StrEnum):
     text = "text"
 
 
-HELP = """Report all there is to say: for a browser, or for a mailing list.
+HELP = """Write a full report: HTML for a browser, or text for a mail.
 
 One HTML page that needs no network and runs no script, or with --format text plain ASCII
 of at most 71 columns: method and its error, the RFC's table, depths ever and now, every
@@ -54,8 +54,8 @@ policy, faults over time, who goes deep, and how to repeat it.
   dynstack-probe report --prometheus http://127.0.0.1:9090 --instance db1:10016
 
 Without a capture it scans this host, once or for --duration. HTML goes to --output
-[dynstack-report.html], text to the terminal; `--output -` is the terminal for both. HTML
-needs python3-pygal for its plots. Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel
+[dynstack-report.html], text to the terminal; `--output -` is the terminal for both. Exit
+codes: 0 good, 1 failed, 2 usage, 3 this kernel
 can't be measured, 4 not permitted.
 """
 DEFAULT_OUTPUT = Path("dynstack-report.html")
@@ -74,7 +74,7 @@ def command(
         help="Watch this host for so long: 90s, 10m, 2h; of Prometheus the range.  [1h]",
     ),
     interval: str = typer.Option(
-        "5s", "--interval", metavar="TIME", help="From one snapshot to the next, with --duration."
+        "5s", "--interval", metavar="TIME", help="Sampling interval, with --duration."
     ),
     prometheus: Optional[str] = typer.Option(  # noqa: UP045
         None, "--prometheus", metavar="URL", help="Ask this server about a host's past."

@@ -7,7 +7,7 @@ from typing import Optional
 
 import typer
 
-HELP = """Serve this host's estimate and its stacks' lifecycle to Prometheus.
+HELP = """Run as a daemon that exports metrics to Prometheus.
 
 Counts every task that is created or exits, scans the living every 15 seconds (less often
 where there are very many), and answers at http://127.0.0.1:10016/metrics. Privileges are

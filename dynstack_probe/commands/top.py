@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dynstack_probe.top.screen import Screen
     from dynstack_probe.top.view import Action, History, Moment, Status, View
 
-HELP = """Watch this host's kernel stacks, and what growing them on demand would save.
+HELP = """Watch kernel stacks live, and what growth on demand would save.
 
 Shows the saving and its trend, tasks by pages used, faults a second, the deepest tasks
 and the largest groups. Reads as `record` does: tracepoints count tasks created and
@@ -54,7 +54,7 @@ DEFAULT_SECONDS = 2.0
 
 def command(
     interval: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--interval", metavar="TIME", help="From one frame to the next.  [2s]"
+        None, "--interval", metavar="TIME", help="Refresh interval.  [2s]"
     ),
     policy: str = typer.Option(
         "rfc-v1", "--policy", metavar="NAME", help="Allocator model, or a .toml file."

@@ -98,7 +98,7 @@ def parse_access(
 
 
 def _parse_url(url: str) -> tuple[str, str, int, str]:
-    wanted = f"{url!a} is no address of a Prometheus: http://HOST:9090 is one"
+    wanted = f"{url!a} is not the address of a Prometheus, such as http://HOST:9090"
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
@@ -164,7 +164,7 @@ def _secret(option: str, path: Path) -> str:
     try:
         return content.decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise UsageError(f"{option}: {path} is no text") from None
+        raise UsageError(f"{option}: {path} is not text") from None
 
 
 def _readable(option: str, path: Path) -> bytes:

@@ -265,7 +265,7 @@ class Child:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict) or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise self.failed("sent something that is no answer")
+            raise self.failed("sent a malformed answer")
         if "error" in answer:
             raise self._error(str(answer["error"]), str(answer.get("message", "")))
         return answer

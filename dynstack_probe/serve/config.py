@@ -55,7 +55,7 @@ def read_config(path: Path | None, defaults: Config | None = None) -> Config:
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}") from error
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
     for key, value in table.items():
         complaint = _complaint(key, value)
         if complaint:

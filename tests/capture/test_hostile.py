@@ -71,11 +71,11 @@ def line_of(files: Members, kind: str, what: str = "") -> Line:
         (b"\x7fELF" + bytes(range(256)) * 30, "no gzip data around byte 0"),
         (b"\x1f\x8b", "it ends in the middle, after 2 bytes"),
         (gzip.compress(b""), "it ends before its last line"),
-        (gzip.compress(b"\n"), "line 1: is no JSON"),
-        (gzip.compress(b"a,b\n1,2\n"), "line 1: is no JSON"),
+        (gzip.compress(b"\n"), "line 1: is not valid JSON"),
+        (gzip.compress(b"a,b\n1,2\n"), "line 1: is not valid JSON"),
         (gzip.compress(b'{"a": 1}\n'), "line 1: type is missing or of the wrong type"),
-        (gzip.compress(b'{"type":"end"}\n'), "line 1: this is no capture of dynstack-probe"),
-        (gzip.compress(b"[]\n"), "line 1: line is no object"),
+        (gzip.compress(b'{"type":"end"}\n'), "line 1: not a capture of dynstack-probe"),
+        (gzip.compress(b"[]\n"), "line 1: line is not an object"),
         (gzip.compress(b'{"type": "x"}'), "a line is cut off, though its gzip member is whole"),
         (gzip.compress(bytes(5000)), "a line is cut off"),
     ],
@@ -160,7 +160,7 @@ def test_a_wrong_value_in_a_column(
     files = copy.deepcopy(good)
     line_of(files, "stacks", column)["values"][3] = value
     error = error_of(tmp_path / "file", packed(files))
-    assert f"{column}: holds what is no whole number in range" in error
+    assert f"{column}: holds a value that is not a whole number in range" in error
 
 
 @pytest.mark.parametrize(
@@ -309,8 +309,8 @@ def reorder(change: Callable[[Members], None], good: Members) -> bytes:
         (lambda f: f.pop(1), "it says that it ends, but snapshots are missing"),
         (lambda f: f.pop(2), "it ends before its last line"),
         (lambda f: f[2][0].update(snapshots=1), "it says that it ends, but snapshots are missing"),
-        (lambda f: f.pop(0), "this is no capture"),
-        (lambda f: f.insert(0, f[1]), "this is no capture"),
+        (lambda f: f.pop(0), "not a capture"),
+        (lambda f: f.insert(0, f[1]), "not a capture"),
         (lambda f: f.append([{"type": "x"}]), "something follows the end"),
     ],
 )

@@ -61,7 +61,7 @@ def test_no_such_host(run: Run) -> None:
      "http://x/?a=b", "http://x/#a", "http://x/a\x1bb", "//x:9090", "localhost:9090"],
 )  # fmt: skip
 def test_no_address_at_all(run: Run, url: str) -> None:
-    complains(run("--prometheus", url), 2, "no address of a Prometheus")
+    complains(run("--prometheus", url), 2, "not the address of a Prometheus")
 
 
 def test_no_password_in_the_url(run: Run) -> None:
@@ -243,7 +243,7 @@ def test_wrong_options(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (("--username", "a:b", "--password-file", str(broken)), "colon"),
         (("--password-file", str(broken)), "needs --username"),
         (("--username", "me", "--password-file", none), "can't read .*No such file"),
-        (("--username", "me", "--password-file", str(binary)), "is no text"),
+        (("--username", "me", "--password-file", str(binary)), "is not text"),
         (("--bearer-token-file", str(broken)), "holds no token"),
         (("--bearer-token-file", str(broken), "--username", "me"), "not both"),
         (("--header", "nonsense"), "must be 'Name: value'"),

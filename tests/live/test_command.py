@@ -116,7 +116,7 @@ RUBBISH = f'exec {SYSTEM_PYTHON} -c \'import os, sys; os.write(int(sys.argv[3]),
     [
         ("exit 7", 1, "ended with code 7"),
         ("exec sleep 60", 1, "did not answer within 2 s"),
-        (RUBBISH, 1, "sent something that is no answer"),
+        (RUBBISH, 1, "sent a malformed answer"),
         ("exec /nonexistent", 1, "ended with code 127"),
     ],
 )  # fmt: skip

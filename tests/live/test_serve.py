@@ -224,7 +224,7 @@ def test_usage_errors_are_one_line(tmp_path: Path) -> None:
         ("intervall = 1", "intervall: unknown key"),
         ("interval_seconds = 'x'", "interval_seconds: must be"),
         ("policies = ['x']", "unknown policy 'x'"),
-        ("= 1", "is no TOML"),
+        ("= 1", "is not valid TOML"),
     ):
         config.write_text(text)
         complains(run("serve", "--config", str(config)), about)
