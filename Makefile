@@ -27,7 +27,7 @@ help:  ## this list
 # Fast: no root, no BPF, no VM, no browser, no network.
 check: .venv/.installed-dev  ## lint and the tests that need nothing, under a minute
 	@.venv/bin/ruff check --quiet .
-	@.venv/bin/python -m pytest -m "not (live or vm or browser or prometheus or slow)"
+	@HYPOTHESIS_PROFILE=quick .venv/bin/python -m pytest -m "not (live or vm or browser or prometheus or slow)"
 
 test: .venv/.installed-dev .venv/.test-packages  ## all tests, as root: BPF, Prometheus, Chromium
 	@$(SUDO) .venv/bin/python -m pytest
