@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.growth import Growth, GrowthCounter, growth_of, whole_shapes
 from dynstack_probe.model.host import PAGE_BYTES
@@ -58,6 +59,7 @@ class Timeline:
         self._before: Frame | None = None
         self._tasks: _Tasks = {}
         self._gone: Counter[Shape] = Counter()
+        self._calibration: Calibration | None = None
 
     def add(self, frame: Frame) -> Interval | None:
         """What happened since the frame before; None at the first, and after a reboot."""
@@ -66,6 +68,7 @@ class Timeline:
             earlier, before = None, {}
             self._counter, self._gone = GrowthCounter(), Counter()
         self._before, self._tasks = frame, _tasks(frame, self._thresholds)
+        self._calibration = frame.calibration or self._calibration
         restarted = False
         if frame.lifecycle is not None:
             exited = growth_of_exited(frame.lifecycle)
@@ -83,7 +86,15 @@ class Timeline:
             return None
         seconds = max(0.0, (frame.boot_ns - earlier.boot_ns) / 1e9)
         switches, runs = _switches(before, self._tasks, seconds)
-        return _counted(Interval(seconds, grown, switches, runs), earlier, frame)
+        interval = Interval(
+            seconds,
+            grown,
+            switches,
+            runs,
+            headroom=frame.headroom,
+            calibration=self._calibration,
+        )
+        return _counted(interval, earlier, frame)
 
 
 def intervals(frames: Iterable[Frame], thresholds: Sequence[int]) -> Iterator[Interval]:
@@ -117,6 +128,9 @@ def _counted(interval: Interval, earlier: Frame, later: Frame) -> Interval:
     if earlier.context_switches is not None and later.context_switches is not None:
         switches = max(0, later.context_switches - earlier.context_switches)
         interval = replace(interval, host_switches=switches)
+    if earlier.page_faults is not None and later.page_faults is not None:
+        faults = later.page_faults.since(earlier.page_faults)
+        interval = replace(interval, page_faults=faults)
     old, new = earlier.lifecycle, later.lifecycle
     if old is None or new is None:
         return interval

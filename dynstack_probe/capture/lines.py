@@ -14,6 +14,9 @@ LONGEST_LINE = 1 << 20
 # The kernel's own bound for tasks (PID_MAX_LIMIT, linux/threads.h), and idle tasks.
 MOST_STACKS = (1 << 22) + (1 << 16)
 
+# Samples of headroom in one snapshot.
+MOST_SAMPLES = 4096
+
 # Column, code of the array module, and the largest value that makes sense.
 COLUMNS: dict[str, tuple[str, int]] = {
     "mark_bytes": ("I", 1 << 16),

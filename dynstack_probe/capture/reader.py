@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from dynstack_probe.capture.gzip_lines import DamagedError, gzip_lines
-from dynstack_probe.capture.lines import COLUMNS, FORMAT, MOST_STACKS, VERSION
+from dynstack_probe.capture.lines import COLUMNS, FORMAT, MOST_SAMPLES, MOST_STACKS, VERSION
 from dynstack_probe.errors import UsageError
+from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Cost, Coverage, Frame
+from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import PAGE_BYTES, Host, KernelFacts
+from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import GROWTH_AGES, Lifecycle
 from dynstack_probe.model.stacks import Stacks
 
@@ -209,6 +212,9 @@ class _Parser:
             boot_ns=line.integer("boot_ns"),
             context_switches=line.optional("context_switches", line.integer),
             lifecycle=line.optional("lifecycle", lambda name: _lifecycle(line.object(name))),
+            page_faults=line.optional("page_faults", lambda name: _faults(line.object(name))),
+            headroom=line.optional("headroom", lambda name: _headroom(line.object(name))),
+            calibration=line.optional("calibration", lambda name: _calibration(line.object(name))),
         )
         self._pending = _Pending(frame, stacks)
 
@@ -384,6 +390,13 @@ class _Object:
         value: list[Any] = self._get(name, list)
         return value
 
+    def counts(self, name: str, most: int) -> tuple[int, ...]:
+        """Whole numbers, so many at most."""
+        values = self.array(name)
+        if len(values) > most or not all(_is_count(value) for value in values):
+            raise _BadLineError(f"{name} is not a list of counts")
+        return tuple(values)
+
     def object(self, name: str) -> _Object:
         """Another object."""
         return _Object(self._value.get(name), name)
@@ -472,13 +485,36 @@ def _cost(line: _Object) -> Cost:
     )
 
 
-def _lifecycle(line: _Object) -> Lifecycle:
-    def counts(name: str, most: int) -> tuple[int, ...]:
-        values = line.array(name)
-        if len(values) > most or not all(_is_count(value) for value in values):
-            raise _BadLineError(f"{name} is not a list of counts")
-        return tuple(values)
+def _faults(line: _Object) -> PageFaults:
+    return PageFaults(line.integer("user"), line.integer("kernel"))
 
+
+def _headroom(line: _Object) -> Headroom:
+    samples = line.counts("above_min_pages", MOST_SAMPLES)
+    if not samples:
+        raise _BadLineError("above_min_pages holds no sample")
+    return Headroom(
+        above_min_pages=samples,
+        below_low=line.integer("below_low", MOST_SAMPLES),
+        stalls=line.integer("stalls"),
+        direct_reclaimed_pages=line.integer("direct_reclaimed_pages"),
+        compaction_failures=line.integer("compaction_failures"),
+    )
+
+
+def _calibration(line: _Object) -> Calibration:
+    return Calibration(
+        fault_ns=line.number("fault_ns"),
+        bare_fault_ns=line.number("bare_fault_ns"),
+        clear_page_ns=line.number("clear_page_ns"),
+        syscall_ns=line.number("syscall_ns"),
+        spread_ratio=line.number("spread_ratio"),
+        runnable=line.integer("runnable"),
+        pinned=line.flag("pinned"),
+    )
+
+
+def _lifecycle(line: _Object) -> Lifecycle:
     exited: dict[tuple[int, int], int] = {}
     for row in line.array("exited")[:4096]:
         match row:
@@ -495,8 +531,8 @@ def _lifecycle(line: _Object) -> Lifecycle:
         created=line.integer("created"),
         reused=line.integer("reused"),
         exited=exited,
-        skipped=counts("skipped", 16),
-        growth_by_age=counts("growth_by_age", len(GROWTH_AGES)),
+        skipped=line.counts("skipped", 16),
+        growth_by_age=line.counts("growth_by_age", len(GROWTH_AGES)),
         lost=lost,
         runs=line.integer("runs"),
         run_seconds=line.number("run_seconds"),

@@ -143,6 +143,9 @@ def _frame_line(frame: Frame) -> Mapping[str, Any]:
         "cost": cost,
         "caveats": list(frame.caveats),
         "lifecycle": counted,
+        "page_faults": frame.page_faults and frame.page_faults._asdict(),
+        "headroom": frame.headroom and asdict(frame.headroom),
+        "calibration": frame.calibration and asdict(frame.calibration),
     }
 
 

@@ -11,14 +11,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from dynstack_probe.errors import ProbeError
 from dynstack_probe.kernel.btf import VMLINUX
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.loader import Loader
+from dynstack_probe.measure.calibration import calibrate
+from dynstack_probe.measure.headroom import HeadroomSampler
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
+from dynstack_probe.measure.page_faults import PageFaultCounter, count_page_faults
 from dynstack_probe.measure.stack_scan import Scanner
+from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Frame
+
+# Between samples of free memory, where frames are further apart than ten of these.
+LONGEST_PAUSE_SECONDS = 1.0
 
 
 def record(
@@ -29,27 +37,75 @@ def record(
 ) -> Iterator[Frame]:
     """Snapshots from now until `stop` is set, one at each interval; one only without a duration.
 
-    A series counts tasks created and exited from its first snapshot on. Raises
+    A series counts tasks created and exited and page faults from its first snapshot on,
+    samples the memory that is free, and calibrates this host first. Raises
     UnmeasurableError, NotPermittedError or ProbeError, each saying why.
     """
     features = Features()
     with contextlib.ExitStack() as stack:
         loader = stack.enter_context(Loader())
         scanner = stack.enter_context(Scanner(loader, features, btf_path))
-        sampler = None
+        counts = None
         if duration_seconds > 0:
-            life_loader = stack.enter_context(Loader())
-            probe = stack.enter_context(load_lifecycle(life_loader, btf_path=btf_path))
-            sampler = stack.enter_context(Sampler(probe))
+            pause = min(LONGEST_PAUSE_SECONDS, interval_seconds / 10)
+            counts = stack.enter_context(_Counts(btf_path, pause))
         started = due = time.monotonic()
         while not stop.is_set():
             # Counted before the scan: who exits during it is missing once, not there twice.
-            lifecycle = sampler.lifecycle() if sampler else None
-            yield replace(scanner.scan(with_cgroup_paths=True), lifecycle=lifecycle)
+            changes = counts.take() if counts else {}
+            yield replace(scanner.scan(with_cgroup_paths=True), **changes)
             due = max(due + interval_seconds, time.monotonic())
             if due > started + duration_seconds:
                 return
-            stop.wait(due - time.monotonic())
+            if counts is None:
+                stop.wait(due - time.monotonic())
+            else:
+                counts.wait(stop, due)
+
+
+class _Counts:
+    """What is counted and sampled from frame to frame."""
+
+    def __init__(self, btf_path: Path, pause_seconds: float) -> None:
+        """pause_seconds: between samples of free memory."""
+        self._btf_path, self._pause_seconds = btf_path, pause_seconds
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            # Both start their children at once.
+            loaders = [stack.enter_context(Loader()) for _ in range(2)]
+            self._calibration: Calibration | None = calibrate()
+            probe = stack.enter_context(load_lifecycle(loaders[0], btf_path=self._btf_path))
+            self._sampler = stack.enter_context(Sampler(probe))
+            self._page_faults: PageFaultCounter | None = None
+            with contextlib.suppress(ProbeError):  # this kernel lets nobody count them
+                self._page_faults = count_page_faults(loaders[1])
+                stack.callback(self._page_faults.close)
+            self._headroom = HeadroomSampler()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def take(self) -> dict[str, Any]:
+        """The fields of a Frame; the calibration once."""
+        calibration, self._calibration = self._calibration, None
+        self._headroom.sample()
+        return {
+            "lifecycle": self._sampler.lifecycle(),
+            "page_faults": self._page_faults.read() if self._page_faults else None,
+            "headroom": self._headroom.take(),
+            "calibration": calibration,
+        }
+
+    def wait(self, stop: threading.Event, due: float) -> None:
+        """Until then, or until told to stop."""
+        while (left := due - time.monotonic()) > 0 and not stop.wait(
+            min(left, self._pause_seconds)
+        ):
+            self._headroom.sample()
 
 
 class Watch:

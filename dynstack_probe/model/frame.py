@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dynstack_probe.model.calibration import Calibration
+from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import Host, KernelFacts
+from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.stacks import Stacks
 
@@ -57,7 +60,9 @@ class Frame:
     """What one scan found, and what was counted up to its beginning.
 
     caveats are sentences that a reader of its figures must know. lifecycle counts from
-    the series' first frame on; None of a single frame, which counts nothing.
+    the series' first frame on, as page_faults are; None of a single frame, which counts
+    nothing. headroom is of the time since the frame before; the first frame of a series has
+    the calibration.
     """
 
     host: Host
@@ -72,6 +77,9 @@ class Frame:
     boot_ns: int = 0  # CLOCK_BOOTTIME then
     context_switches: int | None = None  # of the whole host since boot
     lifecycle: Lifecycle | None = None
+    page_faults: PageFaults | None = None
+    headroom: Headroom | None = None
+    calibration: Calibration | None = None
 
     @property
     def base_kib(self) -> int:

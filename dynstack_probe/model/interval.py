@@ -6,7 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.growth import Growth
+from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.shapes import Shape
 
 FAULTS, REFILLS = "faults", "refills"
@@ -29,6 +31,10 @@ class PageFaults(NamedTuple):
     user: int
     kernel: int
 
+    def since(self, earlier: PageFaults) -> PageFaults:
+        """Those that came after; none where a count fell, since it began anew."""
+        return PageFaults(max(0, self.user - earlier.user), max(0, self.kernel - earlier.kernel))
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -36,7 +42,8 @@ class Interval:
 
     growth: pages that stacks came to use. switches: context switches of tasks seen at both
     ends (by tid and start time), by the shape in which they slept before; runs: the same,
-    at most one a second and task. host_switches: those of all tasks.
+    at most one a second and task. host_switches: those of all tasks. calibration: of the
+    host, made as the series began.
     """
 
     seconds: float = 0.0
@@ -48,6 +55,8 @@ class Interval:
     reused: int | None = None
     exited: int | None = None
     page_faults: PageFaults | None = None
+    headroom: Headroom | None = None
+    calibration: Calibration | None = None
 
     def __add__(self, later: Interval) -> Interval:
         """Both in a row."""
@@ -65,6 +74,10 @@ class Interval:
             _sum(self.reused, later.reused),
             _sum(self.exited, later.exited),
             faults if faults is not None else self.page_faults,
+            self.headroom + later.headroom
+            if self.headroom and later.headroom
+            else self.headroom or later.headroom,
+            self.calibration or later.calibration,
         )
 
     def per_second(self, count: int | None) -> float | None:

@@ -16,8 +16,11 @@ from dynstack_probe.analysis.estimate import estimate, group_by
 from dynstack_probe.capture import CaptureWriter, read_frames
 from dynstack_probe.capture.lines import COLUMNS
 from dynstack_probe.errors import UsageError
+from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import KernelFacts
+from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.shapes import count_shapes
 from dynstack_probe.model.stacks import Kind, Stacks
@@ -45,6 +48,9 @@ A_LIFECYCLE = Lifecycle(
     runs=123,
     run_seconds=0.25,
 )
+
+A_HEADROOM = Headroom((700, 3, 1 << 60), 2, 5, 6, 7)
+A_CALIBRATION = Calibration(1800.5, 800.25, 100.125, 200.0, 0.0625, 3, pinned=True)
 
 # Fields of Stacks; a capture holds neither addresses nor, so far, system calls.
 NOT_CAPTURED = {"addresses", "syscalls"}
@@ -111,8 +117,18 @@ def capture_bytes(frames: Iterable[Frame]) -> bytes:
 
 
 def two_frames() -> list[Frame]:
-    second = replace(a_full_frame(9, 1_700_000_060.0), lifecycle=A_LIFECYCLE)
-    return [a_full_frame(7), second]
+    return [a_full_frame(7), a_counted_frame()]
+
+
+def a_counted_frame() -> Frame:
+    """With all that only a series has."""
+    return replace(
+        a_full_frame(9, 1_700_000_060.0),
+        lifecycle=A_LIFECYCLE,
+        page_faults=PageFaults(1 << 62, 12),
+        headroom=A_HEADROOM,
+        calibration=A_CALIBRATION,
+    )
 
 
 def members(data: bytes) -> list[bytes]:

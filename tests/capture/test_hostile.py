@@ -181,6 +181,15 @@ def test_a_value_out_of_bounds(
     assert why in error_of(tmp_path / "file", packed(files))
 
 
+def test_more_samples_than_one_snapshot_may_hold(tmp_path: Path, good: Members) -> None:
+    for samples, why in (([1] * 4097, "not a list of counts"), ([], "holds no sample")):
+        files = copy.deepcopy(good)
+        files[1][0]["headroom"]["above_min_pages"] = samples
+        assert f"above_min_pages {why}" in error_of(tmp_path / "file", packed(files)).replace(
+            " is ", " "
+        )
+
+
 @pytest.mark.parametrize("what", ["comms", "cgroups"])
 def test_names_that_are_missing(tmp_path: Path, good: Members, what: str) -> None:
     files = copy.deepcopy(good)

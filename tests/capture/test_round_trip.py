@@ -20,8 +20,8 @@ from dynstack_probe.model.host import KernelFacts
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.stacks import Stacks
 from tests.capture.files import (
-    A_LIFECYCLE,
     CAPTURED,
+    a_counted_frame,
     a_full_frame,
     capture_bytes,
     members,
@@ -54,7 +54,7 @@ def test_a_series_with_counters_between(tmp_path: Path) -> None:
     path = written(tmp_path / "capture", two_frames())
     first, second = read_frames(path)
     assert same(first, a_full_frame(7))
-    assert same(second, replace(a_full_frame(9, 1_700_000_060.0), lifecycle=A_LIFECYCLE))
+    assert same(second, a_counted_frame())
     capture = Capture(path)
     assert list(capture) == list(capture) == [first, second]
 
