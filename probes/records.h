@@ -20,6 +20,8 @@
 #define FLAG_ON_CPU 4	  /* depth_bytes is unknown: thread.sp is stale */
 #define FLAG_ERASED 8	  /* KSTACK_ERASE overwrote it: the mark is a lower bound */
 
+#define UNKNOWN (~0ULL) /* all ones, in fields that say so */
+
 /* stack_record.syscall: a 32-bit call, whose numbers are others */
 #define SYSCALL_IA32 4294967296
 
@@ -29,7 +31,7 @@ struct stack_record {
 	u64 cgroup_id;	   /* in the default (v2) hierarchy */
 	u64 switches;	   /* voluntary and involuntary context switches */
 	u64 start_boot_ns; /* task creation, CLOCK_BOOTTIME */
-	u64 asleep_ns;	   /* since it last was on a CPU; 0 if it is */
+	u64 asleep_ns;	   /* since it last was on a CPU; 0 if it is; all ones: not known */
 	u64 syscall;	   /* in which a user task sleeps; all ones: in none, or not known */
 	u32 tid;
 	u32 tgid;

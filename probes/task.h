@@ -95,12 +95,21 @@ static __always_inline void set_depth(struct stack_record *r, u64 sp, u32 on_cpu
  * sched_entity.exec_start is when the scheduler last charged a task for its time, so for
  * one that sleeps, when it stopped. Its clock (rq->clock_task) leaves out interrupts and
  * stolen time and is each CPU's own; the reader, which runs now, has one at most a tick old.
+ *
+ * It is 0 from fork, and again from each migration (enqueue_entity(), before Linux 6.3
+ * migrate_task_rq_fair()), until the task next runs. Since 6.12 that may be long: a sleeper
+ * whose dequeue is delayed (commit 152e11f6df29) migrates and is dequeued without a run.
+ * Then, as where the clocks make it older than the task, nobody knows.
  */
 static __always_inline void set_asleep(struct stack_record *r, u64 last_ran)
 {
 	s64 asleep = PEEK(bpf_get_current_task(), TASK_STRUCT_SE_EXEC_START) - last_ran;
+	s64 age = bpf_ktime_get_boot_ns() - r->start_boot_ns;
 
-	r->asleep_ns = r->flags & FLAG_ON_CPU || asleep < 0 ? 0 : asleep;
+	if (r->flags & FLAG_ON_CPU || (last_ran && asleep < 0))
+		r->asleep_ns = 0;
+	else
+		r->asleep_ns = last_ran && asleep <= age ? asleep : UNKNOWN;
 }
 
 /* Whose stack it is. */

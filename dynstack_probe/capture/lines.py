@@ -35,5 +35,13 @@ COLUMNS: dict[str, tuple[str, int]] = {
 
 # Enough for every policy and table; the others are needed to tell tasks apart.
 ESSENTIAL = frozenset(
-    {"mark_bytes", "touched_pages", "resident_pages", "depth_bytes", "kinds", "asleep_seconds"}
+    {
+        "mark_bytes",
+        "touched_pages",
+        "resident_pages",
+        "depth_bytes",
+        "kinds",
+        "start_boot_ns",
+        "asleep_seconds",
+    }
 )

@@ -21,7 +21,7 @@ from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import PAGE_BYTES, Host, KernelFacts
 from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import GROWTH_AGES, Lifecycle
-from dynstack_probe.model.stacks import Stacks
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Stacks
 
 _U64 = (1 << 64) - 1
 _EXACT = 1 << 53  # integers that any JSON reader keeps
@@ -324,6 +324,10 @@ def _finished(pending: _Pending, rows: int, wanted: Collection[str]) -> Frame:
         return list(map(names.__getitem__, places))
 
     numbers = {name: column(name) for name in COLUMNS if name not in ("comms", "cgroups")}
+    if "asleep_seconds" in wanted and "start_boot_ns" in wanted:
+        numbers["asleep_seconds"] = _possible_sleep(
+            numbers["asleep_seconds"], numbers["start_boot_ns"], pending.frame.boot_ns
+        )
     stacks = Stacks(
         **numbers,
         comms=named("comms", pending.comms.all(), b""),
@@ -332,6 +336,18 @@ def _finished(pending: _Pending, rows: int, wanted: Collection[str]) -> Frame:
     named_cgroups = zip(pending.cgroups, pending.cgroup_paths.all(), strict=True)
     paths = {n: path.decode("utf-8", "surrogateescape") for n, path in named_cgroups if path}
     return replace(pending.frame, stacks=stacks, cgroup_paths=paths)
+
+
+def _possible_sleep(asleep: array[int], starts: array[int], boot_ns: int) -> array[int]:
+    """Unknown where a task is said to have slept for longer than it has lived.
+
+    Earlier tools wrote so where the kernel had forgotten when it last ran.
+    """
+    pairs = zip(asleep, starts, strict=True)
+    return array(
+        asleep.typecode,
+        [s if s * 10**9 <= max(0, boot_ns - start) else ASLEEP_UNKNOWN for s, start in pairs],
+    )
 
 
 def _no_stacks() -> Stacks:

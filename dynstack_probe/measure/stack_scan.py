@@ -19,7 +19,7 @@ from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import RecordLayout, read_constants, read_layout
 from dynstack_probe.model.frame import Cost, Coverage, Frame
 from dynstack_probe.model.host import PAGE_BYTES, Host, KernelFacts
-from dynstack_probe.model.stacks import Stacks
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Stacks
 
 ITERATORS = [
     Iterator("tasks", "bpf_iter__task"),
@@ -53,6 +53,7 @@ CONFIG_KEPT = tuple(
         "CC_VERSION_TEXT",
     )
 )
+_UNKNOWN = (1 << 64) - 1  # of probes/records.h
 _READ_BYTES = 1 << 16  # the kernel gives at most 32 KiB at a time
 
 
@@ -270,7 +271,10 @@ class _Records:
             cgroup_ids=column("cgroup_id"),
             switches=column("switches"),
             start_boot_ns=column("start_boot_ns"),
-            asleep_seconds=array("I", (ns // 10**9 for ns in column("asleep_ns"))),
+            asleep_seconds=array(
+                "I",
+                (ASLEEP_UNKNOWN if ns == _UNKNOWN else ns // 10**9 for ns in column("asleep_ns")),
+            ),
             addresses=column("stack"),
             syscalls=array("q", column("syscall").tobytes()),
         )

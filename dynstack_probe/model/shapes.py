@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from dynstack_probe.model.host import PAGE_BYTES
-from dynstack_probe.model.stacks import Kind, Stacks
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind, Stacks
 
 _KIB_PER_PAGE = PAGE_BYTES // 1024
 
@@ -26,7 +26,8 @@ class Shape(NamedTuple):
     had it before; 1 for a fresh stack, or where that was not seen.
 
     depth_kib: down to the saved stack pointer, rounded up; 0 for a task on a CPU.
-    asleep_seconds: the largest of the thresholds asked for that it has been asleep.
+    asleep_seconds: the largest of the thresholds asked for that it has been asleep; 0
+    where that is not known.
     """
 
     mark_pages: int
@@ -80,11 +81,12 @@ def _rounded_up(deepest: int, unit_bytes: int, least: int) -> list[int]:
 
 
 def _asleep(seconds: Sequence[int], thresholds: Sequence[int]) -> Iterable[int]:
-    """For each the largest threshold that it reaches; 0 if none."""
+    """For each the largest threshold that it reaches; 0 if none, or if that is not known."""
     steps = sorted({threshold for threshold in thresholds if threshold > 0})
     if not steps:
         return (0,) * len(seconds)
-    values = (0, *steps)
+    values = (0, *steps, 0)  # the last is that of ASLEEP_UNKNOWN
+    steps.append(ASLEEP_UNKNOWN)
     return (values[bisect_right(steps, asleep)] for asleep in seconds)
 
 

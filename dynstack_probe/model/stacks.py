@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dynstack_probe.model.host import PAGE_BYTES
 
 IA32_CALL = 1 << 32  # SYSCALL_IA32 of probes/records.h
+ASLEEP_UNKNOWN = (1 << 32) - 1  # in asleep_seconds: the kernel can't tell
 
 
 class Kind(enum.IntEnum):
@@ -33,7 +34,9 @@ class Stacks:
     mark_bytes is the high-water mark, never 0; touched_pages and resident_pages are
     bitmaps whose bit p stands for page p, counted from the top, where a stack begins;
     depth_bytes is the depth at the saved stack pointer, 0 for a task on a CPU;
-    asleep_seconds since it last was on one. A capture holds no addresses: they are
+    asleep_seconds since it last was on one, never more than the task's age, or
+    ASLEEP_UNKNOWN: the kernel forgets when a task last ran as it moves it to another CPU.
+    A capture holds no addresses: they are
     the host's own, and tell where its kernel lies. Nor does it hold syscalls: the number
     of the one in which a user task sleeps, with IA32_CALL added to a 32-bit one's, -1 for
     none or not known.
@@ -60,6 +63,10 @@ class Stacks:
     def mark_pages(self) -> Iterator[int]:
         """Pages down to each high-water mark: at least 1."""
         return (-(-mark // PAGE_BYTES) or 1 for mark in self.mark_bytes)
+
+    def asleep_unknown(self) -> int:
+        """Tasks of which nobody can tell how long they have slept."""
+        return sum(1 for seconds in self.asleep_seconds if seconds == ASLEEP_UNKNOWN)
 
     def resident_kib(self) -> int:
         """What is mapped now, KiB: all of it, unless stacks already are dynamic."""

@@ -43,9 +43,10 @@ class ReclaimBelowSp(Policy):
     )
     ignores: ClassVar[str] = (
         "A task that runs is taken to hold its mark, though it may not have gone so deep again:"
-        " memory errs high, by at most C stacks where T is 0. A refill of all pages is"
-        " counted at each wake-up, so refills err high. Others who look into a sleeper's stack"
-        " (unwinders, ptrace) lose what lies below; that price is not counted."
+        " memory errs high, by at most C stacks where T is 0. So it does by those of whom the"
+        " kernel can't tell how long they sleep: taken to have slept for less than T. A refill"
+        " of all pages is counted at each wake-up, so refills err high. Others who look into a"
+        " sleeper's stack (unwinders, ptrace) lose what lies below; that price is not counted."
     )
 
     def resident_pages(self, shape: Shape, thread_pages: int) -> int:

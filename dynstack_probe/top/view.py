@@ -24,7 +24,7 @@ from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.shapes import count_shapes
-from dynstack_probe.model.stacks import Kind
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind
 from dynstack_probe.policy import Policy
 from dynstack_probe.text import percent, printable
 from dynstack_probe.top import keys
@@ -577,11 +577,15 @@ def _tasks(page: _Page, lines: int) -> list[Text]:
     def age(row: int) -> str:
         return duration(max(0, frame.boot_ns - stacks.start_boot_ns[row]) / 1e9)
 
+    def asleep(row: int) -> str:
+        seconds = stacks.asleep_seconds[row]
+        return "?" if seconds == ASLEEP_UNKNOWN else duration(seconds)
+
     columns = [
         _Column("mark", 6, 0, lambda row: str(stacks.mark_bytes[row])),
         _Column("pages", 6, 60, lambda row: str(-(-stacks.mark_bytes[row] // PAGE_BYTES) or 1)),
         _Column("now", 7, 30, lambda row: str(stacks.depth_bytes[row] or "on cpu")),
-        _Column("asleep", 7, 70, lambda row: duration(stacks.asleep_seconds[row])),
+        _Column("asleep", 7, 70, asleep),
         _Column("age", 6, 40, age),
         _Column("tid", 8, 50, lambda row: str(stacks.tids[row])),
         _Column("kind", 12, 66, lambda row: Kind(stacks.kinds[row]).label),
@@ -695,7 +699,7 @@ def _help(page: _Page) -> Iterable[str]:
         return
     yield ""
     yield "mark: deepest byte ever used; now: depth at which it sleeps; asleep: since"
-    yield "it last ran. dynamic, saving and faults are modelled, all else is measured."
+    yield "it last ran, ? unknown. dynamic, saving and faults are modelled, all else is measured."
 
 
 def duration(seconds: float) -> str:

@@ -23,7 +23,7 @@ from dynstack_probe.model.host import KernelFacts
 from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.shapes import count_shapes
-from dynstack_probe.model.stacks import Kind, Stacks
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind, Stacks
 from dynstack_probe.policy import BUILT_IN
 from tests.factory import a_frame, some_stacks
 
@@ -74,8 +74,8 @@ def many_stacks(count: int) -> Stacks:
         tgids=[i // 3 for i in range(count)],
         cgroup_ids=[(1 << 64) - 1 - i % 5 for i in range(count)],
         switches=[(1 << 64) - 1 - i for i in range(count)],
-        start_boot_ns=[i * 10**15 for i in range(count)],
-        asleep_seconds=[(i * i) % (1 << 32) for i in range(count)],
+        start_boot_ns=[i * 10**9 for i in range(count)],  # boot_ns is 10**15
+        asleep_seconds=[ASLEEP_UNKNOWN if i % 97 == 96 else i * i % 900_000 for i in range(count)],
         addresses=(),
     )
 

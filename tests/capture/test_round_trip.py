@@ -18,7 +18,7 @@ from dynstack_probe.capture.lines import CHUNK, COLUMNS, ESSENTIAL
 from dynstack_probe.errors import UsageError
 from dynstack_probe.model.host import KernelFacts
 from dynstack_probe.model.lifecycle import Lifecycle
-from dynstack_probe.model.stacks import Stacks
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Stacks
 from tests.capture.files import (
     CAPTURED,
     a_counted_frame,
@@ -124,6 +124,7 @@ LIFECYCLES = st.builds(
     lifecycle=st.none() | LIFECYCLES,
     command_line=PATHS,
     taken_at=st.floats(0, 1e12),
+    boot_ns=U64,
 )
 def test_whatever_the_values(
     tasks: list[dict[str, int | bytes]],
@@ -131,6 +132,7 @@ def test_whatever_the_values(
     lifecycle: Lifecycle | None,
     command_line: str,
     taken_at: float,
+    boot_ns: int,
 ) -> None:
     columns = {name: [task[name] for task in tasks] for name in CAPTURED}
     stacks = Stacks(**columns)  # type: ignore[arg-type]
@@ -140,6 +142,7 @@ def test_whatever_the_values(
         cgroup_paths=dict(zip(ids, paths, strict=False)),
         kernel=KernelFacts(command_line),
         taken_at=taken_at,
+        boot_ns=boot_ns,
         lifecycle=lifecycle,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +150,12 @@ def test_whatever_the_values(
         with CaptureWriter(path) as writer:
             writer.add(frame)
         (told,) = read_frames(path)
-    assert same(told, frame)
+    rows = zip(stacks.asleep_seconds, stacks.start_boot_ns, strict=True)
+    possible = [
+        asleep if start + asleep * 10**9 <= max(boot_ns, start) else ASLEEP_UNKNOWN
+        for asleep, start in rows
+    ]
+    assert same(told, replace(frame, stacks=replace(stacks, asleep_seconds=possible)))
 
 
 def test_the_same_snapshot_gives_the_same_bytes() -> None:

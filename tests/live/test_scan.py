@@ -21,7 +21,7 @@ from dynstack_probe.loader import Iterator as BpfIterator
 from dynstack_probe.loader import Loader, probes_dir
 from dynstack_probe.measure.stack_scan import Scanner, read_iterator, take_frame
 from dynstack_probe.model.frame import Frame
-from dynstack_probe.model.stacks import Kind, Stacks
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind, Stacks
 from tests.live.machine import sleepers, visible_threads
 
 BARE_ITERATOR = Path(__file__).with_name("bare_iterator.c")
@@ -292,3 +292,15 @@ def test_a_program_that_the_verifier_refuses_is_one_line() -> None:
     assert "bpf_iter__task of stack_scan.c" in message
     assert "beyond the end of member on_cpu" in message
     assert "processed" in caught.value.details
+
+
+def test_no_task_has_slept_for_longer_than_it_has_lived() -> None:
+    """The kernel forgets when a task last ran as it moves it: 1 to 3% of all looked asleep
+    since boot."""
+    with sleepers(97, b"age-sleeper"):
+        frame = take_frame()
+    stacks = frame.stacks
+    for asleep, start in zip(stacks.asleep_seconds, stacks.start_boot_ns, strict=True):
+        assert asleep == ASLEEP_UNKNOWN or asleep * 10**9 <= frame.boot_ns - start
+    known = [stacks.asleep_seconds[i] for i in with_comm(frame, b"age-sleeper")]
+    assert sum(seconds != ASLEEP_UNKNOWN for seconds in known) > 0

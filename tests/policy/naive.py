@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
 from dynstack_probe.model.host import Host
-from dynstack_probe.model.stacks import Stacks
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Stacks
 
 PAGE = 4096
 USER_TASK = 0  # of KIND_ in probes/records.h
@@ -150,6 +150,8 @@ def may_reclaim(policy: str, task: Task) -> bool:
         return False
     if policy == "below-sp":
         return True
+    if task.asleep_seconds == ASLEEP_UNKNOWN:
+        return False
     if policy == "gc-sleepers":
         return task.asleep_seconds >= 60
     return task.asleep_seconds >= 1
