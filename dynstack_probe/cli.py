@@ -10,6 +10,7 @@ import typer
 
 from dynstack_probe import __version__
 from dynstack_probe.commands import (
+    cost,
     doctor,
     estimate,
     faults,
@@ -30,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("estimate", help=estimate.HELP)(estimate.command)
+app.command("cost", help=cost.HELP)(cost.command)
 app.command("policies", help=policies.HELP)(policies.command)
 app.command("record", help=record.HELP)(record.command)
 app.command("report", help=report.HELP)(report.command)

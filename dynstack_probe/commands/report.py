@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import enum
 import shlex
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -15,18 +13,12 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import (
-    choose_policies,
-    ended_by_signal,
-    interval_of,
-    seconds_of,
-)
+from dynstack_probe.commands.options import choose_policies, interval_of, seconds_of
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from dynstack_probe.analysis.evidence import Frames
     from dynstack_probe.fleet.access import Access
     from dynstack_probe.policy import Policy
     from dynstack_probe.report.document import Document
@@ -186,6 +178,7 @@ def _of_captures(paths: Sequence[Path], policies: Sequence[Policy], partial: boo
 def _of_host(
     policies: Sequence[Policy], duration: str | None, interval: str, btf: Path
 ) -> Document:
+    from dynstack_probe.commands.watching import watched
     from dynstack_probe.measure.stack_scan import take_frame
     from dynstack_probe.report.from_frames import subject_of
     from dynstack_probe.report.sections import document_of
@@ -195,29 +188,9 @@ def _of_host(
         subject = subject_of([take_frame(btf)], policies, "this host", "host.dsp")
         return document_of([subject], again, time.time())
     seconds, every = seconds_of(duration, "--duration"), interval_of(interval)
-    with _watched(seconds, every, btf) as frames:
+    with watched(seconds, every, btf) as frames:
         subject = subject_of(frames, policies, "this host", "host.dsp")
     return document_of([subject], again, time.time())
-
-
-@contextlib.contextmanager
-def _watched(seconds: float, interval_seconds: float, btf: Path) -> Iterator[Frames]:
-    """A series of this host, in a capture that is gone afterwards."""
-    from dynstack_probe.capture import Capture, CaptureWriter
-    from dynstack_probe.measure.recording import record
-    from dynstack_probe.output.progress import Progress
-
-    with tempfile.TemporaryDirectory(prefix="dynstack-probe-") as folder:
-        path = Path(folder) / "host.dsp"
-        with (
-            ended_by_signal() as stop,
-            Progress("watching", seconds) as progress,
-            CaptureWriter(path) as writer,
-        ):
-            for count, frame in enumerate(record(stop, seconds, interval_seconds, btf), 1):
-                writer.add(frame)
-                progress.show(f"{count} snapshots, {len(frame.stacks)} stacks")
-        yield Capture(path)
 
 
 def _unix_time(text: str) -> float:

@@ -22,7 +22,8 @@ class Policy(ABC):
     comes from. Of the class: `model` is its word in a .toml file, the others are what
     `policies --explain` prints: the model in words, as a formula, and what it leaves out
     with the direction in which that errs. marks_suffice: whether high-water marks are all
-    it asks for, which is what the daemon counts.
+    it asks for, which is what the daemon counts. work_is_counted: False where it would have
+    to do what we can't count, so that its cost is unknown.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Policy(ABC):
     formula: ClassVar[str]
     ignores: ClassVar[str]
     marks_suffice: ClassVar[bool] = False
+    work_is_counted: ClassVar[bool] = True
 
     @property
     def asleep_seconds(self) -> int:
@@ -42,6 +44,10 @@ class Policy(ABC):
     @abstractmethod
     def resident_pages(self, shape: Shape, thread_pages: int) -> int:
         """Pages that a stack of this shape holds."""
+
+    def pages_at_fork(self, thread_pages: int) -> int:
+        """Pages that a new task's stack gets: all of them, unless the policy says fewer."""
+        return thread_pages
 
     def reserve_pages(self, cpus: int, thread_pages: int) -> int:
         """Pages kept aside on a machine with that many online CPUs."""

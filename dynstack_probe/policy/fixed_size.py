@@ -29,6 +29,10 @@ class FixedSize(Policy):
         """The same for each stack."""
         return min(self.size_pages, thread_pages)
 
+    def pages_at_fork(self, thread_pages: int) -> int:
+        """The same for each stack."""
+        return min(self.size_pages, thread_pages)
+
     def over_limit(self, shape: Shape, thread_pages: int) -> bool:
         """Whether the mark lies below the end of the smaller stack."""
         return shape.mark_pages > self.size_pages

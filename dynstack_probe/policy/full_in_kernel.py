@@ -15,6 +15,7 @@ from dynstack_probe.policy.base import Policy, built_in, register
 class FullSizeInKernel(Policy):
     """One page for a task in user mode, all of its stack for one in the kernel."""
 
+    work_is_counted: ClassVar[bool] = False
     model: ClassVar[str] = "full-size-in-kernel"
     words: ClassVar[str] = (
         "A task that enters the kernel gets its whole stack, and gives all but one page back"

@@ -51,6 +51,10 @@ class GrowOnly(Policy):
         """max(k, h, inherited), never more than the stack."""
         return held_since_birth(shape, self.preallocated_pages, self._limit(thread_pages))
 
+    def pages_at_fork(self, thread_pages: int) -> int:
+        """K."""
+        return self.preallocated_pages
+
     def work(self, interval: Interval, thread_pages: int) -> Work:
         """A fault for each page that came into use, but for those skipped by another fault."""
         grown = slice(self.preallocated_pages, self._limit(thread_pages))

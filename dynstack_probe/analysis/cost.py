@@ -1,0 +1,172 @@
+"""The only owner of what a policy costs: counts of an interval times calibrated prices.
+
+A stack fault is not a page fault, but its parts are: both enter by an exception, set a PTE,
+and find, charge and clear a page (a stack fault takes its page from the reserve, and the
+refill pays for it at the next switch). What a page fault does besides, and how much slower
+a stack fault enters, gives the range (docs/cost-and-safety.md argues each bound).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynstack_probe.analysis.estimate import estimate
+from dynstack_probe.analysis.timeline import rate
+from dynstack_probe.model.calibration import Calibration
+from dynstack_probe.model.cost import BreakEven, HostCost, PolicyCost, Prices, Range
+from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.host import PAGE_BYTES, Host
+from dynstack_probe.model.interval import FAULTS, Interval
+from dynstack_probe.model.savings import Savings
+from dynstack_probe.model.shapes import count_shapes
+from dynstack_probe.policy import Policy
+
+_NOTHING = Range(0.0, 0.0, 0.0)
+
+
+def prices_of(calibration: Calibration | None, fault_ns: float | None = None) -> Prices | None:
+    """From what was measured here, or with a stack fault's price given; None without either.
+
+    entry: as cheap as a system call at least, as dear as an exception that is taken twice at
+    most; most likely as a page fault that maps the zero page. page: the rest of a minor
+    fault. At fork a page is cleared at least, and costs as much as in a fault at most.
+    """
+    if calibration is None:
+        if fault_ns is None:
+            return None
+        return Prices(_exactly(0.0), _exactly(fault_ns), None, None)
+    bare, clear = calibration.bare_fault_ns, calibration.clear_page_ns
+    page = max(clear, calibration.fault_ns - bare)
+    entry = Range(min(calibration.syscall_ns, bare), bare, 2 * bare)
+    if fault_ns is not None:
+        page = min(page, fault_ns)
+        entry = _exactly(fault_ns - page)
+    forked = Range(clear, (clear + page) / 2, page) if clear < page else _exactly(clear)
+    return Prices(entry, _exactly(page), forked, _exactly(clear))
+
+
+def _exactly(value: float) -> Range:
+    return Range(value, value, value)
+
+
+def policy_cost(
+    policy: Policy,
+    savings: Savings,
+    whole: Interval,
+    host: Host,
+    prices: Prices | None,
+    *,
+    feasible: bool = True,
+) -> PolicyCost:
+    """What this policy would have taken of all CPU time.
+
+    feasible: False if some task was deeper than it allows.
+    """
+    thread_pages = host.thread_size_bytes // PAGE_BYTES
+    done = rate(policy, whole, thread_pages)
+    events, pages = (done.events, done.pages) if done else (0.0, 0.0)
+    work = forks = None
+    if prices is not None:
+        forks = _fork_saving(policy, whole, thread_pages, prices, host)
+    if prices is not None and policy.work_is_counted:
+        in_advance = done is not None and done.what != FAULTS
+        entry = _NOTHING if in_advance else prices.entry.times(events)
+        page = prices.forked_page if in_advance and prices.forked_page else prices.page
+        work = _share(entry + page.times(pages), host)
+    return PolicyCost(
+        policy=policy.name,
+        savings=savings,
+        what=done.what if done else None,
+        events_per_second=events,
+        pages_per_second=pages,
+        lower_bound=done is not None and done.coverage < 1,
+        work_ratio=work,
+        fork_saving_ratio=forks,
+        feasible=feasible,
+    )
+
+
+def _fork_saving(
+    policy: Policy, whole: Interval, thread_pages: int, prices: Prices, host: Host
+) -> Range | None:
+    """Pages that a new task does not get; those that it grows later are paid by its faults.
+
+    A cached stack's pages are there already, and today all of them are cleared.
+    """
+    fewer = thread_pages - policy.pages_at_fork(thread_pages)
+    if fewer <= 0:
+        return _NOTHING
+    created, reused = whole.per_second(whole.created), whole.per_second(whole.reused)
+    if created is None or prices.forked_page is None or prices.cleared_page is None:
+        return None
+    cached = min(reused or 0.0, created)
+    inherited = whole.per_second(policy.avoided_pages(whole, thread_pages)) or 0.0
+    cleared = max(0.0, cached * fewer - inherited)
+    ns = prices.forked_page.times((created - cached) * fewer) + prices.cleared_page.times(cleared)
+    return _share(ns, host)
+
+
+def _share(ns_per_second: Range, host: Host) -> Range:
+    return ns_per_second.times(1 / (host.cpus * 1e9))
+
+
+def break_even(events_per_second: float | None, cpus: int, saved_ratio: float | None) -> BreakEven:
+    """What each event may take; saved_ratio: of all CPU time."""
+    if not events_per_second:
+        return BreakEven(None, None, None)
+    whole_ns = cpus * 1e9 / events_per_second
+    saved = saved_ratio * whole_ns if saved_ratio is not None and saved_ratio > 0 else None
+    return BreakEven(0.001 * whole_ns, 0.01 * whole_ns, saved)
+
+
+def host_cost(
+    source: str,
+    frame: Frame,
+    whole: Interval,
+    policies: Sequence[Policy],
+    fault_ns: float | None = None,
+) -> HostCost:
+    """All policies over that time. `frame` tells what they would save."""
+    prices = prices_of(whole.calibration, fault_ns)
+    shapes = count_shapes(frame.stacks, [policy.asleep_seconds for policy in policies])
+    rows = []
+    for policy in policies:
+        saved = estimate(policy, shapes, frame.host)
+        feasible = not saved.over_limit_tasks
+        rows.append(policy_cost(policy, saved, whole, frame.host, prices, feasible=feasible))
+    headline = rows[0]
+    faults = headline.events_per_second if headline.what == FAULTS else None
+    forks = headline.fork_saving_ratio.best if headline.fork_saving_ratio else None
+    net = headline.net_ratio.best if headline.net_ratio else None
+    kernel = whole.page_faults.kernel if whole.page_faults else None
+    return HostCost(
+        source=source,
+        cpus=frame.host.cpus,
+        whole=whole,
+        prices=prices,
+        calibration=whole.calibration,
+        rows=tuple(rows),
+        stack_fault=break_even(faults, frame.host.cpus, forks),
+        kernel_page_fault=break_even(
+            whole.per_second(kernel), frame.host.cpus, None if net is None else -net
+        ),
+    )
+
+
+def pareto_best(rows: Sequence[PolicyCost]) -> set[str]:
+    """Names of policies that no other beats: none saves as much memory for as little CPU time.
+
+    Of those that would have kept every task alive, and whose cost is known.
+    """
+    known = [(row, row.net_ratio.best) for row in rows if row.feasible and row.net_ratio]
+    return {
+        row.policy
+        for row, net in known
+        if row.saved_kib > 0
+        and not any(
+            other.saved_kib >= row.saved_kib
+            and cost <= net
+            and (other.saved_kib, -cost) != (row.saved_kib, -net)
+            for other, cost in known
+        )
+    }

@@ -1,0 +1,66 @@
+"""Whether stacks could have grown safely: memory that was free, and what the reserve must give."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.headroom import Headroom
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.interval import Interval
+from dynstack_probe.policy import Policy
+
+DEEP_KIB = (8, 12)
+
+
+@dataclass(frozen=True)
+class Safety:
+    """One policy on one host, over some time.
+
+    headroom: None where it was not sampled. reserve_pages: of all CPUs; a_cpu_pages: what
+    one CPU may have to give before it is refilled, which is all that one task can take.
+    refills_below_min: of the time's refills, those that fell on samples without any memory
+    above the minimum watermarks (their share of the samples, rounded up); None: not known.
+    deeper: by size in KiB, the tasks that have been deeper, by name.
+    """
+
+    headroom: Headroom | None
+    reserve_pages: int
+    a_cpu_pages: int
+    refills_below_min: int | None
+    deepest_bytes: int
+    deeper: Mapping[int, Counter[bytes]]
+
+    @property
+    def reserves(self) -> float | None:
+        """The least headroom in multiples of all CPUs' reserves."""
+        if self.headroom is None or not self.reserve_pages:
+            return None
+        return self.headroom.least_pages / self.reserve_pages
+
+
+def safety_of(policy: Policy, frame: Frame, whole: Interval) -> Safety:
+    """Of the living, and of what happened in that time."""
+    thread_pages = frame.host.thread_size_bytes // PAGE_BYTES
+    stacks, headroom = frame.stacks, whole.headroom
+    work = policy.work(whole, thread_pages)
+    below_min = None
+    if headroom is not None:
+        empty = sum(1 for pages in headroom.above_min_pages if not pages)
+        done = work.events if work else 0
+        below_min = -(-done * empty // len(headroom.above_min_pages))
+    pairs = list(zip(stacks.comms, stacks.mark_bytes, strict=True))
+    return Safety(
+        headroom=headroom,
+        reserve_pages=policy.reserve_pages(frame.host.cpus, thread_pages),
+        a_cpu_pages=max(0, thread_pages - policy.pages_at_fork(thread_pages)),
+        refills_below_min=below_min,
+        deepest_bytes=max(stacks.mark_bytes, default=0),
+        deeper={
+            kib: Counter(comm for comm, mark in pairs if mark > kib * 1024)
+            for kib in DEEP_KIB
+            if kib * 1024 < frame.host.thread_size_bytes
+        },
+    )

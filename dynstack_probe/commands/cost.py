@@ -1,0 +1,98 @@
+"""`dynstack-probe cost`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from dynstack_probe.commands import options
+from dynstack_probe.commands.options import Format, choose_policies, seconds_of
+from dynstack_probe.errors import UsageError
+
+if TYPE_CHECKING:
+    from dynstack_probe.analysis.evidence import Evidence
+
+# Frames of a live measurement.
+FRAMES = 6
+
+HELP = """What would growing stacks cost in CPU time, and is it safe?
+
+Watches this host for --duration, or reads a capture that holds a series: stack faults and
+cheaper forks as shares of all CPU time, at prices calibrated on this host; how much each
+page fault may cost before it matters; how much memory was free when stacks grew.
+
+\b
+  sudo dynstack-probe cost
+  sudo dynstack-probe cost --duration 5m --policy rfc-v1 --policy vendor
+  dynstack-probe cost host.dsp --format json
+  dynstack-probe cost host.dsp --fault-ns 5000
+
+Each line says whether it is measured, calibrated or modelled, and which way it errs. Exit
+codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not permitted.
+"""
+
+
+def command(
+    capture: Optional[Path] = typer.Argument(  # noqa: UP045
+        None, metavar="[CAPTURE]", help="A series made by `record`, instead of this host."
+    ),
+    policy: list[str] = typer.Option(
+        ["rfc-v1"], "--policy", metavar="NAME", help="A policy, or a .toml file. Repeat to compare."
+    ),
+    duration: Optional[str] = typer.Option(  # noqa: UP045
+        None, "--duration", metavar="TIME", help="Watch this host for so long.  [default: 30s]"
+    ),
+    fault_ns: Optional[float] = typer.Option(  # noqa: UP045
+        None,
+        "--fault-ns",
+        metavar="N",
+        min=1,
+        max=1e9,
+        help="What a stack fault and its refill take, instead of the calibrated range.",
+    ),
+    form: Format = options.FORMAT,
+    partial: bool = options.PARTIAL,
+    output: Optional[Path] = options.OUTPUT,  # noqa: UP045
+    force: bool = options.FORCE,
+    btf: Path = options.BTF,
+) -> None:
+    """Run HELP's command."""
+    from dynstack_probe.analysis.cost import host_cost
+    from dynstack_probe.analysis.evidence import evidence_of
+    from dynstack_probe.analysis.safety import safety_of
+    from dynstack_probe.capture import Capture
+    from dynstack_probe.output import cost as report
+    from dynstack_probe.output.writing import check_writable, write
+
+    policies = choose_policies(policy)
+    check_writable(output, force)
+
+    def of(found: Evidence) -> str:
+        if found.whole is None or found.seconds <= 0:
+            raise UsageError(
+                f"{found.source} holds a single snapshot: what happens in a second takes a"
+                " series, as of record --duration 1m"
+            )
+        cost = host_cost(found.source, found.frame, found.whole, policies, fault_ns)
+        safety = safety_of(policies[0], found.frame, found.whole)
+        renderers = {
+            Format.table: report.as_table,
+            Format.json: report.as_json,
+            Format.csv: report.as_csv,
+        }
+        return renderers[form](cost, safety)
+
+    if capture is not None:
+        if duration:
+            raise UsageError("--duration is for this host: a capture lasts as long as it does")
+        frames = Capture(capture, partial=partial)
+        text = of(evidence_of(frames, policies, capture.name, policies[0]))
+    else:
+        from dynstack_probe.commands.watching import watched
+
+        seconds = seconds_of(duration or "30s", "--duration")
+        with watched(seconds, seconds / FRAMES, btf) as series:
+            text = of(evidence_of(series, policies, "this host", policies[0]))
+    write(text, output, force)

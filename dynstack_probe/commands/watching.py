@@ -1,0 +1,30 @@
+"""A series of this host that can be walked through twice."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from dynstack_probe.analysis.evidence import Frames
+from dynstack_probe.capture import Capture, CaptureWriter
+from dynstack_probe.commands.options import ended_by_signal
+from dynstack_probe.measure.recording import record
+from dynstack_probe.output.progress import Progress
+
+
+@contextlib.contextmanager
+def watched(seconds: float, interval_seconds: float, btf: Path) -> Iterator[Frames]:
+    """A series of this host, in a capture that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="dynstack-probe-") as folder:
+        path = Path(folder) / "host.dsp"
+        with (
+            ended_by_signal() as stop,
+            Progress("watching", seconds) as progress,
+            CaptureWriter(path) as writer,
+        ):
+            for count, frame in enumerate(record(stop, seconds, interval_seconds, btf), 1):
+                writer.add(frame)
+                progress.show(f"{count} snapshots, {len(frame.stacks)} stacks")
+        yield Capture(path)

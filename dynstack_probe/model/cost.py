@@ -1,0 +1,124 @@
+"""What a policy would cost in CPU time, and save: modelled on calibrated prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dynstack_probe.model.calibration import Calibration
+from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.savings import Savings
+
+# A policy's worth: KiB saved for this share of all CPU time, 0.001%.
+WORTH_UNIT_RATIO = 1e-5
+
+
+@dataclass(frozen=True)
+class Range:
+    """The best guess of a figure, and bounds that are argued from measured parts."""
+
+    low: float
+    best: float
+    high: float
+
+    def __add__(self, other: Range) -> Range:
+        return Range(self.low + other.low, self.best + other.best, self.high + other.high)
+
+    def __sub__(self, other: Range) -> Range:
+        """The widest that the difference may be."""
+        return Range(self.low - other.high, self.best - other.best, self.high - other.low)
+
+    def times(self, factor: float) -> Range:
+        """Each of them; the factor is not negative."""
+        return Range(self.low * factor, self.best * factor, self.high * factor)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Nanoseconds; None where only the price of a fault was given.
+
+    entry: of a stack fault, all but its pages. page: found, charged, cleared and mapped, one
+    by one. forked_page: the same at fork, where pages come in bulk. cleared_page: of a stack
+    from the cache, which is only cleared.
+    """
+
+    entry: Range
+    page: Range
+    forked_page: Range | None
+    cleared_page: Range | None
+
+    @property
+    def fault(self) -> Range:
+        """A stack fault that maps one page, and the refill of the reserve."""
+        return self.entry + self.page
+
+
+@dataclass(frozen=True)
+class PolicyCost:
+    """One policy. Ratios are of all CPU time of the host; None: not known.
+
+    what: FAULTS or REFILLS, None for a policy that has nothing to do. lower_bound: only a
+    part of them was seen. work_ratio: what those take. fork_saving_ratio: what forks take
+    less. saved_kib: with the reserve paid.
+    """
+
+    policy: str
+    savings: Savings
+    what: str | None
+    events_per_second: float
+    pages_per_second: float
+    lower_bound: bool
+    work_ratio: Range | None
+    fork_saving_ratio: Range | None
+    feasible: bool
+
+    @property
+    def net_ratio(self) -> Range | None:
+        """Negative where forks save more than all else costs."""
+        if self.work_ratio is None or self.fork_saving_ratio is None:
+            return None
+        return self.work_ratio - self.fork_saving_ratio
+
+    @property
+    def saved_kib(self) -> int:
+        """With the reserve paid."""
+        return self.savings.saved_kib - self.savings.reserve_kib
+
+    @property
+    def kib_per_unit(self) -> float | None:
+        """KiB saved for WORTH_UNIT_RATIO of CPU time; None where it costs nothing on balance."""
+        net = self.net_ratio
+        if net is None or net.best <= 0:
+            return None
+        return self.saved_kib / (net.best / WORTH_UNIT_RATIO)
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """Nanoseconds that one of some event may take before all of them together take...
+
+    budget: BUDGETS' shares of all CPU time; fork_saving: what the policy saves otherwise.
+    None where there was no such event, or there is nothing saved.
+    """
+
+    tenth_percent: float | None
+    one_percent: float | None
+    fork_saving: float | None
+
+
+@dataclass(frozen=True)
+class HostCost:
+    """One host over some time. The headline's policy is `headline`, the first of `rows`."""
+
+    source: str
+    cpus: int
+    whole: Interval
+    prices: Prices | None
+    calibration: Calibration | None
+    rows: tuple[PolicyCost, ...]
+    stack_fault: BreakEven
+    kernel_page_fault: BreakEven
+
+    @property
+    def headline(self) -> PolicyCost:
+        """The policy asked for first."""
+        return self.rows[0]

@@ -1,0 +1,388 @@
+"""`cost`: what a policy would cost in CPU time, and whether it is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dynstack_probe.analysis.cost import pareto_best
+from dynstack_probe.analysis.safety import Safety
+from dynstack_probe.model.cost import BreakEven, HostCost, PolicyCost, Range
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.interval import FAULTS
+from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, titles
+from dynstack_probe.output.rates import per_second
+from dynstack_probe.text import percent, printable, small_percent
+
+SCHEMA_VERSION = 1
+NAMES_SHOWN = 4
+_PAGE_KIB = PAGE_BYTES // 1024
+
+
+def ratio_in_words(ratio: Range | None) -> str:
+    """The best guess, and its bounds."""
+    if ratio is None:
+        return "not known"
+    if ratio.low == ratio.high:
+        return small_percent(ratio.best)
+    return (
+        f"{small_percent(ratio.best)} ({small_percent(ratio.low)} to {small_percent(ratio.high)})"
+    )
+
+
+def _net(row: PolicyCost) -> str | None:
+    bound = ">=" if row.lower_bound else ""
+    return bound + small_percent(row.net_ratio.best) if row.net_ratio else None
+
+
+def worth_in_words(row: PolicyCost) -> str | None:
+    """KiB for 0.001% of all CPU time."""
+    if row.net_ratio is None:
+        return None
+    if row.kib_per_unit is None:
+        return "free" if row.saved_kib > 0 else "-"
+    return f"{row.kib_per_unit:.0f}"
+
+
+def _ratio(key: str, of: str) -> Column[PolicyCost]:
+    """Three of a JSON document's or CSV file's figures: the best guess and its bounds."""
+
+    def value(row: PolicyCost) -> float | None:
+        found = getattr(row, of)
+        part = "best"
+        for bound in ("low", "high"):
+            part = bound if key.endswith(bound) else part
+        return None if found is None else float(getattr(found, part))
+
+    return Column(key, value, digits=12, modelled=True)
+
+
+RATIOS = {
+    "work_cpu_ratio": "work_ratio",
+    "fork_saving_cpu_ratio": "fork_saving_ratio",
+    "net_cpu_ratio": "net_ratio",
+}
+ROW: tuple[Column[PolicyCost], ...] = (
+    Column("policy", lambda row: row.policy),
+    Column("rate_of", lambda row: row.what or ""),
+    Column("events_per_second", lambda row: row.events_per_second, digits=3, modelled=True),
+    Column("pages_per_second", lambda row: row.pages_per_second, digits=3, modelled=True),
+    Column("lower_bound", lambda row: row.lower_bound),
+    *(_ratio(f"{key}{bound}", of) for key, of in RATIOS.items() for bound in ("", "_low", "_high")),
+    Column("saved_kib", lambda row: row.saved_kib, modelled=True),
+    Column("kib_per_0_001_percent", lambda row: row.kib_per_unit, digits=1, modelled=True),
+    Column("feasible", lambda row: row.feasible),
+)
+TABLE: tuple[Column[tuple[PolicyCost, set[str]]], ...] = (
+    Column("policy", lambda pair: pair[0].policy, "Policy"),
+    Column("saved", lambda pair: pair[0].saved_kib, "saved KiB"),
+    Column(
+        "work",
+        lambda pair: small_percent(pair[0].work_ratio.best) if pair[0].work_ratio else None,
+        "work",
+    ),
+    Column("net", lambda pair: _net(pair[0]), "net CPU"),
+    Column("worth", lambda pair: worth_in_words(pair[0]), "KiB/0.001%"),
+    Column("best", lambda pair: "*" if pair[0].policy in pair[1] else "", "best"),
+)
+
+
+def as_table(cost: HostCost, safety: Safety) -> str:
+    """One screen, at most 80 columns."""
+    from dynstack_probe.output.tables import console_for, facts, grid, plain
+
+    console = console_for(None)
+    console.print(
+        f"What {printable(cost.headline.policy)} would cost"
+        f" ({printable(cost.source)}, {cost.whole.seconds:.0f} s, {cost.cpus} CPUs)"
+    )
+    console.print(facts(cost_rows(cost)))
+    if len(cost.rows) > 1:
+        console.print()
+        best = pareto_best(cost.rows)
+        first, *names = titles(TABLE)
+        console.print(grid(first, names, [cells(TABLE, (row, best)) for row in cost.rows]))
+        console.print(BEST_WORDS)
+    console.print()
+    console.print("Is it safe")
+    console.print(facts(safety_rows(safety)))
+    return plain(console)
+
+
+BEST_WORDS = (
+    "saved: with the reserve paid. work: faults or refills; net: less what forks save."
+    " *: no other saves as much for as little."
+)
+
+
+def cost_rows(cost: HostCost) -> Iterable[tuple[str, str]]:
+    """The first half of the screen: what there is to say, and how each figure was had."""
+    whole, row = cost.whole, cost.headline
+    yield "Measured", _measured(cost)
+    yield "Calibrated", _calibrated(cost)
+    if row.what == FAULTS:
+        yield "Stack faults", _stack_faults(cost)
+    elif row.what is not None:
+        yield "Refills", _refills(row)
+    yield "Cheaper forks", _forks(cost)
+    yield (
+        "Net",
+        f"modelled: {ratio_in_words(row.net_ratio)} of all CPU time"
+        + ("; negative: it saves time too" if row.net_ratio and row.net_ratio.best < 0 else ""),
+    )
+    worth = worth_in_words(row)
+    if worth is not None:
+        yield (
+            "Worth",
+            f"modelled: {row.saved_kib} KiB saved with the reserve paid,"
+            + (f" {worth} KiB for 0.001% of CPU" if row.kib_per_unit else " at no net cost"),
+        )
+    kernel = whole.per_second(whole.page_faults.kernel) if whole.page_faults else None
+    yield "#PF path", _even("page fault in kernel mode", " more", cost.kernel_page_fault, kernel)
+    if row.what == FAULTS:
+        yield "Break-even", _even("stack fault", "", cost.stack_fault, row.events_per_second)
+
+
+def _measured(cost: HostCost) -> str:
+    whole = cost.whole
+    created, reused = whole.per_second(whole.created), whole.per_second(whole.reused)
+    parts = ["tasks created: not counted"]
+    if created is not None:
+        share = f", {percent((reused or 0) / created)} on a cached stack" if created else ""
+        parts = [f"{per_second(created)} tasks created a second{share}"]
+    if whole.page_faults is None:
+        parts.append("page faults: not counted")
+    else:
+        user, kernel = (whole.per_second(n) or 0.0 for n in whole.page_faults)
+        parts.append(
+            f"page faults a second: {per_second(user)} in user mode (errs high: pages that the"
+            f" kernel faults in itself), {per_second(kernel)} in kernel mode on user memory"
+        )
+    return "; ".join(parts)
+
+
+def _calibrated(cost: HostCost) -> str:
+    found = cost.calibration
+    if found is None:
+        return "not here: this capture holds no calibration"
+    return (
+        f"a minor page fault {found.fault_ns:.0f} ns (quartiles {percent(found.spread_ratio)}"
+        f" apart), {found.bare_fault_ns:.0f} of them without its page; clearing a page"
+        f" {found.clear_page_ns:.0f} ns, a system call {found.syscall_ns:.0f} ns; medians with"
+        f" {found.runnable} runnable{'' if found.pinned else ', not pinned'}: load makes them"
+        " err high"
+    )
+
+
+def _stack_faults(cost: HostCost) -> str:
+    row, prices = cost.headline, cost.prices
+    told = (
+        f"modelled: {per_second(row.events_per_second)} faults of"
+        f" {per_second(row.pages_per_second)} pages a second"
+    )
+    if prices is None:
+        return f"{told}; what one costs is not known: --fault-ns N"
+    fault = prices.fault
+    each = (
+        f"{fault.best:.0f} ns each"
+        if fault.low == fault.high
+        else f"{fault.best:.0f} ns each ({fault.low:.0f} to {fault.high:.0f}), refill included"
+    )
+    return f"{told}, {each}: {ratio_in_words(row.work_ratio)} of all CPU time"
+
+
+def _refills(row: PolicyCost) -> str:
+    bound = "at least " if row.lower_bound else ""
+    return (
+        f"modelled: {bound}{per_second(row.events_per_second)} refills of"
+        f" {per_second(row.pages_per_second)} pages a second: {bound}"
+        f"{ratio_in_words(row.work_ratio)} of all CPU time. If each reclaim needs a TLB"
+        f" shootdown, {per_second(row.events_per_second)} of these a second; their time and"
+        " the search for pages to take are not counted"
+    )
+
+
+def _forks(cost: HostCost) -> str:
+    row = cost.headline
+    if row.fork_saving_ratio is None:
+        return "not known: tasks created were not counted, or nothing is calibrated"
+    if not row.fork_saving_ratio.high:
+        return "none: a new task gets all of its pages, or none was created"
+    return (
+        f"modelled: {ratio_in_words(row.fork_saving_ratio)} of all CPU time for pages that a"
+        " new task does not get: cleared at least, found and charged at most"
+    )
+
+
+def _even(what: str, more: str, even: BreakEven, rate: float | None) -> str:
+    if even.tenth_percent is None or even.one_percent is None:
+        return f"no {what} was {'counted' if rate is None else 'seen'}"
+    told = (
+        f"from measured counts: each {what} may cost {_ns(even.tenth_percent)}{more} before all"
+        f" take 0.1% of CPU time, {_ns(even.one_percent)} before 1%"
+    )
+    if even.fork_saving is not None:
+        told += f", {_ns(even.fork_saving)} before it eats what is saved"
+    return told
+
+
+def _ns(value: float) -> str:
+    if value >= 1e6:
+        return f"{value / 1e6:.3g} ms"
+    return f"{value / 1e3:.3g} us" if value >= 1e4 else f"{value:.0f} ns"
+
+
+def safety_rows(safety: Safety) -> Iterable[tuple[str, str]]:
+    """The second half."""
+    yield "Headroom", _headroom(safety)
+    yield "Reserve", _reserve(safety)
+    deeper = "; ".join(_deeper(kib, safety) for kib in safety.deeper)
+    yield "Deepest", f"measured: {safety.deepest_bytes} bytes of the living; {deeper}"
+
+
+def _headroom(safety: Safety) -> str:
+    found = safety.headroom
+    if found is None:
+        return "not sampled"
+    reserves = f", {safety.reserves:.0f} times all reserves" if safety.reserves is not None else ""
+    return (
+        f"measured: {found.least_pages * _PAGE_KIB} KiB ({found.least_pages} pages{reserves})"
+        f" free above the minimum watermarks at least, {found.median_pages * _PAGE_KIB} KiB"
+        f" median of {len(found.above_min_pages)} samples; a zone below its low watermark in"
+        f" {found.below_low} of them. Meanwhile {found.stalls} allocations stalled,"
+        f" {found.direct_reclaimed_pages} pages reclaimed directly,"
+        f" {found.compaction_failures} compactions failed"
+    )
+
+
+def _reserve(safety: Safety) -> str:
+    if not safety.reserve_pages:
+        return "none in this policy"
+    told = (
+        f"modelled: {safety.reserve_pages} pages for all CPUs. One task takes"
+        f" {safety.a_cpu_pages} at most before its CPU's are refilled, so a reserve runs dry"
+        " only if a refill fails"
+    )
+    if safety.refills_below_min is not None:
+        told += f"; {safety.refills_below_min} refills fell below the minimum watermark"
+    return told
+
+
+def _deeper(kib: int, safety: Safety) -> str:
+    names = safety.deeper[kib]
+    if not names:
+        return f"none over {kib} KiB"
+    shown = ", ".join(
+        f"{printable(name)} {count}" for name, count in names.most_common(NAMES_SHOWN)
+    )
+    more = len(names) - NAMES_SHOWN
+    return f"{names.total()} over {kib} KiB ({shown}{f', {more} more names' if more > 0 else ''})"
+
+
+def as_json(cost: HostCost, safety: Safety) -> str:
+    """schema_version 1; ratios are of all CPU time of the host, null is not known."""
+    whole, row = cost.whole, cost.headline
+    user, kernel = (
+        (whole.per_second(whole.page_faults.user), whole.per_second(whole.page_faults.kernel))
+        if whole.page_faults
+        else (None, None)
+    )
+    is_faults = row.what == FAULTS
+    figures = as_dict(ROW, row)
+    return json_text(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "source": cost.source,
+            "policy": row.policy,
+            "seconds": whole.seconds,
+            "cpus": cost.cpus,
+            "faults_per_second": row.events_per_second if is_faults else 0.0,
+            "fault_pages_per_second": row.pages_per_second if is_faults else 0.0,
+            "created_per_second": whole.per_second(whole.created),
+            "reused_per_second": whole.per_second(whole.reused),
+            "page_faults_per_second": {"user": user, "kernel": kernel},
+            "calibration": _calibration_json(cost),
+            "cost": {
+                "faults_cpu_ratio": figures["work_cpu_ratio"],
+                "faults_cpu_ratio_range": _bounds(row.work_ratio),
+                "fork_saving_cpu_ratio": figures["fork_saving_cpu_ratio"],
+                "fork_saving_cpu_ratio_range": _bounds(row.fork_saving_ratio),
+                "net_cpu_ratio": figures["net_cpu_ratio"],
+                "net_cpu_ratio_range": _bounds(row.net_ratio),
+            },
+            "break_even": {
+                **_even_json("stack_fault_ns", cost.stack_fault),
+                **_even_json("kernel_page_fault_ns", cost.kernel_page_fault),
+            },
+            "safety": safety_json(safety),
+            "policies": [
+                {**as_dict(ROW, one), "pareto_best": one.policy in pareto_best(cost.rows)}
+                for one in cost.rows
+            ],
+        }
+    )
+
+
+def _bounds(ratio: Range | None) -> list[float] | None:
+    return None if ratio is None else [ratio.low, ratio.high]
+
+
+def _calibration_json(cost: HostCost) -> dict[str, Any]:
+    found, prices = cost.calibration, cost.prices
+    return {
+        "fault_ns": found.fault_ns if found else None,
+        "bare_fault_ns": found.bare_fault_ns if found else None,
+        "clear_page_ns": found.clear_page_ns if found else None,
+        "syscall_ns": found.syscall_ns if found else None,
+        "spread_ratio": found.spread_ratio if found else None,
+        "runnable": found.runnable if found else None,
+        "pinned": found.pinned if found else None,
+        "stack_fault_ns": prices.fault.best if prices else None,
+        "stack_fault_ns_range": _bounds(prices.fault) if prices else None,
+    }
+
+
+def _even_json(name: str, even: BreakEven) -> dict[str, float | None]:
+    """The plain name is for 0.1% of all CPU time."""
+    return {
+        name: even.tenth_percent,
+        f"{name}_at_1_percent": even.one_percent,
+        f"{name}_eats_the_saving": even.fork_saving,
+    }
+
+
+def safety_json(safety: Safety) -> dict[str, Any]:
+    """The second half for programs."""
+    found = safety.headroom
+    return {
+        "headroom_kib": {
+            "least": found.least_pages * _PAGE_KIB if found else None,
+            "median": found.median_pages * _PAGE_KIB if found else None,
+        },
+        "headroom_samples": len(found.above_min_pages) if found else 0,
+        "headroom_reserves": safety.reserves,
+        "below_low_samples": found.below_low if found else None,
+        "allocation_stalls": found.stalls if found else None,
+        "direct_reclaimed_pages": found.direct_reclaimed_pages if found else None,
+        "compaction_failures": found.compaction_failures if found else None,
+        "contexts": {},
+        "reserve": {
+            "pages": safety.reserve_pages,
+            "pages_a_cpu": safety.a_cpu_pages,
+            "refills_below_min": safety.refills_below_min,
+        },
+        "deepest_bytes": safety.deepest_bytes,
+        "tasks_over_kib": {str(kib): names.total() for kib, names in safety.deeper.items()},
+    }
+
+
+def as_csv(cost: HostCost, safety: Safety) -> str:
+    """A row a policy."""
+    best = pareto_best(cost.rows)
+    columns: Sequence[Column[PolicyCost]] = (
+        Column("source", lambda row: cost.source),
+        Column("seconds", lambda row: cost.whole.seconds, digits=3),
+        *ROW,
+        Column("pareto_best", lambda row: row.policy in best),
+    )
+    return csv_text(columns, cost.rows)

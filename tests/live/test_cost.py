@@ -1,0 +1,54 @@
+"""`cost` on this host, and the same from a capture of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.live.machine import run
+
+_FORKS = """
+import os, sys, time
+end = time.time() + float(sys.argv[1])
+while time.time() < end:
+    pid = os.fork()
+    pid or os._exit(0)
+    os.waitpid(pid, 0)
+    time.sleep(0.002)
+"""
+
+
+def fork_for(seconds: float) -> None:
+    subprocess.run([sys.executable, "-c", _FORKS, str(seconds)], check=True)
+
+
+def test_a_fork_load_makes_cheaper_forks() -> None:
+    load = threading.Thread(target=fork_for, args=(12,))
+    load.start()
+    told = run("cost", "--duration", "6s", "--format", "json")
+    load.join()
+    assert told.returncode == 0, told.stderr
+    document = json.loads(told.stdout)
+    assert document["seconds"] == pytest.approx(6, abs=2)
+    assert document["created_per_second"] > 50
+    assert document["page_faults_per_second"]["user"] > 50
+    assert 0 < document["calibration"]["clear_page_ns"] < document["calibration"]["fault_ns"]
+    cost = document["cost"]
+    low, high = cost["fork_saving_cpu_ratio_range"]
+    assert 0 < low <= cost["fork_saving_cpu_ratio"] <= high < 0.01
+    assert document["safety"]["headroom_kib"]["least"] > 0
+    assert document["safety"]["headroom_samples"] >= 6
+
+
+def test_a_capture_has_the_calibration_of_its_host(tmp_path: Path) -> None:
+    path = tmp_path / "host.dsp"
+    made = run("record", str(path), "--duration", "3s", "--interval", "1s")
+    assert made.returncode == 0, made.stderr
+    one, two = (run("cost", str(path), "--format", "json") for _ in range(2))
+    assert one.stdout == two.stdout, one.stderr
+    assert json.loads(one.stdout)["calibration"]["fault_ns"] > 0

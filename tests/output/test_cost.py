@@ -1,0 +1,127 @@
+"""`cost` on captures: its words, its JSON, and that its figures are the owner's."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dynstack_probe.cli import app
+from dynstack_probe.errors import UsageError
+from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.headroom import Headroom
+from dynstack_probe.model.interval import PageFaults
+from dynstack_probe.model.lifecycle import Lifecycle
+from tests.analysis.test_cost import CALIBRATION
+from tests.capture.files import written
+from tests.factory import a_frame, some_stacks
+
+
+def frames() -> list[Frame]:
+    first = a_frame(
+        some_stacks([500] * 20),
+        lifecycle=Lifecycle(0, 0, {}, (0,) * 8, (0,) * 6, {}, 0, 0.0),
+        page_faults=PageFaults(0, 0),
+        headroom=Headroom((9999,), 0, 0, 0, 0),
+        calibration=CALIBRATION,
+        boot_ns=10**9,
+    )
+    second = replace(
+        first,
+        lifecycle=Lifecycle(
+            3000, 2000, {(1, 1): 2700, (2, 1): 300}, (0,) * 8, (0,) * 6, {}, 0, 0.0
+        ),
+        page_faults=PageFaults(500_000, 20_000),
+        headroom=Headroom((700, 500, 600), 1, 2, 3, 4),
+        calibration=None,
+        boot_ns=101 * 10**9,
+    )
+    return [first, second]
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    return written(tmp_path / "host.dsp", frames())
+
+
+def told(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["cost", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_json_holds_the_contract(capture: Path) -> None:
+    document = json.loads(told(str(capture), "--format", "json"))
+    assert document["schema_version"] == 1
+    assert (document["seconds"], document["cpus"]) == (100.0, 2)
+    assert document["faults_per_second"] == document["fault_pages_per_second"] == 3.0
+    assert document["created_per_second"] == 30.0
+    assert document["page_faults_per_second"] == {"user": 5000.0, "kernel": 200.0}
+    assert document["calibration"]["fault_ns"] == 2000.0
+    assert document["calibration"]["clear_page_ns"] == 100.0
+    cost = document["cost"]
+    assert cost["faults_cpu_ratio"] == pytest.approx(3 * 2000 / 2e9)
+    assert cost["fork_saving_cpu_ratio"] == pytest.approx((30 * 600 + 60 * 100) / 2e9)
+    assert cost["net_cpu_ratio"] == pytest.approx(
+        cost["faults_cpu_ratio"] - cost["fork_saving_cpu_ratio"]
+    )
+    low, high = cost["net_cpu_ratio_range"]
+    assert low < cost["net_cpu_ratio"] < high
+    even = document["break_even"]
+    assert even["kernel_page_fault_ns"] == pytest.approx(0.001 * 2e9 / 200)
+    assert even["stack_fault_ns"] == pytest.approx(0.001 * 2e9 / 3)
+    assert document["safety"]["headroom_kib"] == {"least": 2000, "median": 2400}
+    assert document["safety"]["reserve"]["pages"] == 6
+    assert document["safety"]["contexts"] == {}
+
+
+def test_a_screen_marks_each_line(capture: Path) -> None:
+    text = told(str(capture))
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    assert "Calibrated a minor page fault 2000 ns" in words
+    assert "Stack faults modelled: 3.0 faults of 3.0 pages a second, 2000 ns each" in words
+    assert "negative: it saves time too" in words
+    assert "Headroom measured: 2000 KiB (500 pages, 83 times all reserves)" in words
+    assert "2 allocations stalled, 3 pages reclaimed directly, 4 compactions failed" in words
+
+
+def test_policies_side_by_side(capture: Path) -> None:
+    options = ["--policy", "rfc-v1", "--policy", "static-8k", "--policy", "full-in-kernel"]
+    assert "KiB/0.001%" in told(str(capture), *options)
+    rows = list(csv.DictReader(io.StringIO(told(str(capture), *options, "--format", "csv"))))
+    assert [row["policy"] for row in rows] == ["rfc-v1", "static-8k", "full-in-kernel"]
+    assert float(rows[0]["net_cpu_ratio"]) < 0
+    assert rows[0]["pareto_best"] == "True"
+    assert rows[2]["net_cpu_ratio"] == ""
+
+
+def test_a_price_of_one_s_own(capture: Path) -> None:
+    document = json.loads(told(str(capture), "--format", "json", "--fault-ns", "5000"))
+    assert document["cost"]["faults_cpu_ratio"] == pytest.approx(3 * 5000 / 2e9)
+    assert document["calibration"]["stack_fault_ns_range"] == [5000, 5000]
+
+
+def test_a_capture_of_an_older_tool_says_what_it_lacks(tmp_path: Path) -> None:
+    old = [replace(f, page_faults=None, headroom=None, calibration=None) for f in frames()]
+    path = written(tmp_path / "old.dsp", old)
+    words = " ".join(told(str(path)).split())
+    assert "page faults: not counted" in words
+    assert "this capture holds no calibration" in words
+    assert "what one costs is not known: --fault-ns N" in words
+    assert "Headroom not sampled" in words
+    document = json.loads(told(str(path), "--format", "json"))
+    assert document["cost"]["net_cpu_ratio"] is None
+
+
+def test_one_snapshot_is_no_series(tmp_path: Path) -> None:
+    path = written(tmp_path / "one.dsp", frames()[:1])
+    with pytest.raises(UsageError, match="holds a single snapshot"):
+        told(str(path))
+    with pytest.raises(UsageError, match="lasts as long as it does"):
+        told(str(path), "--duration", "5s")
