@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Cost, Coverage, Frame
+from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import Host
+from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.stacks import Kind, Stacks
+from dynstack_probe.serve.collector import CostInputs
+
+COSTS = CostInputs(
+    PageFaults(5, 6),
+    "counted",
+    Headroom((900, 700), 0, 0, 0, 0),
+    Calibration(2000.0, 900.0, 100.0, 200.0, 0.1, 1, pinned=True),
+)
 
 
 def a_host(cpus: int = 2, thread_size_bytes: int = 16384) -> Host:

@@ -35,7 +35,7 @@ from dynstack_probe.report.sections import document_of
 from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
 from dynstack_probe.text import percent
 from dynstack_probe.top.view import ASCII, History, Status, View, render
-from tests.factory import a_frame, a_host, some_stacks
+from tests.factory import COSTS, a_frame, a_host, some_stacks
 
 CASES = Path(__file__).parent / "data/cases"
 FRAMES, STEP_SECONDS, PAGES = 5, 10, 4
@@ -182,7 +182,7 @@ def daemon_pages(host: Sequence[Life]) -> list[dict[str, float]]:
             lambda: [BUILT_IN[name] for name in NAMES],
             lambda: 2,
             dict,
-            lambda: None,
+            lambda: COSTS,
         )
     )
     pages = []

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dynstack_probe.analysis.cost import host_cost, pareto_best
 from dynstack_probe.analysis.estimate import Estimate, estimate
 from dynstack_probe.analysis.timeline import Rate, rate
+from dynstack_probe.model.cost import PolicyCost
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval
@@ -18,12 +20,18 @@ from dynstack_probe.policy import Policy
 
 @dataclass(frozen=True)
 class Row:
-    """One policy: its estimate, what it would do a second, and who is deeper than it allows."""
+    """One policy: its estimate, what it would do a second, and who is deeper than it allows.
+
+    cost: None where no series was watched on a host that was calibrated. pareto_best: no
+    other policy beats it in both memory and CPU time.
+    """
 
     policy: Policy
     estimate: Estimate
     rate: Rate | None
     over_limit: Sequence[tuple[bytes, int]]
+    cost: PolicyCost | None = None
+    pareto_best: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,14 +55,18 @@ def compare(
     """Apply each policy."""
     thread_pages = frame.host.thread_size_bytes // PAGE_BYTES
     shapes = count_shapes(frame.stacks, [policy.asleep_seconds for policy in policies])
+    costs = host_cost(source, frame, whole, policies) if whole and policies else None
+    best = pareto_best(costs.rows) if costs else set()
     rows = [
         Row(
             policy,
             estimate(policy, shapes, frame.host),
             rate(policy, whole, thread_pages) if whole else None,
             _over_limit(policy, frame, thread_pages),
+            costs.rows[at] if costs and costs.prices else None,
+            policy.name in best,
         )
-        for policy in policies
+        for at, policy in enumerate(policies)
     ]
     return Comparison(source, frame, rows, whole, series)
 

@@ -47,7 +47,7 @@ def record(
         scanner = stack.enter_context(Scanner(loader, features, btf_path))
         counts = None
         if duration_seconds > 0:
-            pause = min(LONGEST_PAUSE_SECONDS, interval_seconds / 10)
+            pause = min(LONGEST_PAUSE_SECONDS, max(0.2, interval_seconds / 10))
             counts = stack.enter_context(_Counts(btf_path, pause))
         started = due = time.monotonic()
         while not stop.is_set():

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from dynstack_probe.analysis.depths import ShiftPoint
 from dynstack_probe.analysis.evidence import Moment
+from dynstack_probe.model.cost import WORTH_UNIT_RATIO, PolicyCost
 from dynstack_probe.model.history import Span
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.stacks import Stacks
 from dynstack_probe.policy import HEADLINE
 from dynstack_probe.report.document import MOST_CURVES, Axis, Bar, BarPlot, Curve, LinePlot, TextBar
 from dynstack_probe.report.scales import number_axis, time_axis
-from dynstack_probe.text import percent
+from dynstack_probe.text import percent, small_percent
 
 # Finer than a pixel: a plot of 16 KiB is some 370 wide.
 _GRAIN_BYTES = 64
@@ -156,6 +157,71 @@ def savings_plot(title: str, savings: Sequence[tuple[str, float]]) -> BarPlot:
         bars=[Bar(name, 100 * max(ratio, low), percent(ratio)) for name, ratio in savings],
         note="Modelled on measured depths. Which way each errs: `policies --explain NAME`.",
         in_text=False,
+    )
+
+
+def cost_plot(rows: Sequence[PolicyCost], best: Collection[str]) -> BarPlot | None:
+    """CPU time on balance, a bar a policy; None where no cost is known."""
+    known = [(row, row.net_ratio.best) for row in rows if row.net_ratio]
+    if not known:
+        return None
+    shares = [net / WORTH_UNIT_RATIO for _, net in known]
+    low, high = min(0.0, *shares), max(0.0, *shares)
+    return BarPlot(
+        title="CPU time on balance by policy",
+        axis=number_axis("0.001% of all CPU time", low, high or (1.0 if low == 0 else 0.0)),
+        bars=[
+            Bar(
+                f"{row.policy} *" if row.policy in best else row.policy,
+                share,
+                f"{small_percent(net)}, {row.saved_kib} KiB saved",
+            )
+            for (row, net), share in zip(known, shares, strict=True)
+        ],
+        note="Modelled on calibrated prices: faults or refills, less what forks save; of refills"
+        " only those seen. *: no other policy saves as much memory for as little.",
+        in_text=False,
+    )
+
+
+def saving_against_cost(rows: Sequence[PolicyCost], best: Collection[str]) -> LinePlot | None:
+    """The most memory that so much CPU time buys: steps through the best policies."""
+    points = sorted(
+        (row.net_ratio.best / WORTH_UNIT_RATIO, float(row.saved_kib))
+        for row in rows
+        if row.policy in best and row.net_ratio
+    )
+    if not points:
+        return None
+    first, last = points[0][0], points[-1][0]
+    end = last + (max(abs(first), abs(last), last - first) * 0.1 or 1.0)
+    ends = [*(cost for cost, _ in points[1:]), end]
+    steps = [
+        corner
+        for (cost, saved), until in zip(points, ends, strict=True)
+        for corner in ((cost, saved), (until, saved))
+    ]
+    return LinePlot(
+        title="Saving against cost",
+        x=number_axis("CPU time on balance, 0.001% of all", min(first, 0.0), end),
+        y=number_axis("KiB saved, reserve paid", 0, max(saved for _, saved in points), _count),
+        curves=[Curve("most that any policy saves", steps)],
+        note="Modelled. Each step begins at a policy that no other beats. Left of 0 it saves CPU"
+        " time as well.",
+    )
+
+
+def headroom_over_time(samples: Sequence[int], seconds: float) -> LinePlot:
+    """Free memory above the watermarks, KiB."""
+    kib = [pages * PAGE_BYTES / 1024 for pages in samples]
+    times = [seconds * at / max(1, len(kib) - 1) for at in range(len(kib))]
+    return LinePlot(
+        title="Free memory above the minimum watermarks",
+        x=time_axis(max(seconds, 1.0)),
+        y=number_axis("KiB", 0, max(kib) or 1.0, _count),
+        curves=[Curve("headroom", _thinned(times, kib))],
+        note=f"Measured in {len(kib)} samples, taken to lie evenly in time.",
+        text_rows=_text_rows(times, [kib], lambda value: f"{value:.0f}"),
     )
 
 

@@ -6,8 +6,10 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from dynstack_probe.analysis.comparison import compare
+from dynstack_probe.analysis.cost import host_cost
 from dynstack_probe.analysis.evidence import Evidence, Frames, Moment, evidence_of
 from dynstack_probe.analysis.host_estimate import host_estimate
+from dynstack_probe.analysis.safety import safety_of
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.history import Span
 from dynstack_probe.output.savings import series_rows
@@ -54,6 +56,12 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
     headline_of = "of the only snapshot"
     if evidence.series is not None:
         headline_of = "of the snapshot with the median saving"
+    cost = safety = None
+    if evidence.whole is not None and evidence.seconds > 0:
+        headline = BUILT_IN[HEADLINE]
+        others = [policy for policy in policies if policy.name != HEADLINE]
+        cost = host_cost(source, frame, evidence.whole, [headline, *others])
+        safety = safety_of(headline, frame, evidence.whole)
     return Subject(
         name=source,
         called=frame.host.cpu_model,
@@ -87,6 +95,8 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
         seconds=evidence.seconds,
         depths=Depths(frame.stacks, report.details, report.deepest(DEEPEST_SHOWN)),
         facts=series_rows(evidence.series) if evidence.series else (),
+        cost=cost,
+        safety=safety,
     )
 
 

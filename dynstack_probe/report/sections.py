@@ -10,15 +10,25 @@ from functools import reduce
 
 from dynstack_probe import __version__
 from dynstack_probe.analysis.comparison import Row
+from dynstack_probe.analysis.cost import pareto_best
 from dynstack_probe.analysis.depths import QUANTILES
 from dynstack_probe.analysis.host_estimate import DepthDetails, kernel_and_user
+from dynstack_probe.analysis.safety import Safety
+from dynstack_probe.model.cost import HostCost
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.as_table import RFC_COLUMNS, faults_in_words, quoted_rows, rfc_row
 from dynstack_probe.output.columns import cells, titles
-from dynstack_probe.output.policies import SERIES_TABLE, TABLE, over_limit_names, rates_note
+from dynstack_probe.output.cost import cost_rows, safety_rows
+from dynstack_probe.output.policies import (
+    SERIES_TABLE,
+    TABLE,
+    over_limit_names,
+    rates_note,
+    worth_note,
+)
 from dynstack_probe.output.savings import (
     NET,
     NET_OF_RAM,
@@ -145,6 +155,10 @@ def _sections(subject: Subject) -> list[Section]:
         Section("Depth, ever and now", list(_depths(subject))),
         Section("Policies compared", list(_policies(subject))),
     ]
+    if subject.cost is not None:
+        sections.append(Section("What it would cost", list(_cost(subject.cost))))
+    if subject.safety is not None:
+        sections.append(Section("Is it safe", list(_safety(subject.safety, subject.seconds))))
     depths = subject.depths
     if depths is not None:
         shift = list(_shift(depths.details))
@@ -220,6 +234,8 @@ def _policies(subject: Subject) -> Iterable[Part]:
     note = f"All modelled, KiB, {subject.headline_of}. {NET_WORDS}"
     if subject.whole is not None:
         note += f" {rates_note(subject.whole)}"
+        if any(row.cost for row in subject.rows):
+            note += f" {worth_note(subject.rows)}"
     elif has_rates:
         note += (
             f" Per second over {subject.seconds:.0f} s: f faults. {subject.faults_err} Policies"
@@ -235,6 +251,24 @@ def _policies(subject: Subject) -> Iterable[Part]:
     if over:
         yield Paragraph("Tasks that were deeper than a policy allows, each an overflow:")
         yield Facts(over)
+
+
+def _cost(cost: HostCost) -> Iterable[Part]:
+    yield Paragraph(
+        f"Of {HEADLINE}: counts of {cost.whole.seconds:.0f} s times prices that were calibrated on"
+        " this host; shares are of all CPU time."
+    )
+    yield Facts(list(cost_rows(cost)))
+    best = pareto_best(cost.rows)
+    for plot in (figures.cost_plot(cost.rows, best), figures.saving_against_cost(cost.rows, best)):
+        if plot is not None:
+            yield plot
+
+
+def _safety(safety: Safety, seconds: float) -> Iterable[Part]:
+    yield Facts(list(safety_rows(safety)))
+    if safety.headroom is not None:
+        yield figures.headroom_over_time(safety.headroom.above_min_pages, seconds)
 
 
 def _over_limit(row: Row) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from dynstack_probe.analysis.comparison import Row
 from dynstack_probe.analysis.estimate import Estimate, Group
 from dynstack_probe.analysis.host_estimate import DepthDetails
+from dynstack_probe.analysis.safety import Safety
+from dynstack_probe.model.cost import HostCost
 from dynstack_probe.model.history import Span
 from dynstack_probe.model.host import Host
 from dynstack_probe.model.interval import Interval
@@ -32,7 +34,8 @@ class Subject:
     moment that stands for all; rows: each policy then. over_time: seconds, BASE and Dynamic
     in KiB at each sample. faults, created, exited: a second; each a mean of `rate_of`.
     errors: which way which figure errs. missing: sections that this source can't fill, in
-    words. recording: the command that makes such a report's data.
+    words. recording: the command that makes such a report's data. cost, safety: of the headline's
+    policy, where a series was watched.
     """
 
     name: str
@@ -65,4 +68,6 @@ class Subject:
     seconds: float = 0.0
     depths: Depths | None = None
     missing: str = ""
+    cost: HostCost | None = None
+    safety: Safety | None = None
     facts: Sequence[tuple[str, str]] = field(default_factory=tuple)

@@ -16,8 +16,10 @@ from prometheus_client.registry import Collector
 from dynstack_probe import __version__
 from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.analysis.timeline import growth_of_exited
+from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.containers import short_name
 from dynstack_probe.model.growth import Growth, GrowthCounter, growth_of, whole_shapes
+from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval, PageFaults
 from dynstack_probe.model.lifecycle import GROWTH_AGES
@@ -47,6 +49,19 @@ class PassCounter:
         return Pass(sample, self._growth.total)
 
 
+@dataclass(frozen=True)
+class CostInputs:
+    """What costs are worked out from. None: not counted, not sampled, not calibrated.
+
+    method: how page faults were counted, half a sentence. headroom: since the last scan.
+    """
+
+    page_faults: PageFaults | None = None
+    method: str = ""
+    headroom: Headroom | None = None
+    calibration: Calibration | None = None
+
+
 class HostCollector(Collector):
     """Yields the newest pass. Collecting reads no kernel file, counts nothing, takes no lock."""
 
@@ -56,17 +71,14 @@ class HostCollector(Collector):
         policies: Callable[[], Sequence[Policy]],
         top_cgroups: Callable[[], int],
         cgroup_paths: Callable[[], Mapping[int, str]],
-        page_faults: Callable[[], tuple[PageFaults, str] | None],
+        costs: Callable[[], CostInputs],
     ) -> None:
-        """All arguments are asked at each collection, so that they may change.
-
-        page_faults: also how they were counted, half a sentence.
-        """
+        """All arguments are asked at each collection, so that they may change."""
         self._newest = newest
         self._policies = policies
         self._top_cgroups = top_cgroups
         self._cgroup_paths = cgroup_paths
-        self._page_faults = page_faults
+        self._costs = costs
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names depend on the kernel."""
@@ -87,15 +99,7 @@ class HostCollector(Collector):
         yield from _of_kernel(sample)
         yield from _of_host(sample)
         yield from _own_cost(sample)
-        told = self._page_faults()
-        if told is not None:
-            faults, method = told
-            yield _counter(
-                "dynstack_page_faults",
-                f"Page faults on user memory since the start, by CPU mode; {method}.",
-                "mode",
-                {"user": faults.user, "kernel": faults.kernel},
-            )
+        yield from _of_costs(self._costs())
 
     def _of_policies(self, newest: Pass) -> Iterable[Metric]:
         stack_bytes = GaugeMetricFamily(
@@ -314,6 +318,35 @@ def _of_host(sample: Sample) -> Iterable[Metric]:
     yield GaugeMetricFamily(
         "dynstack_host_memory_bytes", "All memory (MemTotal).", value=host.mem_total_kib * 1024
     )
+
+
+def _of_costs(costs: CostInputs) -> Iterable[Metric]:
+    faults, headroom, calibration = costs.page_faults, costs.headroom, costs.calibration
+    if faults is not None:
+        yield _counter(
+            "dynstack_page_faults",
+            f"Page faults on user memory since the start, by CPU mode; {costs.method}.",
+            "mode",
+            {"user": faults.user, "kernel": faults.kernel},
+        )
+    if headroom is not None:
+        yield GaugeMetricFamily(
+            "dynstack_memory_headroom_bytes",
+            "Free memory above the zones' minimum watermarks: the least of some samples since the"
+            " scan before.",
+            value=headroom.least_pages * PAGE_BYTES,
+        )
+    if calibration is not None:
+        yield GaugeMetricFamily(
+            "dynstack_calibrated_fault_seconds",
+            "Calibrated at the start: a minor page fault on private memory, median of many.",
+            value=calibration.fault_ns / 1e9,
+        )
+        yield GaugeMetricFamily(
+            "dynstack_calibrated_clear_page_seconds",
+            "Calibrated at the start: the kernel clears a page, median of many.",
+            value=calibration.clear_page_ns / 1e9,
+        )
 
 
 def _own_cost(sample: Sample) -> Iterable[Metric]:

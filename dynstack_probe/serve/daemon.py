@@ -23,13 +23,16 @@ from dynstack_probe.httpd.web_config import WebConfig
 from dynstack_probe.kernel import cgroups
 from dynstack_probe.kernel.privileges import drop_privileges
 from dynstack_probe.loader import LoadedProbe, Loader
+from dynstack_probe.measure.calibration import calibrate
+from dynstack_probe.measure.headroom import HeadroomSampler
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
 from dynstack_probe.measure.page_faults import DutyCycle, PageFaultCounter, count_page_faults
+from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.growth import whole_shapes
-from dynstack_probe.model.interval import PageFaults
+from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
-from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
+from dynstack_probe.serve.collector import CostInputs, HostCollector, Pass, PassCounter
 from dynstack_probe.serve.config import Config, read_config
 from dynstack_probe.text import percent, printable
 
@@ -74,6 +77,9 @@ class Daemon:
         self._pause_seconds = self._config.pause_seconds(0.0)
         self._cgroup_paths: Mapping[int, str] = {}
         self._page_faults: PageFaultCounter | None = None
+        self._headroom_sampler = HeadroomSampler()
+        self._headroom: Headroom | None = None
+        self._calibration: Calibration | None = None
         self._registry = CollectorRegistry()
         self._registry.register(
             HostCollector(
@@ -81,7 +87,7 @@ class Daemon:
                 policies=lambda: self._config.chosen_policies(),
                 top_cgroups=lambda: self._config.top_cgroups,
                 cgroup_paths=lambda: self._cgroup_paths,
-                page_faults=self._read_page_faults,
+                costs=self._cost_inputs,
             )
         )
         ProcessCollector(registry=self._registry)
@@ -108,6 +114,7 @@ class Daemon:
                 if self._page_faults is not None:
                     stack.callback(self._page_faults.close)
             drop_privileges()
+            self._calibration = _calibration()
             # Blocked before any thread starts, so that only the main one gets them.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             sampler = stack.enter_context(Sampler(lifecycle))
@@ -144,6 +151,7 @@ class Daemon:
 
     def _turn(self, counter: PageFaultCounter) -> None:
         """Count page faults or stop; without them if the kernel has changed its mind."""
+        self._headroom_sampler.sample()
         try:
             counter.turn()
         except OSError as error:
@@ -151,6 +159,8 @@ class Daemon:
             print(f"dynstack-probe: no page faults: {error}", file=sys.stderr, flush=True)
 
     def _scan(self, sampler: Sampler) -> None:
+        self._headroom_sampler.sample()
+        self._headroom = self._headroom_sampler.take()
         sample = sampler.take()
         top = sorted(sample.cgroups, key=lambda i: -sum(sample.cgroups[i]))
         wanted = top[: self._config.top_cgroups]
@@ -179,9 +189,14 @@ class Daemon:
             print("dynstack-probe: configuration reloaded", file=sys.stderr, flush=True)
         sd_notify.ready(self._status())
 
-    def _read_page_faults(self) -> tuple[PageFaults, str] | None:
+    def _cost_inputs(self) -> CostInputs:
         counter = self._page_faults
-        return (counter.read(), counter.method) if counter else None
+        return CostInputs(
+            counter.read() if counter else None,
+            counter.method if counter else "",
+            self._headroom,
+            self._calibration,
+        )
 
     def _is_healthy(self) -> bool:
         newest = self._newest
@@ -226,6 +241,14 @@ def _loaded(load: Callable[[Loader], LoadedProbe]) -> Iterator[LoadedProbe]:
         probe = load(loader)
     with probe:
         yield probe
+
+
+def _calibration() -> Calibration | None:
+    """None where there is no memory for it."""
+    try:
+        return calibrate()
+    except OSError:
+        return None
 
 
 def _page_faults() -> PageFaultCounter | None:

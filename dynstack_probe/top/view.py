@@ -17,16 +17,18 @@ from typing import TypeVar
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from dynstack_probe.analysis.cost import policy_cost, prices_of
 from dynstack_probe.analysis.estimate import Estimate, Group, estimate, group_by
 from dynstack_probe.analysis.grouping import group_names
 from dynstack_probe.analysis.timeline import Timeline, rate, thread_pages_of
+from dynstack_probe.model.cost import PolicyCost
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.shapes import count_shapes
 from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind
 from dynstack_probe.policy import Policy
-from dynstack_probe.text import percent, printable
+from dynstack_probe.text import percent, printable, small_percent
 from dynstack_probe.top import keys
 
 GROUPINGS = ("cgroup", "container", "comm", "kind")
@@ -41,7 +43,7 @@ _ORDERED_AT_ONCE = 128  # tasks; scrolling costs nothing until these are used up
 class Moment:
     """One frame, and the figures that its view needs. `number` counts from 0.
 
-    interval: since the frame before, None at the first.
+    interval: since the frame before, None at the first. cost: of that time.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Moment:
     kinds: Mapping[int, int]
     interval: Interval | None
     policy: Policy
+    cost: PolicyCost | None = None
     _groups: dict[str, list[Group]] = field(default_factory=dict, compare=False, repr=False)
     _ordered: dict[tuple[object, ...], Ordered] = field(
         default_factory=dict, compare=False, repr=False
@@ -100,6 +103,10 @@ class History:
         for shape, count in shapes.items():
             pages[shape.mark_pages] += count
         interval = self._timeline.add(frame)
+        cost = None
+        if interval is not None and interval.seconds > 0:
+            prices = prices_of(interval.calibration)
+            cost = policy_cost(self.policy, estimated, interval, frame.host, prices)
         moment = Moment(
             number=self._count,
             frame=frame,
@@ -108,6 +115,7 @@ class History:
             kinds=Counter(frame.stacks.kinds),
             interval=interval if interval and interval.seconds > 0 else None,
             policy=self.policy,
+            cost=cost,
         )
         self._points.append((frame.boot_ns, estimated.saving_ratio))
         self._count += 1
@@ -425,7 +433,17 @@ def _saving(page: _Page) -> Text:
         with_reserve = f"{percent(one.saving_with_reserve_ratio)} with {one.reserve_kib} of reserve"
     kib = f"{one.base_kib} KiB would be {one.dynamic_kib}"
     over = f", {one.over_limit_tasks} tasks OVERFLOW" if one.over_limit_tasks else ""
+    net = page.moment.cost.net_ratio if page.moment.cost else None
+    with_cost: tuple[str, ...] = ()
+    if net is not None:
+        cost = f"; net CPU {small_percent(net.best)}{over}"
+        with_cost = (
+            f"Saving    {ratio} ({policy}): {kib}, {saved} KiB less; {with_reserve}{cost}",
+            f"Saving    {ratio} ({policy}): {kib}; {with_reserve}{cost}",
+            f"Saving    {ratio} ({policy}): {kib} KiB{cost}",
+        )
     text = page.fitting(
+        *with_cost,
         f"Saving    {ratio} ({policy}): {kib}, {saved} KiB less; {with_reserve}{over}",
         f"Saving    {ratio} ({policy}): {kib}; {with_reserve}{over}",
         f"Saving    {ratio} ({policy}): {kib} KiB{over}",

@@ -114,6 +114,9 @@ class SimulatedHost:
             metrics.counter("dynstack_lost_events_total", lost, reason=reason)
         metrics.counter("dynstack_page_faults_total", 900 * seconds, mode="user")
         metrics.counter("dynstack_page_faults_total", 40 * seconds, mode="kernel")
+        metrics.gauge("dynstack_memory_headroom_bytes", 3e9)
+        metrics.gauge("dynstack_calibrated_fault_seconds", 1.8e-6)
+        metrics.gauge("dynstack_calibrated_clear_page_seconds", 1e-7)
 
     def _own_cost(self, metrics: _Page, now: float) -> None:
         seconds = now - STARTED

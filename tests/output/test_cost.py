@@ -125,3 +125,22 @@ def test_one_snapshot_is_no_series(tmp_path: Path) -> None:
         told(str(path))
     with pytest.raises(UsageError, match="lasts as long as it does"):
         told(str(path), "--duration", "5s")
+
+
+def test_every_command_tells_the_same_cost(capture: Path) -> None:
+    cost = json.loads(told(str(capture), "--format", "json"))
+    runner = CliRunner()
+    compared = runner.invoke(app, ["policies", str(capture), "--format", "json"])
+    rows = {row["name"]: row for row in json.loads(compared.output)["policies"]}
+    assert rows["rfc-v1"]["net_cpu_ratio"] == cost["cost"]["net_cpu_ratio"]
+    every = [option for name in rows for option in ("--policy", name)]
+    for row in json.loads(told(str(capture), "--format", "json", *every))["policies"]:
+        for key in ("net_cpu_ratio", "kib_per_0_001_percent", "pareto_best"):
+            assert rows[row["policy"]][key] == row[key], row["policy"]
+    report = " ".join(
+        runner.invoke(app, ["report", str(capture), "--format", "text"]).output.split()
+    )
+    screen = " ".join(told(str(capture)).split())
+    for name in ("Calibrated", "Stack faults", "Cheaper forks", "Net", "#PF path", "Headroom"):
+        line = screen[screen.index(f"{name} ") :][:60]
+        assert line in report, name

@@ -345,6 +345,8 @@ def test_the_sections_stand_in_order() -> None:
         "Headline",
         "Depth, ever and now",
         "Policies compared",
+        "What it would cost",
+        "Is it safe",
         "If every stack were a little deeper",
         "Faults over time",
         "Who goes deep",

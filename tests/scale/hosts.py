@@ -192,8 +192,11 @@ GAUGES = {
     "dynstack_scan_duration_seconds": (0.001, 0.003),
     "process_resident_memory_bytes": (30_000_000, 40_000),
     "process_open_fds": (30, 3),
+    "dynstack_memory_headroom_bytes": (3_000_000_000, 200_000_000),
 }
 STANDING = {
+    "dynstack_calibrated_fault_seconds": 1.8e-6,
+    "dynstack_calibrated_clear_page_seconds": 1.0e-7,
     "process_virtual_memory_bytes": 180_000_000,
     "process_start_time_seconds": STARTED_AT,
     "process_max_fds": 1024,

@@ -15,14 +15,13 @@ import yaml
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from dynstack_probe.model.frame import Coverage
-from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import GROWTH_AGES, Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.serve.collector import HostCollector, PassCounter
 from dynstack_probe.serve.config import Config
 from tests.conftest import why_no_bpf
-from tests.factory import a_host
+from tests.factory import COSTS, a_host
 from tests.live.machine import ROOT
 from tests.live.test_serve import serving
 from tests.scale.document import yaml_blocks
@@ -71,7 +70,7 @@ def series_with(config: Config, thread_size_bytes: int = 16384) -> int:
             config.chosen_policies,
             lambda: config.top_cgroups,
             dict,
-            lambda: (PageFaults(5, 6), "counted"),
+            lambda: COSTS,
         )
     )
     ProcessCollector(registry=registry)

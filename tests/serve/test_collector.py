@@ -14,13 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from dynstack_probe.model.containers import short_name
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.growth import growth_of, whole_shapes
-from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
-from tests.factory import a_host
+from tests.factory import COSTS, a_host
 
 Shapes = Mapping[tuple[int, int], int]
 
@@ -60,7 +59,7 @@ def collected(
             lambda: [BUILT_IN[name] for name in policies],
             lambda: top,
             lambda: {1: '/a\x1b\n"', 2: "/b"},
-            lambda: (PageFaults(5, 6), "counted"),
+            lambda: COSTS,
         )
     )
     pages = []
@@ -79,7 +78,7 @@ def collected(
 
 def test_nothing_but_the_build_before_the_first_scan() -> None:
     registry = CollectorRegistry()
-    registry.register(HostCollector(lambda: None, list, lambda: 1, dict, lambda: None))
+    registry.register(HostCollector(lambda: None, list, lambda: 1, dict, lambda: COSTS))
     assert [f.name for f in registry.collect()] == ["dynstack_build"]
 
 
@@ -101,6 +100,9 @@ def test_figures() -> None:
     assert page["dynstack_kernel_dynamic_stack_bytes"] == 156 * 1024
     assert page["dynstack_kernel_exited_stacks_total 4k"] == 5
     assert page["dynstack_page_faults_total kernel"] == 6
+    assert page["dynstack_memory_headroom_bytes"] == 700 * 4096
+    assert page["dynstack_calibrated_fault_seconds"] == pytest.approx(2e-6)
+    assert page["dynstack_calibrated_clear_page_seconds"] == pytest.approx(1e-7)
 
 
 def test_a_skipped_page_is_mapped_but_no_fault() -> None:

@@ -536,3 +536,17 @@ def test_lines_are_text_of_rich() -> None:
     history, moment = moment_of(twenty())
     lines = render(View(), history, moment, (80, 24), BLOCKS, STATUS)
     assert all(isinstance(line, Text) for line in lines)
+
+
+def test_the_headline_tells_the_net_cost_where_it_is_known() -> None:
+    from tests.output.test_cost import frames
+
+    history = History(BUILT_IN["rfc-v1"])
+    first, second = (history.add(frame) for frame in frames())
+    for width in (80, 120):
+        lines = render(View(), history, second, (width, 24), ASCII, Status("x"))
+        assert "; net CPU -0.00090%" in next(
+            str(line) for line in lines if str(line).startswith("Saving")
+        )
+    lines = render(View(), history, first, (120, 24), ASCII, Status("x"))
+    assert not any("net CPU" in str(line) for line in lines)
