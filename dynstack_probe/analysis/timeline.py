@@ -12,6 +12,7 @@ from dynstack_probe.model.growth import Growth, GrowthCounter, growth_of, whole_
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import REFILLS, Interval
 from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.sample import Sample
 from dynstack_probe.model.shapes import Shape, count_shapes, shape_keys
 from dynstack_probe.policy import Policy
 
@@ -109,6 +110,12 @@ def intervals(frames: Iterable[Frame], thresholds: Sequence[int]) -> Iterator[In
 def collect(frames: Iterable[Frame], thresholds: Sequence[int]) -> Interval:
     """A whole series as one interval."""
     return sum(intervals(frames, thresholds), Interval())
+
+
+def growth_of_sample(sample: Sample) -> tuple[Growth, Growth]:
+    """What its living and its exited have grown."""
+    living = growth_of(whole_shapes(sample.living.all_shapes()), sample.living.skipped)
+    return living, growth_of_exited(sample.lifecycle)
 
 
 def growth_of_exited(lifecycle: Lifecycle) -> Growth:

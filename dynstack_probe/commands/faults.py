@@ -20,6 +20,7 @@ from dynstack_probe.errors import ProbeError, UsageError
 
 if TYPE_CHECKING:
     from dynstack_probe.faults.report import FaultReport
+    from dynstack_probe.faults.reuse import Reuse
     from dynstack_probe.kernel.kallsyms import Symbols
     from dynstack_probe.loader import LoadedProbe
     from dynstack_probe.measure.call_paths import CallPaths, SampleCounters, Sampling
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 
 HELP = """Show which system calls and tasks grow their kernel stacks.
 
-Watches every task until --duration is over or Ctrl-C: each time a stack grows past a page
-boundary, that is a fault which a kernel with grow-only stacks would take. Says who it was,
-in which system call, how deep and how old the task was; then ranks the system calls.
+Watches every task until --duration is over or Ctrl-C. Each time a stack first uses a further
+page, that is a crossing. Says who it was, in which system call, how deep and how old the
+task was; then ranks the system calls. A kernel with grow-only stacks takes a fault for a
+crossing unless the page came with a stack that an earlier task had: how many are faults and
+how many reuse avoids is counted as `serve` counts it.
 
 \b
   sudo dynstack-probe faults --duration 10s
@@ -141,7 +144,9 @@ def watch_for(watching: Watching, duration: float | None) -> float:
     return time.monotonic() - started
 
 
-def make_report(watching: Watching, seconds: float, caveats: list[str]) -> FaultReport:
+def make_report(
+    watching: Watching, seconds: float, caveats: list[str], reuse: Reuse | None
+) -> FaultReport:
     """The end of a watch: detaches the probe."""
     from dynstack_probe.faults.report import FaultReport
     from dynstack_probe.kernel import host
@@ -159,6 +164,7 @@ def make_report(watching: Watching, seconds: float, caveats: list[str]) -> Fault
         cost=watching.watch.end(),
         cgroup_paths=watching.cgroup_paths,
         caveats=caveats,
+        reuse=reuse,
         paths=watching.paths,
         samples=None if watching.sampling is None else watching.sampling.counters(),
     )
@@ -297,6 +303,7 @@ def command(
     paths = PathOptions(folded, flamegraph, rate, deeper_than, force)
     paths.check()
 
+    from dynstack_probe.faults import reuse
     from dynstack_probe.loader import Loader
     from dynstack_probe.measure.faults import FaultWatch, caveats, load_faults
 
@@ -305,16 +312,18 @@ def command(
         load_faults(loader, btf_path=btf) as probe,
         FaultWatch(probe) as watch,
         sampling_of(paths, btf) as sampling,
+        reuse.watched(btf) as sampler,
     ):
         known_caveats = caveats(probe)
         drop_what_is_not_needed(probe, (output, folded, flamegraph))
         watch.begin()
+        reused = reuse.ReuseWatch(sampler) if sampler else None
         watching = Watching(watch, sampling)
         try:
             seconds = watch_for(watching, wanted_seconds)
         except OSError as error:
             raise ProbeError(f"the watch broke off: {error.strerror}") from error
-        report = make_report(watching, seconds, known_caveats)
+        report = make_report(watching, seconds, known_caveats, reused.end() if reused else None)
     write(render(report, form), output, force)
     if report.samples is not None:
         paths.write(report.paths, report.samples)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich import box
@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from dynstack_probe.faults.reuse import Reuse
 from dynstack_probe.measure.call_paths import CallPaths, PathTally, SampleCounters
 from dynstack_probe.measure.faults import CallTally, Counters, StackFault, WatchCost
 from dynstack_probe.output.tables import console_for, facts, plain
@@ -60,6 +61,7 @@ class FaultReport:
     caveats: Sequence[str] = ()
     paths: CallPaths = field(default_factory=CallPaths)
     samples: SampleCounters | None = None
+    reuse: Reuse | None = None
 
     def total(self, name: str) -> int:
         """The sum of a figure over all calls."""
@@ -196,9 +198,17 @@ def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
     )
     yield (
         "Found",
-        f"{report.total('faults')} faults for {report.total('pages')} pages in"
-        f" {report.seconds:.1f} s, as a kernel with grow-only stacks would take them",
+        f"{events} crossings onto {report.total('pages')} pages in {report.seconds:.1f} s, each"
+        " used by its task for the first time",
     )
+    if report.reuse is not None:
+        reuse = report.reuse
+        yield (
+            "Faults",
+            f"{reuse.faults} for {reuse.fault_pages} pages under rfc-v1, modelled; reuse of grown"
+            f" stacks avoids {reuse.avoided_pages} pages of the {reuse.crossed_pages} that the"
+            " lifecycle probe counted meanwhile",
+        )
     yield (
         "Exactness",
         f"{events - late} of {events} crossings were seen at the end of the call that"
@@ -306,6 +316,9 @@ def document(report: FaultReport) -> dict[str, Any]:
             "unreadable": counters.unread,
             "not_listed": report.events_left_out,
         },
+        "rfc_v1": None
+        if report.reuse is None
+        else {**asdict(report.reuse), "crossed_pages": report.reuse.crossed_pages},
         "caveats": list(report.caveats),
         "calls": [
             {

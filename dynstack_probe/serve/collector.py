@@ -15,10 +15,10 @@ from prometheus_client.registry import Collector
 
 from dynstack_probe import __version__
 from dynstack_probe.analysis.estimate import estimate
-from dynstack_probe.analysis.timeline import growth_of_exited
+from dynstack_probe.analysis.timeline import growth_of_sample
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.containers import short_name
-from dynstack_probe.model.growth import Growth, GrowthCounter, growth_of, whole_shapes
+from dynstack_probe.model.growth import Growth, GrowthCounter, whole_shapes
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval, PageFaults
@@ -44,8 +44,7 @@ class PassCounter:
 
     def add(self, sample: Sample) -> Pass:
         """The next sample."""
-        living = growth_of(whole_shapes(sample.living.all_shapes()), sample.living.skipped)
-        self._growth.advance(living, growth_of_exited(sample.lifecycle))
+        self._growth.advance(*growth_of_sample(sample))
         return Pass(sample, self._growth.total)
 
 
