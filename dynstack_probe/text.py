@@ -24,6 +24,11 @@ def spreadsheet_safe(cell: str) -> str:
     return f"'{cell}" if cell[:1] in tuple("=+-@") else cell
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things: 1 CPU, 2 CPUs."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def percent(ratio: float) -> str:
     """A ratio as the RFC prints it: 0.74742 as 74.74%."""
     return f"{ratio * 100:.2f}%"

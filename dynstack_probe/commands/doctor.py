@@ -23,8 +23,10 @@ HELP = """Check what a measurement needs, and how to fix what is missing.
 \b
   sudo dynstack-probe doctor
 
+Loads what each command loads, too, and says which of them work here.
+
 Exit codes: 0 this host can be measured, 3 this kernel or machine can't, 4 it could,
-but not by this user.
+but not by this user; --format json has what each command would end with.
 """
 
 
@@ -39,7 +41,11 @@ def command(
     checks = diagnosis.examine(btf)
     code = diagnosis.exit_code(checks)
     if form is Format.json:
-        typer.echo(json.dumps(checklist.document(checks, code), indent=2))
+        typer.echo(
+            json.dumps(
+                checklist.document(checks, code, diagnosis.command_exit_codes(checks)), indent=2
+            )
+        )
     else:
         typer.echo(checklist.render(checks))
     raise typer.Exit(code)

@@ -251,28 +251,11 @@ def sampling_of(options: PathOptions, btf: Path) -> Iterator[Sampling | None]:
             yield sampling
 
 
-def works_without_privileges(probe: LoadedProbe) -> bool:
-    """Whether this kernel lets a process without any read an iterator again (since 5.19)."""
-    from dynstack_probe.kernel import bpf
-    from dynstack_probe.kernel.privileges import drop_privileges
-
-    trial = os.fork()
-    if trial == 0:
-        try:
-            drop_privileges()
-            for link in probe.links.values():
-                os.close(bpf.create_iterator(link))
-        except (OSError, ProbeError):
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(trial, 0)[1] == 0
-
-
 def drop_what_is_not_needed(probe: LoadedProbe, files: Sequence[Path | None]) -> None:
     """Give up all privileges, unless some are needed to write files or to read on."""
-    from dynstack_probe.kernel.privileges import drop_privileges
+    from dynstack_probe.kernel.privileges import drop_privileges, may_iterate_without_privileges
 
-    if not any(files) and works_without_privileges(probe):
+    if not any(files) and may_iterate_without_privileges(probe.links.values()):
         drop_privileges()
 
 

@@ -18,7 +18,7 @@ from dynstack_probe.faults.reuse import Reuse
 from dynstack_probe.measure.call_paths import CallPaths, PathTally, SampleCounters
 from dynstack_probe.measure.faults import CallTally, Counters, StackFault, WatchCost
 from dynstack_probe.output.tables import console_for, facts, plain
-from dynstack_probe.text import percent, printable, spreadsheet_safe
+from dynstack_probe.text import counted, percent, printable, spreadsheet_safe
 
 CALLS_SHOWN = 15
 TASKS_SHOWN = 10
@@ -193,7 +193,7 @@ def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
     events, late = report.total("events"), report.total("late")
     yield (
         "Host",
-        f"{printable(report.cpu_model)}, {report.cpus} CPUs,"
+        f"{printable(report.cpu_model)}, {counted(report.cpus, 'CPU')},"
         f" Linux {printable(report.kernel_release)}",
     )
     yield (

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from dynstack_probe.errors import ProbeError, UsageError
+from dynstack_probe.kernel import bpf
 
 STATUS = Path("/proc/self/status")
 TASKS = Path("/proc/self/task")
@@ -65,6 +67,23 @@ def drop_privileges(user: str | None = None) -> None:
     if libc.capset(ctypes.byref(header), ctypes.byref(nothing)):
         raise _failure("drop capabilities", ctypes.get_errno())
     _verify()
+
+
+def may_iterate_without_privileges(links: Iterable[int]) -> bool:
+    """Whether this kernel lets a process without any begin a BPF iterator (since 5.19).
+
+    Tried in a child, which has none any more.
+    """
+    trial = os.fork()
+    if trial == 0:
+        try:
+            drop_privileges()
+            for link in links:
+                os.close(bpf.create_iterator(link))
+        except (OSError, ProbeError):
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(trial, 0)[1] == 0
 
 
 def _require_single_thread() -> None:

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dynstack_probe.errors import NotPermittedError, ProbeError, UnmeasurableError
 from dynstack_probe.kernel import capabilities
 from dynstack_probe.kernel.btf import Btf
 from dynstack_probe.kernel.features import Features
+from dynstack_probe.kernel.kallsyms import read_symbols
 from dynstack_probe.kernel.offsets import probe_macros
+from dynstack_probe.kernel.privileges import may_iterate_without_privileges
 from dynstack_probe.loader import INSTALL_BCC, Loader
+from dynstack_probe.measure.call_paths import load_call_paths
+from dynstack_probe.measure.faults import caveats, load_faults
+from dynstack_probe.measure.lifecycle import NO_UNPRIVILEGED_ITERATORS, Sampler, load_lifecycle
+from dynstack_probe.measure.page_faults import count_page_faults
 from dynstack_probe.measure.stack_scan import take_frame
 from dynstack_probe.model.check import Check, Status
 
+NOT_TRIED = "not tried: see above"
+
 
 def exit_code(checks: list[Check]) -> int:
-    """3 if anything is missing, 4 if only permission is, else 0."""
-    missing = [check for check in checks if check.status is Status.MISSING]
-    if not missing:
+    """What `estimate` ends with: 3 if anything is missing, 4 if only permission is, else 0."""
+    codes = {c.exit_code for c in checks if c.status is Status.MISSING and not c.is_command}
+    if not codes:
         return 0
-    only_permission = all(check.permission for check in missing)
-    return NotPermittedError.exit_code if only_permission else UnmeasurableError.exit_code
+    permission = NotPermittedError.exit_code
+    return permission if codes == {permission} else UnmeasurableError.exit_code
+
+
+def command_exit_codes(checks: list[Check]) -> dict[str, int]:
+    """What each command would end with here."""
+    tried = [check for check in checks if check.is_command]
+    codes = {c.name: c.exit_code if c.status is Status.MISSING else 0 for c in tried}
+    return {"estimate": exit_code(checks), **codes}
 
 
 def examine(btf_path: Path) -> list[Check]:
@@ -31,7 +46,9 @@ def examine(btf_path: Path) -> list[Check]:
     checks = [_architecture(), *_btf_checks(btf_path, features), _lockdown(features)]
     checks += [*_capabilities(), _bcc(), _pid_namespace(features)]
     checks += [_debug_stack_usage(features), _dynamic_stacks(features)]
-    return [*checks, *_trial(btf_path, exit_code(checks))]
+    code = exit_code(checks)
+    checks += _scan(btf_path, code)
+    return [*checks, *(_command(name, trial, btf_path, code) for name, trial in TRIALS)]
 
 
 def _architecture() -> Check:
@@ -129,7 +146,9 @@ def _capabilities() -> Iterator[Check]:
     for name, bit in capabilities.CAPABILITIES.items():
         if name in missing:
             mend = f"run with sudo, or with AmbientCapabilities={name} under systemd"
-            yield Check(name, Status.MISSING, "not held", mend, permission=True)
+            yield Check(
+                name, Status.MISSING, "not held", mend, exit_code=NotPermittedError.exit_code
+            )
         else:
             held = mask >> bit & 1
             yield Check(name, Status.OK, "held" if held else "implied by CAP_SYS_ADMIN")
@@ -171,26 +190,78 @@ def _dynamic_stacks(features: Features) -> Check:
     return Check("dynamic stacks", Status.OK, "not in this kernel: the estimate is a model's")
 
 
-def _trial(btf_path: Path, code: int) -> Iterator[Check]:
+def _scan(btf_path: Path, code: int) -> Iterator[Check]:
     """Features are asked for by trying: only a scan shows that it all works."""
-    name = "trial scan"
+    name = "estimate"
     if code:
         yield Check("THREAD_SIZE", Status.NOTE, "not measured: see above")
-        yield Check(name, Status.NOTE, "not tried: see above")
+        yield Check(name, Status.NOTE, NOT_TRIED)
         return
     try:
         frame = take_frame(btf_path)
-    except NotPermittedError as error:
-        yield Check(name, Status.MISSING, str(error), "run as root on the host", permission=True)
     except ProbeError as error:
-        yield Check(name, Status.MISSING, str(error), "report this with estimate -v")
-    else:
-        coverage = frame.coverage
-        size = f"{frame.host.thread_size_bytes} bytes, measured on {coverage.read} stacks"
-        yield Check("THREAD_SIZE", Status.OK, size)
-        yield Check(
-            name,
-            Status.OK if not coverage.missed else Status.NOTE,
-            f"read {coverage.read} stacks, missed {coverage.missed}"
-            f" in {frame.cost.scan_seconds * 1000:.1f} ms",
-        )
+        yield Check(name, Status.MISSING, str(error), exit_code=error.exit_code)
+        return
+    coverage = frame.coverage
+    size = f"{frame.host.thread_size_bytes} bytes, measured on {coverage.read} stacks"
+    yield Check("THREAD_SIZE", Status.OK, size)
+    about = "" if coverage.refreshed else " (about: the kernel's count is approximate here)"
+    yield Check(
+        name,
+        Status.OK if not coverage.missed else Status.NOTE,
+        f"works; read {coverage.read} stacks, missed {coverage.missed}{about}"
+        f" in {frame.cost.scan_seconds * 1000:.1f} ms",
+    )
+
+
+def _command(name: str, trial: Callable[[Path], str], btf_path: Path, code: int) -> Check:
+    """Whether a command's programs are taken by this kernel; a caveat makes a note of it."""
+    if code:
+        return Check(name, Status.NOTE, NOT_TRIED, is_command=True)
+    try:
+        caveat = trial(btf_path)
+    except ProbeError as error:
+        code = error.exit_code
+        return Check(name, Status.MISSING, str(error), exit_code=code, is_command=True)
+    status = Status.NOTE if caveat else Status.OK
+    return Check(name, status, (caveat and f"works, but: {caveat}") or "works", is_command=True)
+
+
+def _try_series(btf_path: Path) -> str:
+    with Loader() as loader, load_lifecycle(loader, btf_path=btf_path) as probe:
+        with Sampler(probe) as sampler:
+            sampler.take()
+        return ""
+
+
+def _try_serve(btf_path: Path) -> str:
+    with Loader() as loader, load_lifecycle(loader, btf_path=btf_path) as probe:
+        if not may_iterate_without_privileges(probe.links.values()):
+            raise UnmeasurableError(NO_UNPRIVILEGED_ITERATORS)
+    try:
+        with Loader() as loader:
+            count_page_faults(loader).close()
+    except ProbeError as error:
+        return str(error)
+    return ""
+
+
+def _try_faults(btf_path: Path) -> str:
+    with Loader() as loader, load_faults(loader, btf_path=btf_path) as probe:
+        return " ".join(caveats(probe))
+
+
+def _try_call_paths(btf_path: Path) -> str:
+    with Loader() as loader:
+        read_symbols()
+        load_call_paths(loader, btf_path=btf_path).close()
+    return ""
+
+
+# Commands by what they load; `estimate` and `policies` only scan.
+TRIALS: tuple[tuple[str, Callable[[Path], str]], ...] = (
+    ("record, report, top", _try_series),
+    ("serve", _try_serve),
+    ("faults", _try_faults),
+    ("faults --flamegraph", _try_call_paths),
+)

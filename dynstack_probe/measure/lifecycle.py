@@ -19,7 +19,7 @@ from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import RecordLayout, Value, read_constants, read_layout
-from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
+from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator, static_mark
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.host import Host
 from dynstack_probe.model.lifecycle import Lifecycle
@@ -30,6 +30,10 @@ MAX_CGROUPS = 4096
 KNOWN_SLOTS = 1 << 15  # 24 bytes each: 768 KiB, a GiB of stack addresses
 MIN_SEEN_SLOTS, MAX_SEEN_SLOTS = 1 << 12, 1 << 17  # 16 bytes each: 64 KiB to 2 MiB
 MAPS = ("lifecycle", "living", "cgroups", "known_stacks", "seen", "cpus", "scratch", "exit_scratch")
+NO_UNPRIVILEGED_ITERATORS = (
+    "this kernel lets no process without privileges read a BPF iterator again, and the daemon"
+    " gives all of them up: run Linux 5.19 or later, or take a series with record"
+)
 VMAP_FREE = "free_vmap_area_noflush"  # a raw tracepoint since Linux 6.3
 
 _HEADER = "records.h"
@@ -145,7 +149,9 @@ class Sampler:
                 kernel_stack_kib=counted[0] if counted else None,
                 refreshed=False,
                 erased=_number(raw, "erased"),
-                boot_idle_mark_bytes=_number(raw, "boot_idle_mark_bytes") or None,
+                boot_idle_mark_bytes=static_mark(
+                    _number(raw, "boot_idle_mark_bytes"), self._host.thread_size_bytes
+                ),
             ),
             cgroups=self._read_cgroups(),
             scan_seconds=scan_seconds,
@@ -172,10 +178,7 @@ class Sampler:
         try:
             fd = bpf.create_iterator(link)
         except PermissionError:
-            raise UnmeasurableError(
-                "this kernel lets no process without privileges read a BPF iterator again, and"
-                " the daemon gives all of them up: run Linux 5.19 or later (or estimate)"
-            ) from None
+            raise UnmeasurableError(NO_UNPRIVILEGED_ITERATORS) from None
         try:
             read_iterator(fd)
         finally:

@@ -70,6 +70,15 @@ def read_iterator(fd: int) -> bytearray:
         records += part
 
 
+def static_mark(mark_bytes: int, stack_bytes: int) -> int | None:
+    """The mark of the boot CPU's init_stack, None if it can't be told.
+
+    Since Linux 6.16 the image's padding, not zeros, fills that stack: it looks used down
+    to its last word, the one above STACK_END_MAGIC.
+    """
+    return mark_bytes if 0 < mark_bytes < stack_bytes - 8 else None
+
+
 class Scanner:
     """The loaded probe: each pass is a Snapshot. Holds the privileges it was loaded with."""
 
@@ -246,10 +255,12 @@ class _Records:
         return size
 
     def boot_idle_mark_bytes(self) -> int | None:
-        """The mark of the boot CPU's static stack."""
+        """The mark of the boot CPU's static stack, None if it can't be told."""
         static = self._flags["STATIC"]
-        marks = zip(self._column("flags"), self._column("mark_bytes"), strict=True)
-        return next((mark for flags, mark in marks if flags & static), None)
+        names = ("flags", "mark_bytes", "stack_bytes")
+        rows = zip(*(self._column(name) for name in names), strict=True)
+        marks = (static_mark(mark, size) for flags, mark, size in rows if flags & static)
+        return next(marks, None)
 
     def stacks(self) -> Stacks:
         """Those which the kernel counts and we could read."""

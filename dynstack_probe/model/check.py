@@ -18,11 +18,14 @@ class Status(enum.Enum):
 class Check:
     """One precondition: what was found and, unless all is well, how to mend it.
 
-    `permission` tells what is missing only for this user from what this machine lacks.
+    exit_code is that of a command that lacks it: 4 where only this user may not, 3 where
+    this machine can't. `is_command`: it is a command that was tried, and the others that
+    work do so without it.
     """
 
     name: str
     status: Status
     found: str
     mend: str = ""
-    permission: bool = False
+    exit_code: int = 3
+    is_command: bool = False

@@ -28,6 +28,7 @@ from dynstack_probe.output.savings import (
 )
 from dynstack_probe.output.tables import Cell, console_for, facts, grid, plain, shown
 from dynstack_probe.policy import HEADLINE
+from dynstack_probe.text import counted
 
 GROUPS_SHOWN = 15
 DEEPEST_SHOWN = 5
@@ -237,7 +238,7 @@ def render_many(reports: Sequence[HostEstimate], *, colour: bool | None = None) 
         rows.append(rfc_row(f"Total of {total.hosts}", total.cpus, total))
         first = f"CPU ({total.policy})" if total.policy != HEADLINE else "CPU"
         console.print(grid(first, RFC_COLUMNS[1:], rows))
-        console.print(f"Reserve: {total.reserve_kib} KiB more for {total.cpus} CPUs")
+        console.print(f"Reserve: {total.reserve_kib} KiB more for {counted(total.cpus, 'CPU')}")
         if total.over_limit_tasks:
             console.print(f"Overflow: {total.over_limit_tasks} tasks were deeper than that")
         console.print()

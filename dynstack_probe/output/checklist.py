@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dynstack_probe.model.check import Check
@@ -12,12 +12,15 @@ from dynstack_probe.text import printable
 WIDTH = 80
 
 
-def document(checks: Sequence[Check], exit_code: int) -> dict[str, Any]:
-    """The same as plain dictionaries."""
+def document(
+    checks: Sequence[Check], exit_code: int, commands: Mapping[str, int]
+) -> dict[str, Any]:
+    """The same as plain dictionaries; `commands` are what each would end with."""
     return {
         "schema_version": 1,
         "measurable": exit_code == 0,
         "exit_code": exit_code,
+        "commands": dict(commands),
         "checks": [
             {
                 "name": check.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.series import Series, Spread
 from dynstack_probe.output.columns import Column, as_dict, ratio, ratio_of_ram
+from dynstack_probe.text import counted
 
 STACKS = Column[Savings]("stacks", lambda s: s.stacks, "#Stacks")
 BASE = Column[Savings]("base_kib", lambda s: s.base_kib, "BASE(kb)")
@@ -33,7 +34,7 @@ def reserve_in_words(savings: Savings, cpus: int, policy: str) -> str:
     if not savings.reserve_kib:
         return f"none ({policy})"
     return (
-        f"{savings.reserve_kib} KiB for {cpus} CPUs ({policy});"
+        f"{savings.reserve_kib} KiB for {counted(cpus, 'CPU')} ({policy});"
         f" saving with it {NET.write(savings.saving_with_reserve_ratio)}"
     )
 

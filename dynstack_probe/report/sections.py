@@ -49,7 +49,7 @@ from dynstack_probe.report.document import (
     Table,
 )
 from dynstack_probe.report.subject import Depths, Subject
-from dynstack_probe.text import date, printable
+from dynstack_probe.text import counted, date, printable
 
 GROUPS_SHOWN = 10
 SHIFTS_SHOWN_BYTES = 512
@@ -109,7 +109,7 @@ def _summary(subjects: Sequence[Subject]) -> str:
 
 def _host_facts(subject: Subject) -> Iterable[tuple[str, str]]:
     machine = subject.host
-    yield "Processor", f"{machine.cpu_model}, {machine.cpus} CPUs online"
+    yield "Processor", f"{machine.cpu_model}, {counted(machine.cpus, 'CPU')} online"
     yield "Memory", f"{machine.mem_total_kib // 1024} MiB"
     yield "Kernel", f"Linux {machine.kernel_release}{subject.options}"
     yield "Stacks", f"{machine.thread_size_bytes // 1024} KiB each (THREAD_SIZE)"
@@ -142,8 +142,8 @@ def _fleet(subjects: Sequence[Subject]) -> Iterable[Part]:
         RFC_COLUMNS,
         [*rows, rfc_row(f"Total of {len(subjects)}", cpus, total)],
         f"BASE is measured, Dynamic modelled ({HEADLINE}), both in KiB; the reserve of"
-        f" {total.reserve_kib} KiB for {cpus} CPUs is in neither. Of a series the snapshot with"
-        " the median saving.",
+        f" {total.reserve_kib} KiB for {counted(cpus, 'CPU')} is in neither. Of a series the"
+        " snapshot with the median saving.",
     )
     savings = [(one.name, one.headline.saving_with_reserve_ratio) for one in subjects]
     yield figures.savings_plot(f"Saving by host, with the reserve ({HEADLINE})", savings)

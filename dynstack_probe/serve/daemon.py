@@ -34,7 +34,7 @@ from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
 from dynstack_probe.serve.collector import CostInputs, HostCollector, Pass, PassCounter
 from dynstack_probe.serve.config import Config, read_config
-from dynstack_probe.text import percent, printable
+from dynstack_probe.text import counted, percent, printable
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A sample older than this many intervals is no longer healthy.
@@ -223,7 +223,8 @@ class Daemon:
         sample = self._newest.sample
         result = self._estimate(sample)
         yield (
-            f"This host ({printable(sample.host.cpu_model)}, {sample.host.cpus} CPUs, Linux"
+            f"This host ({printable(sample.host.cpu_model)},"
+            f" {counted(sample.host.cpus, 'CPU')}, Linux"
             f" {printable(sample.host.kernel_release)}) has {result.stacks} kernel stacks of"
             f" {sample.host.thread_size_bytes // 1024} KiB: {result.base_kib} KiB, measured."
         )

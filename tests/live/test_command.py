@@ -149,8 +149,13 @@ def test_doctor_is_well_here() -> None:
         "DEBUG_STACK_USAGE",
         "dynamic stacks",
         "THREAD_SIZE",
-        "trial scan",
+        "estimate",
+        "record, report, top",
+        "serve",
+        "faults",
+        "faults --flamegraph",
     } == set(checks)
+    assert set(document["commands"].values()) == {0}
     assert checks["THREAD_SIZE"]["found"].startswith(("16384 bytes", "32768 bytes"))
     assert "missing" not in {check["status"] for check in checks.values()}
 
