@@ -1,7 +1,17 @@
-"""`python -m dynstack_probe`."""
+"""`python -m dynstack_probe`, and the command: Ctrl-C is told in a line from here on."""
 
 import sys
 
-from dynstack_probe.cli import main
+from dynstack_probe.interrupts import quit_at_once
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    quit_at_once()  # before the imports below, which take most of the start
+    from dynstack_probe import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

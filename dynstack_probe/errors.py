@@ -21,6 +21,10 @@ class UsageError(ProbeError):
     exit_code = 2
 
 
+class WriteError(ProbeError):
+    """A file or standard output could not be written: the disk is full, broken or read-only."""
+
+
 class UnmeasurableError(ProbeError):
     """This kernel or machine can't be measured."""
 

@@ -1,23 +1,75 @@
-"""Files that are whole or not there: written beside their place, then put into it."""
+"""Atomic file creation: write a temporary file beside the target, then rename it."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import IO
 
-from dynstack_probe.errors import UsageError
+from dynstack_probe.errors import ProbeError, UsageError, WriteError
+
+_EXISTS = "choose another name, or --force to overwrite it"
+# The place that was asked for is wrong; any other reason is the machine's.
+_WRONG_PLACE = {
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+}
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}  # FAT, some FUSE
+_NAME_MAX = 255  # bytes; linux/limits.h
+_RANDOM = len(".12345678.part") + 1
 
 
-def check_place(path: Path) -> None:
-    """Raise UsageError before any work if no file can be put at `path`."""
-    if path.is_dir():
+def reason(error: OSError) -> str:
+    """Why a system call failed, in the C library's words."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+def cannot_write(path: Path | str, error: OSError) -> ProbeError:
+    """What to raise if `path` can't be written: UsageError for a wrong place, else WriteError."""
+    kind = UsageError if error.errno in _WRONG_PLACE else WriteError
+    return kind(f"can't write {path}: {reason(error)}")
+
+
+def already_exists(path: Path) -> UsageError:
+    """What to raise rather than overwrite."""
+    return UsageError(f"{path} exists: {_EXISTS}")
+
+
+def check_place(path: Path) -> os.stat_result | None:
+    """What is at `path` now; raises before any work if no file can be put there.
+
+    UsageError if the place is wrong, WriteError if its file system is read-only, which is
+    asked for apart since root passes every check of permissions.
+    """
+    found = _stat(path)
+    if found is not None and stat.S_ISDIR(found.st_mode):
         raise UsageError(f"{path} is a folder: name a file")
-    if not path.parent.is_dir():
+    folder = _stat(path.parent)
+    if folder is None or not stat.S_ISDIR(folder.st_mode):
         raise UsageError(f"can't write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
+    if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+        raise cannot_write(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+    if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(f"can't write {path}: no permission to write in {path.parent}")
+    return found
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def create_beside(
@@ -27,13 +79,15 @@ def create_beside(
 
     mode: None for what a program's files usually have, 0666 less the umask. Raises OSError.
     """
-    prefix = f".{path.name}." if hidden else f"{path.name}."
+    stem = os.fsdecode(os.fsencode(path.name)[: _NAME_MAX - _RANDOM])
+    prefix = f".{stem}." if hidden else f"{stem}."
     descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=path.parent)
     if mode is None:
         umask = os.umask(0)
         os.umask(umask)
         mode = 0o666 & ~umask
-    os.fchmod(descriptor, mode)
+    with contextlib.suppress(OSError):  # file systems without modes
+        os.fchmod(descriptor, mode)
     return os.fdopen(descriptor, "wb"), Path(name)
 
 
@@ -41,9 +95,16 @@ def put_in_place(part: Path, path: Path, *, force: bool) -> None:
     """Give it its name. Raises FileExistsError if that is taken, without `force`, or OSError."""
     if force:
         part.replace(path)
-    else:
+        return
+    try:
         os.link(part, path)  # unlike a rename, fails if it exists
-        part.unlink()
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))  # takes the name, or fails
+        part.replace(path)
+        return
+    part.unlink()
 
 
 def write_whole(data: bytes, path: Path, *, force: bool, mode: int | None = None) -> None:
@@ -56,4 +117,5 @@ def write_whole(data: bytes, path: Path, *, force: bool, mode: int | None = None
             os.fsync(file.fileno())
         put_in_place(part, path, force=force)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)

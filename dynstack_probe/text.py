@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
+import sys
 
 
 def printable(name: str | bytes) -> str:
@@ -51,3 +53,9 @@ def date(unix_time: float) -> str:
     except (OverflowError, ValueError, OSError):
         return "?"
     return f"{when:%Y-%m-%d %H:%M} UTC"
+
+
+def say(message: str) -> None:
+    """A line on standard error; that nobody can read it any more changes nothing."""
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -12,8 +13,8 @@ from typing import Any, Self
 
 from dynstack_probe import __version__
 from dynstack_probe.capture.lines import CHUNK, COLUMNS, FORMAT, LONGEST_LINE, VERSION
-from dynstack_probe.errors import UsageError
-from dynstack_probe.files import create_beside, put_in_place
+from dynstack_probe.errors import ProbeError, UsageError, WriteError
+from dynstack_probe.files import cannot_write, create_beside, put_in_place, reason
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import Stacks
 
@@ -28,14 +29,21 @@ class CaptureWriter:
     die before the end.
     """
 
-    def __init__(self, path: Path, *, force: bool = False, anonymized: bool = False) -> None:
-        """Raises UsageError if the folder can't be written or FILE exists, without `force`."""
+    def __init__(
+        self, path: Path, *, force: bool = False, anonymized: bool = False, scratch: bool = False
+    ) -> None:
+        """Raises UsageError or WriteError if the folder can't be written.
+
+        scratch: nobody will look for the part after a failure.
+        """
         self._path, self._force, self._anonymized = path, force, anonymized
-        self._frames = 0
+        self._tell = not scratch  # what is left after a failure
+        self._complete = False
+        self._frames = self._good_bytes = 0
         try:
             self._file, self._part = create_beside(path, hidden=False)
         except OSError as error:
-            raise UsageError(f"can't write {path}: {error.strerror}") from error
+            raise cannot_write(path, error) from error
 
     @property
     def part(self) -> Path:
@@ -45,11 +53,23 @@ class CaptureWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *_: object
+    ) -> None:
+        if error is not None:
+            self._leave(error)
+            return
+        try:
             self.close()
-        else:
-            self.abandon()
+        except ProbeError as failed:
+            self._leave(failed)
+            raise
+
+    def _leave(self, error: BaseException) -> None:
+        """abandon(), and `error` says what is left and what to do with it."""
+        self.abandon()
+        if self._frames and self._tell:
+            error.add_note(self._what_is_left())
 
     def add(self, frame: Frame) -> None:
         """One more frame."""
@@ -65,23 +85,41 @@ class CaptureWriter:
         self._frames += 1
 
     def close(self) -> None:
-        """Write the end and give the file its name. Raises UsageError if that is taken."""
+        """Write the end and give the file its name.
+
+        Raises UsageError if that is taken, WriteError if it can't be done.
+        """
         self._member([{"type": "end", "snapshots": self._frames}], ())
-        self._file.close()
         try:
+            self._file.close()
+            self._complete = True
             put_in_place(self._part, self._path, force=self._force)
         except FileExistsError:
+            self._tell = False
             raise UsageError(
                 f"{self._path} exists: the capture is in {self._part}; or use --force"
             ) from None
         except OSError as error:
-            raise UsageError(f"can't write {self._path}: {error.strerror}") from error
+            raise cannot_write(self._path, error) from error
 
     def abandon(self) -> None:
         """After a failure: what holds a snapshot stays as FILE.part, all else goes."""
-        self._file.close()
-        if not self._frames:
-            self._part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a full disk: the end is cut off below
+            self._file.close()
+        with contextlib.suppress(OSError):
+            if self._frames:
+                os.truncate(self._part, self._good_bytes)
+            else:
+                self._part.unlink(missing_ok=True)
+
+    def _what_is_left(self) -> str:
+        if self._complete:
+            return f"the whole capture ({self._good_bytes} bytes) is in {self._part}"
+        count = f"{self._frames} {'snapshot' if self._frames == 1 else 'snapshots'}"
+        return (
+            f"{count} ({self._good_bytes} bytes) kept in {self._part}:"
+            f" read with `estimate {self._part} --partial`, or remove it"
+        )
 
     def _member(
         self, lines: Iterable[Mapping[str, Any]], columns: Iterable[Mapping[str, Any]]
@@ -95,8 +133,9 @@ class CaptureWriter:
                     member.write(text.encode("ascii") + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
+            self._good_bytes = self._file.tell()
         except OSError as error:
-            raise UsageError(f"can't write {self._part}: {error.strerror}") from error
+            raise WriteError(f"can't write {self._part}: {reason(error)}") from error
 
 
 def _numbered(values: Sequence[Any]) -> tuple[list[Any], list[int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import importlib
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import Format, choose_policies
+from dynstack_probe.commands.options import Format, choose_policies, refuse_unused_common
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ def render(reports: Sequence[HostEstimate], form: Format) -> str:
 
 
 def command(
+    context: typer.Context,
     captures: list[Path] = options.CAPTURES,
     policy: list[str] = typer.Option(
         ["rfc-v1"],
@@ -89,7 +89,9 @@ def command(
     """Run HELP's command."""
     from dynstack_probe.analysis.host_estimate import host_estimate
     from dynstack_probe.output.writing import check_writable, write
+    from dynstack_probe.text import say
 
+    refuse_unused_common(context, live=not captures, output=output)
     policies = choose_policies(policy)
     check_writable(output, force)
     chosen_by = by.value if by else None
@@ -107,7 +109,7 @@ def command(
     report = host_estimate(frame, policies, chosen_by, with_depths=depths)
     write(render([report], form), output, force)
     if verbose:
-        print(explain_cost(frame, time.perf_counter() - scanned), file=sys.stderr)
+        say(explain_cost(frame, time.perf_counter() - scanned))
 
 
 def _of_capture(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import Format, ended_by_signal, seconds_of
+from dynstack_probe.commands.options import Format, ended_by_signal, refuse_unused, seconds_of
 from dynstack_probe.errors import ProbeError, UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def live_display(watching: Watching, duration: float | None) -> Iterator[Callabl
     """A table that moves, on standard error if that is a terminal; else one line."""
     until = "until Ctrl-C" if duration is None else f"for {duration:g} s"
     if not sys.stderr.isatty():
-        print(f"dynstack-probe: watching {until}", file=sys.stderr)
+        from dynstack_probe.text import say
+
+        say(f"dynstack-probe: watching {until}")
         yield lambda elapsed: None
         return
     from rich.console import Console
@@ -129,7 +131,7 @@ def watch_for(watching: Watching, duration: float | None) -> float:
     """Watch until the time is over or a signal comes; returns the seconds that it took."""
     started = next_pass = time.monotonic()
     end = float("inf") if duration is None else started + duration
-    with ended_by_signal() as ended, live_display(watching, duration) as show:
+    with ended_by_signal(worthwhile=True) as ended, live_display(watching, duration) as show:
         now = started
         while now < end and not ended.is_set():
             time.sleep(min(READ_SECONDS, max(0.0, end - now)))
@@ -260,6 +262,7 @@ def drop_what_is_not_needed(probe: LoadedProbe, files: Sequence[Path | None]) ->
 
 
 def command(
+    context: typer.Context,
     duration: Optional[str] = typer.Option(  # noqa: UP045
         None, "--duration", "-d", metavar="TIME", help="30s, 10m or 2h.  [default: until Ctrl-C]"
     ),
@@ -285,6 +288,11 @@ def command(
     check_writable(output, force)
     paths = PathOptions(folded, flamegraph, rate, deeper_than, force)
     paths.check()
+    if not paths.wanted:
+        unused = ["rate", "deeper_than"]
+        refuse_unused(context, unused, "for call paths: give --folded or --flamegraph too")
+    if not (output or paths.wanted):
+        refuse_unused(context, ["force"], "for files: give --output, --folded or --flamegraph too")
 
     from dynstack_probe.faults import reuse
     from dynstack_probe.loader import Loader

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import Format
+from dynstack_probe.commands.options import Format, refuse_unused_common
 from dynstack_probe.fleet.model import By
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ def _render(fleet: Fleet, form: Format) -> str:
 
 
 def command(
+    context: typer.Context,
     prometheus: str = typer.Option(
         "http://127.0.0.1:9090", "--prometheus", metavar="URL", help="The server to ask."
     ),
@@ -74,7 +74,9 @@ def command(
     from dynstack_probe.fleet.ask import ask
     from dynstack_probe.fleet.client import Answer, Server
     from dynstack_probe.output.writing import check_writable, write
+    from dynstack_probe.text import say
 
+    refuse_unused_common(context, live=True, output=output)
     check_writable(output, force)
     access = parse_access(
         prometheus,
@@ -90,10 +92,9 @@ def command(
 
     def tell(expression: str, answer: Answer) -> None:
         if verbose:
-            print(
+            say(
                 f"{answer.seconds:.3f} s, {answer.size_bytes} bytes, {len(answer.series)} series:"
-                f" {expression}",
-                file=sys.stderr,
+                f" {expression}"
             )
 
     fleet = ask(Server(access, timeout), by, policy, job, tell)

@@ -82,6 +82,38 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_SECONDS = 30 * 86400
 
 
+def refuse_unused(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """UsageError if one of the options was given, as nothing would come of it.
+
+    names: of the command's parameters; why: what they are for.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{max(parameter.opts, key=len)} is {why}")
+
+
+def refuse_unused_common(
+    context: typer.Context, *, live: bool, output: Path | bool | None = True
+) -> None:
+    """The same for --btf (if not `live`), --partial (if it is) and --force without a file."""
+    if live:
+        refuse_unused(context, ["partial"], "for captures")
+    else:
+        refuse_unused(context, ["btf"], "for this host's kernel")
+    if not output:
+        refuse_unused(context, ["force"], "for --output")
+
+
+def check_series(interval_seconds: float, duration_seconds: float) -> None:
+    """UsageError if there would be no second snapshot."""
+    if interval_seconds > duration_seconds:
+        raise UsageError(
+            f"--interval {interval_seconds:g}s is longer than --duration {duration_seconds:g}s:"
+            " a series needs two snapshots or more"
+        )
+
+
 def seconds_of(text: str, option: str) -> float:
     """90, 90s, 1.5m, 2h or 1d as seconds; UsageError for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
@@ -99,12 +131,30 @@ def interval_of(text: str) -> float:
     return seconds
 
 
+class Ending(threading.Event):
+    """Set when a command is to end; `worthwhile` once there is something that it can keep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.worthwhile = False
+
+
 @contextlib.contextmanager
-def ended_by_signal() -> Iterator[threading.Event]:
-    """Set by Ctrl-C or SIGTERM: both end what the command does, not the program."""
-    stop = threading.Event()
+def ended_by_signal(*, worthwhile: bool = False) -> Iterator[Ending]:
+    """Set by Ctrl-C or SIGTERM: both end what the command does, not the program.
+
+    Before it is worthwhile they raise KeyboardInterrupt.
+    """
+    stop = Ending()
+    stop.worthwhile = worthwhile
+
+    def end(*_: object) -> None:
+        if not stop.worthwhile:
+            raise KeyboardInterrupt
+        stop.set()
+
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
+    before = {number: signal.signal(number, end) for number in signals}
     try:
         yield stop
     finally:

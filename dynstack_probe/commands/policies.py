@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import Format, choose_policies
+from dynstack_probe.commands.options import (
+    Format,
+    choose_policies,
+    refuse_unused,
+    refuse_unused_common,
+)
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ kernel can't be measured, 4 not permitted.
 
 
 def command(
+    context: typer.Context,
     capture: Optional[Path] = typer.Argument(  # noqa: UP045
         None, metavar="[CAPTURE]", help="A file made by `record`, instead of this host."
     ),
@@ -64,8 +70,11 @@ def command(
     if explain is not None:
         if capture is not None or policy:
             raise UsageError("--explain takes no capture and no --policy")
+        unused = ["form", "partial", "output", "force", "btf"]
+        refuse_unused(context, unused, "not for --explain")
         typer.echo(report.explain(choose_policies([explain])[0]))
         return
+    refuse_unused_common(context, live=capture is None, output=output)
     chosen = choose_policies(policy or list(BUILT_IN))
     check_writable(output, force)
     comparison = _of_capture(capture, chosen, partial) if capture else _of_host(chosen, btf)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Optional
 
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import ended_by_signal, interval_of, seconds_of
+from dynstack_probe.commands.options import (
+    check_series,
+    ended_by_signal,
+    interval_of,
+    refuse_unused,
+    seconds_of,
+)
 from dynstack_probe.errors import UsageError
 
 HELP = """Record this host's kernel stacks in a capture file.
@@ -33,6 +38,7 @@ Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not pe
 
 
 def command(
+    context: typer.Context,
     file: Path = typer.Argument(..., metavar="FILE", help="The capture to write."),
     duration: Optional[str] = typer.Option(  # noqa: UP045
         None, "--duration", metavar="TIME", help="Go on for this long: 90s, 10m, 2h."
@@ -55,12 +61,17 @@ def command(
     from dynstack_probe.measure.recording import record
     from dynstack_probe.output.progress import Progress
     from dynstack_probe.output.writing import check_writable
+    from dynstack_probe.text import say
 
     duration_seconds = seconds_of(duration, "--duration") if duration else 0.0
-    interval_seconds = interval_of(interval) if duration else seconds_of(interval, "--interval")
+    interval_seconds = interval_of(interval)
+    if duration:
+        check_series(interval_seconds, duration_seconds)
+    else:
+        refuse_unused(context, ["interval"], "for a series: give --duration too")
     key = _read_key(anonymize_key)
     anonymizer = Anonymizer(key) if anonymize or key is not None else None
-    check_writable(file, force)
+    check_writable(file, force, regular=True)
 
     frames = stacks = 0
     with (
@@ -70,15 +81,13 @@ def command(
     ):
         for frame in record(stop, duration_seconds, interval_seconds, btf):
             writer.add(anonymizer.frame(frame) if anonymizer else frame)
+            stop.worthwhile = True
             frames, stacks = frames + 1, stacks + len(frame.stacks)
             progress.show(f"{frames} snapshots, {len(frame.stacks)} stacks")
-        if not frames:
-            raise KeyboardInterrupt
     size = os.path.getsize(file)  # noqa: PTH202
-    print(
+    say(
         f"{file}: {frames} {'snapshot' if frames == 1 else 'snapshots'}, {size} bytes,"
-        f" {size / max(1, stacks):.1f} a stack",
-        file=sys.stderr,
+        f" {size / max(1, stacks):.1f} a stack"
     )
 
 

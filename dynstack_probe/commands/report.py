@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import enum
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -13,7 +12,14 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import choose_policies, interval_of, seconds_of
+from dynstack_probe.commands.options import (
+    check_series,
+    choose_policies,
+    interval_of,
+    refuse_unused,
+    refuse_unused_common,
+    seconds_of,
+)
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,10 +56,16 @@ Without a capture it scans this host, once or for --duration. HTML goes to --out
 codes: 0 good, 1 failed, 2 usage, 3 this kernel
 can't be measured, 4 not permitted.
 """
+# for --prometheus only
+ACCESS = (
+    *("timeout", "username", "password_file", "bearer_token_file", "header"),
+    *("ca_file", "cert_file", "key_file", "insecure"),
+)
 DEFAULT_OUTPUT = Path("dynstack-report.html")
 
 
 def command(
+    context: typer.Context,
     captures: list[Path] = options.CAPTURES,
     form: Format = typer.Option(Format.html, "--format", help="How to write it."),
     policy: list[str] = typer.Option(
@@ -103,7 +115,15 @@ def command(
     from dynstack_probe.fleet.access import parse_access
     from dynstack_probe.output.writing import check_writable, write
     from dynstack_probe.policy import BUILT_IN
+    from dynstack_probe.text import say
 
+    if not (duration and prometheus is None):
+        refuse_unused(context, ["interval"], "for watching this host: give --duration too")
+    if prometheus is None:
+        refuse_unused(context, ACCESS, "for --prometheus")
+    if not captures:
+        refuse_unused(context, ["partial"], "for captures")
+    refuse_unused_common(context, live=not captures and prometheus is None)
     policies = choose_policies(policy or list(BUILT_IN))
     target = _target(form, output)
     check_writable(target, force)
@@ -138,7 +158,7 @@ def command(
         document = _of_host(policies, duration, interval, btf)
     write(render(document, form), target, force)
     if target is not None:
-        print(f"{target}: {target.stat().st_size} bytes", file=sys.stderr)
+        say(f"{target}: {target.stat().st_size} bytes")
 
 
 def _target(form: Format, output: Path | None) -> Path | None:
@@ -188,6 +208,7 @@ def _of_host(
         subject = subject_of([take_frame(btf)], policies, "this host", "host.dsp")
         return document_of([subject], again, time.time())
     seconds, every = seconds_of(duration, "--duration"), interval_of(interval)
+    check_series(every, seconds)
     with watched(seconds, every, btf) as frames:
         subject = subject_of(frames, policies, "this host", "host.dsp")
     return document_of([subject], again, time.time())

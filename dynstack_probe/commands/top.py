@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import choose_policies, interval_of
+from dynstack_probe.commands.options import choose_policies, interval_of, refuse_unused_common
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ DEFAULT_SECONDS = 2.0
 
 
 def command(
+    context: typer.Context,
     interval: Optional[str] = typer.Option(  # noqa: UP045
         None, "--interval", metavar="TIME", help="Refresh interval.  [2s]"
     ),
@@ -70,6 +71,7 @@ def command(
     from dynstack_probe.top.screen import Screen, obey
     from dynstack_probe.top.view import History
 
+    refuse_unused_common(context, live=replay is None)
     seconds = interval_of(interval) if interval else None
     history = History(choose_policies([policy])[0])
     if once:

@@ -22,9 +22,10 @@ def watched(seconds: float, interval_seconds: float, btf: Path) -> Iterator[Fram
         with (
             ended_by_signal() as stop,
             Progress("watching", seconds) as progress,
-            CaptureWriter(path) as writer,
+            CaptureWriter(path, scratch=True) as writer,
         ):
             for count, frame in enumerate(record(stop, seconds, interval_seconds, btf), 1):
                 writer.add(frame)
+                stop.worthwhile = True
                 progress.show(f"{count} snapshots, {len(frame.stacks)} stacks")
         yield Capture(path)

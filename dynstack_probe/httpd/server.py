@@ -17,7 +17,6 @@ import queue
 import re
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from dynstack_probe.errors import UsageError
+from dynstack_probe.text import say
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -83,7 +83,7 @@ body {{ font: 1.05rem/1.6 system-ui, sans-serif; max-width: 42rem; margin: 3rem 
 
 
 def _to_stderr(message: str) -> None:
-    print(f"dynstack-probe: {message}", file=sys.stderr, flush=True)
+    say(f"dynstack-probe: {message}")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import hmac
 import os
 import re
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dynstack_probe.errors import UsageError
+from dynstack_probe.text import say
 
 if TYPE_CHECKING:
     import ssl
@@ -75,7 +75,7 @@ REMEMBERED_FAILURES = 100
 
 
 def _to_stderr(message: str) -> None:
-    print(f"dynstack-probe: {message}", file=sys.stderr, flush=True)
+    say(f"dynstack-probe: {message}")
 
 
 class WebConfig:

@@ -174,6 +174,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
+                process_group=0,  # Ctrl-C is ours: we end the child
             )
         except OSError as error:
             self._socket.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
 from dynstack_probe.serve.collector import CostInputs, HostCollector, Pass, PassCounter
 from dynstack_probe.serve.config import Config, read_config
-from dynstack_probe.text import counted, percent, printable
+from dynstack_probe.text import counted, percent, printable, say
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A sample older than this many intervals is no longer healthy.
@@ -120,7 +119,7 @@ class Daemon:
             sampler = stack.enter_context(Sampler(lifecycle))
             self._scan(sampler)
             self._web.start()
-            print(f"dynstack-probe: serving {self._web.url}metrics", file=sys.stderr, flush=True)
+            say(f"dynstack-probe: serving {self._web.url}metrics")
             sd_notify.ready(self._status())
             self._loop(sampler)
             sd_notify.stopping()
@@ -156,7 +155,7 @@ class Daemon:
             counter.turn()
         except OSError as error:
             self._page_faults = None
-            print(f"dynstack-probe: no page faults: {error}", file=sys.stderr, flush=True)
+            say(f"dynstack-probe: no page faults: {error}")
 
     def _scan(self, sampler: Sampler) -> None:
         self._headroom_sampler.sample()
@@ -184,9 +183,9 @@ class Daemon:
             self._web.reload()
             self._config = fresh
         except UsageError as error:
-            print(f"dynstack-probe: not reloaded: {error}", file=sys.stderr, flush=True)
+            say(f"dynstack-probe: not reloaded: {error}")
         else:
-            print("dynstack-probe: configuration reloaded", file=sys.stderr, flush=True)
+            say("dynstack-probe: configuration reloaded")
         sd_notify.ready(self._status())
 
     def _cost_inputs(self) -> CostInputs:
@@ -258,5 +257,5 @@ def _page_faults() -> PageFaultCounter | None:
         with Loader() as loader:
             return count_page_faults(loader, DutyCycle())
     except ProbeError as error:
-        print(f"dynstack-probe: {error}; served without them", file=sys.stderr, flush=True)
+        say(f"dynstack-probe: {error}; served without them")
         return None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dynstack_probe.capture import Capture, CaptureWriter, read_frames
 from dynstack_probe.capture.lines import CHUNK, COLUMNS, ESSENTIAL
-from dynstack_probe.errors import UsageError
+from dynstack_probe.errors import UsageError, WriteError
 from dynstack_probe.model.host import KernelFacts
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Stacks
@@ -229,6 +229,6 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     writer = CaptureWriter(tmp_path / "capture")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UsageError, match=r"can't write .*part: No space left"), writer:
+    with pytest.raises(WriteError, match=r"can't write .*part: No space left"), writer:
         writer.add(a_full_frame(5))
     assert list(tmp_path.iterdir()) == []

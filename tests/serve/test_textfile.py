@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from dynstack_probe.errors import UsageError
+from dynstack_probe.errors import UsageError, WriteError
 from dynstack_probe.serve import textfile
 
 
@@ -92,7 +92,7 @@ def test_a_full_disk_leaves_the_old_file(registry: CollectorRegistry, tmp_path: 
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, old[1]))
     try:
-        with pytest.raises(UsageError, match=r"can't write .*File too large"):
+        with pytest.raises(WriteError, match=r"can't write .*File too large"):
             textfile.write(path, registry)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
