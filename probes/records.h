@@ -61,13 +61,23 @@ struct lifecycle_counters {
 	u64 created;
 	u64 reused;	  /* of those: on a stack that a task had before, from the cache */
 	u64 exits;	  /* exited[] and unread */
-	u64 hidden;	  /* of those: about so many had pages that went unseen */
+	u64 windowed;	  /* of those: told by windows alone, while these are trusted */
+	u64 checked;	  /* of those: read whole meanwhile, as a check */
+	u64 caught;	  /* of checked: windows would have hidden a page */
+	u64 missed;	  /* of windowed: estimate of those with a hidden page, from caught */
+	u64 hidden;	  /* of all that were read whole: windows would have hidden a page */
 	u64 unread;	  /* exited, but the stack could not be read */
 	u64 unremembered; /* living stacks whose inherited pages another's exit made us forget */
 	u64 exited[64];
 	u64 skipped[8]; /* exited stacks with page p below the mark all zero */
 	u64 growth[6];	/* tasks deepened by a page since the last scan, by age at exit */
 	u64 run_ns;	/* of created and exits */
+};
+
+/* Whether windows may tell how deep exited stacks were: shared by all CPUs. */
+struct exit_proof {
+	u64 shown;  /* grown stacks read whole since one hid a page, of which windows show all */
+	u64 needed; /* so many prove it; 0: nothing does, each exit is read whole */
 };
 
 /* Of the living, in one pass; user space clears it before. */

@@ -18,6 +18,7 @@ BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
 /* Mapped by user space, which may not call bpf() any more. */
 BPF_F_TABLE("array", u32, struct lifecycle_counters, lifecycle, POSSIBLE_CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct living_counters, living, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct exit_proof, exit_proof, 1, BPF_F_MMAPABLE);
 
 BPF_F_TABLE("hash", u64, struct cgroup_counters, cgroups, MAX_CGROUPS, BPF_F_NO_PREALLOC);
 
@@ -181,10 +182,7 @@ static __always_inline bool has_deepened(struct last_seen *before, u64 tag, u32 
 	return start_boot_ns > last_pass_boot_ns && mark_pages > 1;
 }
 
-/*
- * One event in so many is timed for all; and an exit's stack is then read whole. Once that
- * shows a page on a CPU which windows would not, it reads the whole stack at each exit.
- */
+/* One event in so many is timed for all; and an exit's stack is then read whole. */
 #ifndef CHECKED_EVENTS
 #define CHECKED_EVENTS 64
 #endif
@@ -227,6 +225,36 @@ int on_new_task(struct raw_args *ctx)
 	return 0;
 }
 
+/*
+ * Windows are trusted once enough grown stacks, read whole on whatever CPU, have hidden
+ * nothing from them. One that does makes all CPUs read whole stacks until proved anew.
+ */
+static __always_inline bool windows_are_trusted(struct exit_proof *proof)
+{
+	return proof->needed && proof->shown >= proof->needed;
+}
+
+static __always_inline void judge_windows(struct exit_proof *proof, struct lifecycle_counters *c,
+					  bool trusted, bool whole, bool is_hidden, u32 touched)
+{
+	if (!whole) {
+		__sync_fetch_and_add(&c->windowed, 1);
+		return;
+	}
+	if (trusted)
+		__sync_fetch_and_add(&c->checked, 1);
+	if (is_hidden) {
+		proof->shown = 0;
+		__sync_fetch_and_add(&c->hidden, 1);
+		if (trusted) {
+			__sync_fetch_and_add(&c->caught, 1);
+			__sync_fetch_and_add(&c->missed, CHECKED_EVENTS - 1);
+		}
+	} else if (!trusted && touched > 1) { /* then written no more: all CPUs share it */
+		__sync_fetch_and_add(&proof->shown, 1);
+	}
+}
+
 /* Of an exited stack that had more than one page. */
 static __always_inline void count_growth(struct lifecycle_counters *c, struct last_seen *before,
 					 u32 touched, u32 inherited, u64 tag, u64 start_boot_ns)
@@ -251,8 +279,9 @@ int on_exit(void *ctx)
 	u32 cpu = bpf_get_smp_processor_id();
 	struct lifecycle_counters *c = lifecycle.lookup(&cpu);
 	struct scratch *s = exit_scratch.lookup(&zero);
+	struct exit_proof *proof = exit_proof.lookup(&zero);
 
-	if (!c || !s)
+	if (!c || !s || !proof)
 		return 0;
 	u64 stack = forget(s, FIELD(task, TASK_STRUCT_STACK)); /* no pointer any more */
 	u32 slot = seen_slot(stack);
@@ -270,11 +299,14 @@ int on_exit(void *ctx)
 	u64 start = FIELD(task, TASK_STRUCT_START_BOOTTIME);
 	u64 tag = seen_tag(stack, start);
 	u64 stack_bytes = VM_AREA_BYTES(FIELD(vm, VM_STRUCT_SIZE), FIELD(vm, VM_STRUCT_FLAGS));
+	/* Forgotten: else what follows is walked once for each way to come to them. */
+	bool trusted = forget(s, windows_are_trusted(proof));
+	bool whole = forget(s, began || !trusted);
 	bool is_hidden;
-	u32 touched =
-	    touched_pages_of_own(s, stack, stack_bytes, vm_pages, began || c->hidden, &is_hidden);
-	if (is_hidden)
-		c->hidden = CHECKED_EVENTS;
+	u32 touched = touched_pages_of_own(s, stack, stack_bytes, vm_pages, whole, &is_hidden);
+	touched = forget(s, touched);
+	judge_windows(proof, c, trusted, whole, forget(s, is_hidden), touched);
+	touched = forget(s, touched);
 	if (before->is_seen && before->task == tag)
 		touched |= before->touched_pages;
 	u64 task_address = forget(s, (u64)task);

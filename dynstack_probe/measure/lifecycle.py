@@ -22,14 +22,20 @@ from dynstack_probe.measure.records import RecordLayout, Value, read_constants, 
 from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator, static_mark
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.host import Host
-from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.lifecycle import ExitReads, Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 
 MAX_CGROUPS = 4096
 KNOWN_SLOTS = 1 << 15  # 24 bytes each: 768 KiB, a GiB of stack addresses
 MIN_SEEN_SLOTS, MAX_SEEN_SLOTS = 1 << 12, 1 << 17  # 16 bytes each: 64 KiB to 2 MiB
-MAPS = ("lifecycle", "living", "cgroups", "known_stacks", "seen", "cpus", "scratch", "exit_scratch")
+# So many grown stacks, read whole without one hiding a page, and exits are told by windows:
+# then with 95% confidence fewer than one in 1,300 of their kind would hide one.
+PROVING_EXITS = 4096
+MAPS = (
+    *("lifecycle", "living", "exit_proof", "cgroups", "known_stacks", "seen", "cpus"),
+    *("scratch", "exit_scratch"),
+)
 NO_UNPRIVILEGED_ITERATORS = (
     "this kernel lets no process without privileges read a BPF iterator again, and the daemon"
     " gives all of them up: run Linux 5.19 or later, or take a series with record"
@@ -82,8 +88,11 @@ def load_lifecycle(
 class Sampler:
     """Takes samples from a loaded probe. One thread at a time; no capability needed."""
 
-    def __init__(self, probe: LoadedProbe) -> None:
-        """Map the counters of `probe`, which must stay open."""
+    def __init__(self, probe: LoadedProbe, proving_exits: int = PROVING_EXITS) -> None:
+        """Map the counters of `probe`, which must stay open.
+
+        `proving_exits`: see prove_by(). Until then each exit is read whole.
+        """
         header = probes_dir() / _HEADER
         self._largest_stack_bytes = read_constants(header, "COUNTED")["PAGES"] * 4096
         self._probe = probe
@@ -94,6 +103,9 @@ class Sampler:
         self._cpus = host.possible_cpus()
         self._lifecycle = _map(probe.maps["lifecycle"], self._lifecycle_layout, self._cpus)
         self._living = _map(probe.maps["living"], self._living_layout, 1)
+        self._proof_layout = read_layout(header, "exit_proof")
+        self._proof = _map(probe.maps["exit_proof"], self._proof_layout, 1)
+        self.prove_by(proving_exits)
         self._end_pass(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._growth_of_living: tuple[int, ...] = (0,) * 6
         self._host = Host(
@@ -114,6 +126,15 @@ class Sampler:
         """Unmap the counters."""
         self._lifecycle.close()
         self._living.close()
+        self._proof.close()
+
+    def prove_by(self, exits: int) -> None:
+        """Read exited stacks whole until so many grown ones hid nothing from windows.
+
+        0: always. It counts from the last that did hide a page, and may change at any time.
+        """
+        _, offset = self._proof_layout.fields["needed"]
+        struct.pack_into("=Q", self._proof, offset, exits)
 
     def take(self) -> Sample:
         """One pass.
@@ -222,6 +243,7 @@ class Sampler:
         def totals(name: str) -> tuple[int, ...]:
             return _sums([_numbers(row, name) for row in rows])
 
+        proof = self._proof_layout.unpack(self._proof[: self._proof_layout.size_bytes])
         return Lifecycle(
             created=total("created"),
             reused=total("reused"),
@@ -230,11 +252,18 @@ class Sampler:
             growth_by_age=totals("growth"),
             lost={
                 "exit_unread": total("unread"),
-                "exit_pages_hidden": total("hidden"),
+                "exit_pages_hidden": total("missed"),
                 "inheritance_forgotten": total("unremembered"),
             },
             runs=total("created") + total("exits"),
             run_seconds=total("run_ns") / 1e9,
+            exit_reads=ExitReads(
+                windowed=total("windowed"),
+                checked=total("checked"),
+                caught=total("caught"),
+                hidden=total("hidden"),
+                unproved=max(0, _number(proof, "needed") - _number(proof, "shown")),
+            ),
         )
 
     def _read_cgroups(self) -> dict[int, tuple[int, ...]]:

@@ -8,6 +8,43 @@ from dataclasses import dataclass
 GROWTH_AGES = ("1s", "10s", "1m", "10m", "1h", "older")
 
 
+_Z = 1.96  # of a normal distribution 95% lie within so many standard deviations
+
+
+@dataclass(frozen=True)
+class ExitReads:
+    """How exited stacks were read, in exits: these figures only rise, but for unproved.
+
+    windowed: by the first bytes of each page alone, which is trusted once proved. checked:
+    read whole meanwhile, one in so many; caught: those of them with a page that windows
+    hide. hidden: all read whole, also while proving, that had such a page. unproved: how
+    many grown stacks are still to be read whole until windows are trusted.
+    """
+
+    windowed: int = 0
+    checked: int = 0
+    caught: int = 0
+    hidden: int = 0
+    unproved: int = 0
+
+    def missed_range(self) -> tuple[float, float]:
+        """How many of those told by windows had a page that went unseen, with 95% confidence.
+
+        Wilson's score interval of the share caught in checked, which are a systematic sample
+        of what windows tell, times windowed. (0, windowed) where none was checked.
+        """
+        if not self.checked:
+            return 0.0, float(self.windowed)
+        share = self.caught / self.checked
+        z2 = _Z * _Z / self.checked
+        middle = share + z2 / 2
+        spread = (z2 * (share * (1 - share) + z2 / 4)) ** 0.5
+        least, most = ((middle + way * spread) / (1 + z2) for way in (-1, 1))
+        # exact where rounding would leave a trace
+        low = 0.0 if not self.caught else least
+        return low * self.windowed, min(1.0, most) * self.windowed
+
+
 @dataclass(frozen=True)
 class Lifecycle:
     """What the tracepoints counted since they were attached: every figure only rises.
@@ -25,3 +62,4 @@ class Lifecycle:
     lost: Mapping[str, int]
     runs: int
     run_seconds: float
+    exit_reads: ExitReads = ExitReads()

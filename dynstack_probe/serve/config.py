@@ -9,6 +9,7 @@ from typing import Any
 
 from dynstack_probe.errors import UsageError
 from dynstack_probe.httpd.server import parse_address
+from dynstack_probe.measure.lifecycle import PROVING_EXITS
 from dynstack_probe.policy import BUILT_IN, Policy
 
 SCAN_CPU_RATIO = 0.0005
@@ -29,6 +30,7 @@ class Config:
     policies: tuple[str, ...] = ("rfc-v1",)
     top_cgroups: int = 20
     page_faults: bool = True
+    proving_exits: int = PROVING_EXITS
 
     def pause_seconds(self, scan_cpu_seconds: float) -> float:
         """From one scan to the next, if they take that much CPU time each."""
@@ -90,5 +92,8 @@ def _complaint(key: str, value: Any) -> str | None:
         return None if good else "must be a whole number from 0 to 1000"
     if key == "page_faults":
         return None if isinstance(value, bool) else "must be true or false"
+    if key == "proving_exits":
+        good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
+        return None if good else "must be a whole number, 0 for no trust in windows at all"
     known = ", ".join(Config.__dataclass_fields__)
     return f"unknown key; known are {known}"

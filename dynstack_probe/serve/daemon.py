@@ -160,6 +160,7 @@ class Daemon:
     def _scan(self, sampler: Sampler) -> None:
         self._headroom_sampler.sample()
         self._headroom = self._headroom_sampler.take()
+        sampler.prove_by(self._config.proving_exits)
         sample = sampler.take()
         top = sorted(sample.cgroups, key=lambda i: -sum(sample.cgroups[i]))
         wanted = top[: self._config.top_cgroups]

@@ -16,10 +16,10 @@ import pytest
 from dynstack_probe.analysis.timeline import growth_of_exited
 from dynstack_probe.kernel.btf import Btf
 from dynstack_probe.loader import LoadedProbe, Loader
-from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
+from dynstack_probe.measure.lifecycle import PROVING_EXITS, Sampler, load_lifecycle
 from dynstack_probe.model.growth import growth_of, whole_shapes
 from dynstack_probe.model.interval import Interval
-from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.lifecycle import ExitReads, Lifecycle
 from dynstack_probe.model.sample import Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
@@ -193,40 +193,127 @@ def deep_exits(life: Lifecycle) -> int:
 
 
 def test_windows_show_each_page_that_a_whole_stack_shows() -> None:
-    """What an exit reads is enough, on this kernel: here each is read whole and compared."""
-    with (
-        Loader() as loader,
-        load_lifecycle(loader, macros={"CHECKED_EVENTS": 1}) as probe,
-        Sampler(probe) as sampler,
-    ):
+    """On this kernel: exits are read whole, and compared, until enough have proved it."""
+    with Loader() as loader, load_lifecycle(loader) as probe, Sampler(probe) as sampler:
         run_programs(600)
         life = sampler.lifecycle()
-    assert deep_exits(life) >= 10
-    assert life.lost["exit_pages_hidden"] == 0
+    deep = deep_exits(life)
+    assert deep >= 10
+    assert life.exit_reads == ExitReads(unproved=PROVING_EXITS - deep)
+    assert not any(life.lost.values())
 
 
-def test_a_kernel_whose_windows_hide_pages_is_found_out(sampler: Sampler) -> None:
-    """With blind windows a checked exit soon shows a page; from then on all are read whole."""
-    one_in = 8
+def test_once_proved_exits_are_told_by_windows() -> None:
+    with (
+        Loader() as loader,
+        load_lifecycle(loader, macros={"CHECKED_EVENTS": 8}) as probe,
+        Sampler(probe, proving_exits=11) as sampler,
+    ):
+        while sampler.lifecycle().exit_reads.unproved:
+            run_programs(50)
+        before = sampler.lifecycle()
+        run_programs(200)
+        after = sampler.lifecycle()
+        sampler.prove_by(0)
+        distrusting = sampler.lifecycle()
+        run_programs(50)
+        whole = sampler.lifecycle()
+    reads = after.exit_reads
+    seen = exits(after) - exits(before)
+    windowed = reads.windowed - before.exit_reads.windowed
+    assert seen >= 200
+    assert seen * 3 / 4 < windowed < seen  # one in 8 of created and exits of each CPU
+    assert reads.checked > before.exit_reads.checked
+    assert (reads.caught, reads.hidden, after.lost["exit_pages_hidden"]) == (0, 0, 0)
+    assert whole.exit_reads.windowed - distrusting.exit_reads.windowed <= 2
+    assert exits(whole) - exits(distrusting) >= 50
+
+
+def test_a_load_that_jumps_is_counted_exactly_from_its_first_exit() -> None:
+    """Windows of no bytes hide each page, as a jump over it does: they are never trusted."""
+    with (
+        Loader() as loader,
+        load_lifecycle(loader) as probe,
+        Sampler(probe, 0) as whole,
+        Loader() as other,
+        load_lifecycle(other, macros={"WINDOW_BYTES": 0}) as jumping,
+        Sampler(jumping, proving_exits=1) as blind,
+    ):
+        before = whole.lifecycle(), blind.lifecycle()
+        run_programs(300)
+        after = whole.lifecycle(), blind.lifecycle()
+    deep = [deep_exits(b) - deep_exits(a) for a, b in zip(before, after, strict=True)]
+    assert deep[0] >= 10
+    assert abs(deep[0] - deep[1]) <= 1  # an exit elsewhere, between the two readings
+    reads = after[1].exit_reads
+    assert reads.hidden == deep_exits(after[1])
+    assert (reads.windowed, reads.caught, reads.unproved) == (0, 0, 1)
+    assert after[1].lost["exit_pages_hidden"] == 0
+
+
+def set_proof(probe: LoadedProbe, shown: int) -> None:
+    """Make the probe believe that so many grown stacks hid nothing."""
+    with mmap.mmap(probe.maps["exit_proof"], mmap.PAGESIZE) as proof:
+        struct.pack_into("=Q", proof, 0, shown)
+
+
+def test_a_hidden_page_on_one_cpu_ends_the_trust_of_all() -> None:
+    """And what was missed until then lies within the range that is told."""
+    one_in = 16
     cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cpus)})  # each CPU finds out for itself
     try:
         with (
             Loader() as loader,
-            load_lifecycle(loader, macros={"CHECKED_EVENTS": one_in, "WINDOW_BYTES": 0}) as probe,
-            Sampler(probe) as blind,
+            load_lifecycle(loader) as probe,
+            Sampler(probe, 0) as whole,
+            Loader() as other,
+            load_lifecycle(other, macros={"CHECKED_EVENTS": one_in, "WINDOW_BYTES": 0}) as jumping,
+            Sampler(jumping, proving_exits=1000) as blind,
         ):
-            while not blind.lifecycle().lost["exit_pages_hidden"]:
-                run_programs(50)
-            before = sampler.lifecycle(), blind.lifecycle()
-            run_programs(300)
-            after = sampler.lifecycle(), blind.lifecycle()
+            os.sched_setaffinity(0, {min(cpus)})
+            start = whole.lifecycle(), blind.lifecycle()
+            set_proof(jumping, 1000)
+            while not blind.lifecycle().exit_reads.caught:
+                run_programs(20)
+            caught = whole.lifecycle(), blind.lifecycle()
+            os.sched_setaffinity(0, {max(cpus)})  # which has seen nothing hidden
+            run_programs(200)
+            after = whole.lifecycle(), blind.lifecycle()
     finally:
         os.sched_setaffinity(0, cpus)
-    deep = [deep_exits(b) - deep_exits(a) for a, b in zip(before, after, strict=True)]
+    missed = deep_exits(caught[0]) - deep_exits(start[0])
+    missed -= deep_exits(caught[1]) - deep_exits(start[1])
+    least, most = caught[1].exit_reads.missed_range()
+    assert least - 2 <= missed <= most + 2
+    assert caught[1].lost["exit_pages_hidden"] == caught[1].exit_reads.caught * (one_in - 1)
+    deep = [deep_exits(b) - deep_exits(a) for a, b in zip(caught, after, strict=True)]
     assert deep[0] >= 5
-    assert abs(deep[0] - deep[1]) <= 2  # exits elsewhere, or between the two readings
-    assert after[1].lost["exit_pages_hidden"] % one_in == 0
+    assert abs(deep[0] - deep[1]) <= 1
+    assert after[1].exit_reads.windowed - caught[1].exit_reads.windowed <= 1
+    assert after[1].exit_reads.unproved == 1000
+
+
+def test_an_exit_reads_only_pages_that_are_mapped() -> None:
+    """A kernel with dynamic stacks says in nr_pages how many are: to read another maps it.
+
+    Here a shift makes nr_pages 1 of 4, as of a stack there that has not grown; what lies
+    below is left alone, and so doesn't count.
+    """
+    one_page = {"VM_STRUCT_NR_PAGES_SHIFT": 2, "VM_STRUCT_NR_PAGES_BITS": 1}
+    with (
+        Loader() as loader,
+        load_lifecycle(loader) as probe,
+        Sampler(probe) as whole,
+        Loader() as other,
+        load_lifecycle(other, macros=one_page) as dynamic,
+        Sampler(dynamic) as mapped,
+    ):
+        before = whole.lifecycle()
+        run_programs(200)
+        after, seen = whole.lifecycle(), mapped.lifecycle()
+    assert deep_exits(after) - deep_exits(before) >= 5
+    assert exits(seen) >= 200
+    assert deep_exits(seen) == 0
 
 
 def test_reuse_is_told_without_the_free_tracepoint(monkeypatch: pytest.MonkeyPatch) -> None:
