@@ -31,6 +31,7 @@ class Estimate(Savings):
     policy: str
     faults: FaultRange
     over_limit_tasks: int
+    reuse_most_kib: int | None = None  # None: not asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,28 @@ def estimate(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> Estimat
         ),
         mem_total_kib=host.mem_total_kib,
     )
+
+
+def model_error_ratio(modelled_kib: int, counted_kib: int) -> float:
+    """By how much the model is above (+) or below (-) the kernel's own count, which is not 0."""
+    return modelled_kib / counted_kib - 1
+
+
+def reuse_most_kib(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> int:
+    """How much more than dynamic_kib the stacks may hold by reuse: 0 to this.
+
+    Two freed stacks a CPU are cached with the pages that they have grown, and who is handed
+    one holds these too. A scan can't tell who was, and over time any task may have been:
+    here each was handed a stack with as many pages as the deepest of all now has. Only
+    stacks that exited and were deeper still could add to it.
+    """
+    thread_pages = host.thread_size_bytes // PAGE_BYTES
+    deepest = max((shape.mark_pages for shape in shapes), default=1)
+    reused = ShapeCounts()
+    for shape, count in shapes.items():
+        reused[shape._replace(inherited_pages=max(deepest, shape.inherited_pages))] += count
+    most = _dynamic_kib(policy, reused, thread_pages)
+    return max(0, most - _dynamic_kib(policy, shapes, thread_pages))
 
 
 def _dynamic_kib(policy: Policy, shapes: Mapping[Shape, int], thread_pages: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dynstack_probe.analysis.depths import (
     Depths,
@@ -14,7 +14,14 @@ from dynstack_probe.analysis.depths import (
     random_offset_price,
     shift_curve,
 )
-from dynstack_probe.analysis.estimate import Estimate, Group, estimate, group_by
+from dynstack_probe.analysis.estimate import (
+    Estimate,
+    Group,
+    estimate,
+    group_by,
+    model_error_ratio,
+    reuse_most_kib,
+)
 from dynstack_probe.analysis.grouping import group_names
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.roles import roles
@@ -68,6 +75,13 @@ class HostEstimate:
             pages[shape.mark_pages] += count
         return {n: pages[n] for n in range(1, host.thread_size_bytes // host.page_size_bytes + 1)}
 
+    def model_error_ratio(self) -> float | None:
+        """Of the headline policy's dynamic_kib, where the kernel counts the pages itself."""
+        counted_kib = self.frame.coverage.kernel_stack_kib
+        if self.frame.grown_kib is None or not counted_kib:
+            return None
+        return model_error_ratio(self.estimates[0].dynamic_kib, counted_kib)
+
     def kinds(self) -> dict[Kind, int]:
         """How many stacks of each kind."""
         counts = Counter(self.frame.stacks.kinds)
@@ -108,7 +122,13 @@ def host_estimate(
     return HostEstimate(
         frame=frame,
         shapes=shapes,
-        estimates=[estimate(policy, shapes, frame.host) for policy in policies],
+        estimates=[
+            replace(
+                estimate(policy, shapes, frame.host),
+                reuse_most_kib=reuse_most_kib(policy, shapes, frame.host),
+            )
+            for policy in policies
+        ],
         by=by,
         groups=groups,
         source=source,

@@ -74,6 +74,9 @@ def document(report: HostEstimate) -> dict[str, Any]:
     }
     if frame.grown_kib is not None:
         result["measured"]["nr_dynamic_stacks_faults_kib"] = frame.grown_kib
+    error = report.model_error_ratio()
+    if error is not None:
+        result["model_error"] = {"policy": report.estimates[0].policy, "resident_ratio": error}
     if report.series is not None:
         result["series"] = series_json(report.series)
     if report.details is not None:

@@ -84,6 +84,16 @@ def faults_in_words(estimate: Estimate) -> str:
     return f"{low} to {high}, most likely {best}, over the lives of these tasks"
 
 
+def reuse_in_words(estimate: Estimate) -> str:
+    """How much Dynamic(kb) may err low."""
+    low = estimate.dynamic_kib
+    return (
+        f"Dynamic(kb) {low} to {low + (estimate.reuse_most_kib or 0)}: cached stacks, two a CPU,"
+        " keep their grown pages for their next owners; the most if each task had got one as"
+        " deep as the deepest here (`serve` counts them)"
+    )
+
+
 def _threads(report: HostEstimate) -> str:
     kinds = report.kinds()
     kernel, user = kernel_and_user(kinds)
@@ -123,6 +133,8 @@ def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
     for estimate in report.estimates:
         suffix = f" {estimate.policy}" if len(report.estimates) > 1 else ""
         yield f"Reserve{suffix}", reserve_in_words(estimate, cpus, estimate.policy)
+        if estimate.reuse_most_kib and not report.frame.is_dynamic:
+            yield f"Reuse{suffix}", reuse_in_words(estimate)
         yield f"Memory{suffix}", memory_in_words(estimate)
         yield f"Faults{suffix}", faults_in_words(estimate)
         if estimate.over_limit_tasks:
@@ -135,6 +147,14 @@ def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
             "Resident",
             f"{frame.stacks.resident_kib()} KiB, measured: this kernel's stacks already"
             f" are dynamic{says}",
+        )
+    error = report.model_error_ratio()
+    if error is not None:
+        yield (
+            "Model error",
+            f"{error:+.2%}: {report.estimates[0].policy} models"
+            f" {report.estimates[0].dynamic_kib} KiB, the kernel counts"
+            f" {frame.coverage.kernel_stack_kib} KiB",
         )
     if report.series is not None:
         yield from series_rows(report.series)

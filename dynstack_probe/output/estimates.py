@@ -12,6 +12,7 @@ ESTIMATE: tuple[Column[Estimate], ...] = (
     *POLICY,
     Column("over_limit_tasks", lambda one: one.over_limit_tasks),
     Column("faults", lambda one: one.faults._asdict(), modelled=True),
+    Column("reuse_most_kib", lambda one: one.reuse_most_kib, modelled=True),
 )
 GROUP: tuple[Column[Group], ...] = (
     Column[Group]("name", lambda group: group.name),

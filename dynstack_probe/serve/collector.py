@@ -14,7 +14,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dynstack_probe import __version__
-from dynstack_probe.analysis.estimate import estimate
+from dynstack_probe.analysis.estimate import estimate, model_error_ratio
 from dynstack_probe.analysis.timeline import growth_of_sample
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.containers import short_name
@@ -24,7 +24,7 @@ from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval, PageFaults
 from dynstack_probe.model.lifecycle import GROWTH_AGES
 from dynstack_probe.model.sample import Sample
-from dynstack_probe.policy import Policy
+from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
 from dynstack_probe.text import printable
 
 
@@ -261,6 +261,32 @@ def _of_lifecycle(sample: Sample) -> Iterable[Metric]:
         "reason",
         life.lost,
     )
+    reads = life.exit_reads
+    whole = sum(life.exited.values()) - reads.windowed
+    yield _counter(
+        "dynstack_exit_reads",
+        "Stacks read at exit: whole, or once that is proved to be enough, a window of each page.",
+        "how",
+        {"whole": whole, "windows": reads.windowed},
+    )
+    yield CounterMetricFamily(
+        "dynstack_exit_reads_hidden",
+        "Stacks read whole at exit with a page that windows would have hidden.",
+        value=reads.hidden,
+    )
+    yield GaugeMetricFamily(
+        "dynstack_exit_reads_unproved",
+        "Grown stacks still to be read whole at exit, none hiding a page, until windows do.",
+        value=reads.unproved,
+    )
+    missed = GaugeMetricFamily(
+        "dynstack_exit_pages_hidden_estimate",
+        "Exits since the start with a page that windows hid, by those caught: 95% bounds.",
+        labels=["bound"],
+    )
+    for bound, exits in zip(("least", "most"), reads.missed_range(), strict=True):
+        missed.add_metric([bound], exits)
+    yield missed
 
 
 def _coverage(sample: Sample) -> Iterable[Metric]:
@@ -290,6 +316,7 @@ def _of_kernel(sample: Sample) -> Iterable[Metric]:
             "The kernel's own count of pages grown beyond each stack's first.",
             value=counters["nr_dynamic_stacks_faults"] * 1024,
         )
+        yield from _of_resident(sample)
     sizes = {n.removeprefix("kstack_"): v for n, v in counters.items() if n[:7] == "kstack_"}
     if sizes:
         yield _counter(
@@ -298,6 +325,27 @@ def _of_kernel(sample: Sample) -> Iterable[Metric]:
             "up_to",
             sizes,
         )
+
+
+def _of_resident(sample: Sample) -> Iterable[Metric]:
+    """Of a kernel with dynamic stacks, whose nr_kernel_stack counts the pages mapped."""
+    mapped_kib = sample.coverage.kernel_stack_kib
+    if not mapped_kib:
+        return
+    yield GaugeMetricFamily(
+        "dynstack_kernel_resident_stack_bytes",
+        "The kernel's own count of pages mapped in living stacks.",
+        value=mapped_kib * 1024,
+    )
+    living = whole_shapes(sample.living.all_shapes())
+    modelled = estimate(BUILT_IN[HEADLINE], living, sample.host).dynamic_kib
+    error = GaugeMetricFamily(
+        "dynstack_model_error_ratio",
+        f"What {HEADLINE} models over what the kernel counts, less 1; stacks not read are in it.",
+        labels=["quantity"],
+    )
+    error.add_metric(["resident"], model_error_ratio(modelled, mapped_kib))
+    yield error
 
 
 def _of_host(sample: Sample) -> Iterable[Metric]:

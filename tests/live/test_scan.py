@@ -142,6 +142,26 @@ def test_the_scan_for_kstack_erase_finds_the_same_marks() -> None:
     assert {key: before[key] for key in not_run_since} == {key: after[key] for key in not_run_since}
 
 
+@pytest.mark.parametrize(("shift", "mapped"), [(1, 2), (2, 1)])
+def test_the_readers_own_stack_is_read_down_to_its_mapped_pages(shift: int, mapped: int) -> None:
+    """A kernel with dynamic stacks says in nr_pages how many are: to read another maps it.
+
+    Here nr_pages, shifted, is less than the size, as of each stack there. The pages of
+    others may be tried: reading one that is not mapped fails.
+    """
+    plain = take_frame()
+    pages = plain.host.thread_size_bytes // 4096
+    if pages != 4:
+        pytest.skip(f"the fake is one of stacks of 4 pages, and here are {pages}")
+    frame = scan_with(VM_STRUCT_NR_PAGES_SHIFT=shift, VM_STRUCT_NR_PAGES_BITS=3)
+    resident = dict(zip(frame.stacks.tids, frame.stacks.resident_pages, strict=True))
+    assert resident.pop(os.getpid()) == (1 << mapped) - 1
+    assert set(resident.values()) == {(1 << pages) - 1}
+    assert frame.is_dynamic
+    assert not plain.is_dynamic
+    assert frame.host.thread_size_bytes == plain.host.thread_size_bytes
+
+
 def test_records_make_sense() -> None:
     frame = take_frame()
     stacks, size = frame.stacks, frame.host.thread_size_bytes

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from dynstack_probe.analysis.host_estimate import HostEstimate, host_estimate
-from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.frame import Coverage, Frame
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output import as_csv, as_json, as_table
 from dynstack_probe.output.rfc_table import QUOTED
@@ -148,6 +148,42 @@ def test_a_kernel_with_dynamic_stacks_shows_what_is_resident() -> None:
     assert "counts 12 KiB grown" in text
     measured = json.loads(as_json.render(report))["measured"]
     assert (measured["resident_kib"], measured["nr_dynamic_stacks_faults_kib"]) == (28, 12)
+    assert "Reuse" not in text
+
+
+def test_the_models_error_where_the_kernel_counts_pages() -> None:
+    """Four stacks of a page, of which one was handed out with two: 16 KiB modelled, 20 held."""
+    coverage = Coverage(4, 0, 4, 20, True)
+    frame = a_frame(some_stacks([100, 200, 300, 400]), grown_kib=4)
+    frame = dataclasses.replace(frame, coverage=coverage)
+    report = host_estimate(frame, [BUILT_IN["rfc-v1"]], None)
+    text = " ".join(as_table.render(report, colour=False).split())
+    assert "Model error -20.00%: rfc-v1 models 16 KiB, the kernel counts 20 KiB" in text
+    document = json.loads(as_json.render(report))
+    assert document["model_error"]["policy"] == "rfc-v1"
+    assert document["model_error"]["resident_ratio"] == pytest.approx(-0.2)
+    assert as_csv.render(report).splitlines()[1].split(",")[-2] == "-0.200000"
+
+
+def test_how_much_reuse_may_hide() -> None:
+    """Stacks of 1, 1 and 3 pages: at most each was handed out with 3, 9 in all, not 5."""
+    frame = a_frame(some_stacks([100, 200, 9000]))
+    policies = [BUILT_IN["rfc-v1"], BUILT_IN["static-8k"]]
+    report = host_estimate(frame, policies, None)
+    text = " ".join(as_table.render(report, colour=False).split())
+    assert "Reuse rfc-v1 Dynamic(kb) 20 to 36" in text
+    assert "Reuse static-8k" not in text
+    rows = json.loads(as_json.render(report))["policies"]
+    assert [row["reuse_most_kib"] for row in rows] == [16, 0]
+    assert "model_error" not in json.loads(as_json.render(report))
+
+
+@given(st.lists(st.integers(8, 16384), min_size=1, max_size=20))
+def test_reuse_stays_within_the_stacks(marks: list[int]) -> None:
+    frame = a_frame(some_stacks(marks))
+    for one in host_estimate(frame, list(BUILT_IN.values()), None).estimates:
+        assert one.reuse_most_kib is not None
+        assert 0 <= one.reuse_most_kib <= max(0, one.base_kib - one.dynamic_kib)
 
 
 @pytest.mark.parametrize("by", [None, "comm", "kind", "cgroup"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -14,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dynstack_probe.model.containers import short_name
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.growth import growth_of, whole_shapes
-from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.lifecycle import ExitReads, Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
@@ -30,15 +31,18 @@ def a_sample(
     *,
     skipped: tuple[int, ...] = (0,) * 8,
     cgroups: Mapping[int, tuple[int, ...]] | None = None,
+    exit_reads: ExitReads = ExitReads(),
+    kernel_stack_kib: int | None = None,
 ) -> Sample:
     count = sum(living.values())
     return Sample(
         host=a_host(),
         living=Living({Kind.USER: living}, skipped, (0,) * 6, 1),
         lifecycle=Lifecycle(
-            7, 3, exited or {}, (0,) * 8, (1, 2, 3, 4, 5, 6), {"exit_unread": 0}, 9, 0.5
+            *(7, 3, exited or {}, (0,) * 8, (1, 2, 3, 4, 5, 6), {"exit_unread": 0}, 9, 0.5),
+            exit_reads,
         ),
-        coverage=Coverage(count, 0, count + 1, count * 16, False),
+        coverage=Coverage(count, 0, count + 1, kernel_stack_kib or count * 16, False),
         cgroups=cgroups or {},
         scan_seconds=0.001,
         taken_at=1.0,
@@ -103,6 +107,28 @@ def test_figures() -> None:
     assert page["dynstack_memory_headroom_bytes"] == 700 * 4096
     assert page["dynstack_calibrated_fault_seconds"] == pytest.approx(2e-6)
     assert page["dynstack_calibrated_clear_page_seconds"] == pytest.approx(1e-7)
+
+
+def test_how_exits_were_read() -> None:
+    reads = ExitReads(windowed=63, checked=1, caught=1, hidden=2, unproved=4096)
+    (page,) = collected(a_sample({(1, 1): 1}, {(1, 1): 90, (2, 1): 10}, exit_reads=reads))
+    assert page["dynstack_exit_reads_total whole"] == 37
+    assert page["dynstack_exit_reads_total windows"] == 63
+    assert page["dynstack_exit_reads_hidden_total"] == 2
+    assert page["dynstack_exit_reads_unproved"] == 4096
+    least, most = reads.missed_range()
+    assert page["dynstack_exit_pages_hidden_estimate least"] == least > 0
+    assert page["dynstack_exit_pages_hidden_estimate most"] == most == 63
+
+
+def test_the_models_error_on_a_kernel_with_dynamic_stacks() -> None:
+    """Three stacks, two pages of one of them inherited: 5 pages, of which the kernel counts 6."""
+    sample = a_sample({(1, 1): 2, (2, 3): 1}, kernel_stack_kib=24)
+    (page,) = collected(sample)
+    assert page["dynstack_kernel_resident_stack_bytes"] == 24 * 1024
+    assert page["dynstack_model_error_ratio resident"] == 5 / 6 - 1
+    (stock,) = collected(dataclasses.replace(sample, kernel_counters={}))
+    assert not [name for name in stock if "model_error" in name or "kernel_resident" in name]
 
 
 def test_a_skipped_page_is_mapped_but_no_fault() -> None:
