@@ -1,0 +1,5 @@
+"""What all tests share: the checkout they test."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent

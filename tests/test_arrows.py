@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 PACKAGE = ROOT / "dynstack_probe"
 
 # What each room may import of ours, besides itself and the four files that all may use.

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.live.machine import ROOT, run
-
-
-def complains(result: subprocess.CompletedProcess[str], code: int, about: str) -> None:
-    """One line on stderr, nothing on stdout, the right code."""
-    assert result.stdout == ""
-    assert re.fullmatch(r"dynstack-probe: [^\n]+\n", result.stderr), result.stderr
-    assert re.search(about, result.stderr)
-    assert result.returncode == code
+from tests import ROOT
+from tests.live.machine import run
+from tests.trouble import complains
 
 
 def test_unknown_policy() -> None:

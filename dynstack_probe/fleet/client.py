@@ -31,6 +31,9 @@ MAX_ANSWER_BYTES = 128 << 20
 CHUNK_BYTES = 64 * 1024
 # of what a server says about an error
 MAX_SAID_CHARACTERS = 160
+# x509_vfy.h, X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to EC_KEY_EXPLICIT_PARAMS: what OpenSSL finds
+# only with X509_V_FLAG_X509_STRICT, which Python sets from 3.13 on
+STRICT_CODES = range(80, 95)
 
 
 _T = TypeVar("_T")
@@ -220,6 +223,12 @@ def _reason(error: Exception, access: Access, timeout_seconds: float) -> str | N
         import ssl
 
         if isinstance(error, ssl.SSLCertVerificationError):
+            if error.verify_code in STRICT_CODES:
+                return (
+                    f"is not trusted: {printable(error.verify_message)}, as RFC 5280 demands and"
+                    " Python 3.13 and later check: a certificate of the chain must be issued anew"
+                    " (for an authority: keyUsage=critical,keyCertSign)"
+                )
             return (
                 f"is not trusted: {printable(error.verify_message)}; --ca-file names whose"
                 " certificates are good"

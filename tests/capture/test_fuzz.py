@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests import ROOT
 from tests.capture.fuzz import KINDS
 
-ROOT = Path(__file__).parent.parent.parent
 SECONDS = float(os.environ.get("DYNSTACK_FUZZ_SECONDS", "60"))
 SEED = int(os.environ.get("DYNSTACK_FUZZ_SEED") or time.time())
 

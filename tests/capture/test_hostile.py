@@ -20,6 +20,7 @@ from dynstack_probe.analysis.evidence import evidence_of
 from dynstack_probe.capture import Capture, read_frames
 from dynstack_probe.capture.lines import COLUMNS, LONGEST_LINE, MOST_STACKS
 from dynstack_probe.errors import UsageError
+from tests import ROOT
 from tests.capture.files import (
     Line,
     Members,
@@ -31,7 +32,6 @@ from tests.capture.files import (
     two_frames,
 )
 
-ROOT = Path(__file__).parent.parent.parent
 MOST_RSS_KIB = 200 * 1024
 MOST_CPU_SECONDS = 12.0  # for both ways of reading, on a busy machine
 

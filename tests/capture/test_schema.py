@@ -12,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from dynstack_probe.capture.lines import COLUMNS, MOST_STACKS, VERSION
+from tests import ROOT
 from tests.capture.files import (
     Line,
     Members,
@@ -22,7 +23,6 @@ from tests.capture.files import (
     two_frames,
 )
 
-ROOT = Path(__file__).parent.parent.parent
 SCHEMA = json.loads((ROOT / "docs/capture.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
 GOLDEN = sorted((ROOT / "tests/data").glob("*.dsp"))

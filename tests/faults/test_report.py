@@ -15,8 +15,7 @@ from dynstack_probe.faults import report as faults
 from dynstack_probe.faults.report import FaultReport
 from dynstack_probe.measure.call_paths import CallPaths, Frame, Sample, SampleCounters
 from dynstack_probe.measure.faults import Context, Counters, StackFault, WatchCost, rank
-
-HOSTILE = b"\x1b[31m;\n<&\"'=x"
+from tests.hostile import MARKUP
 
 
 def a_fault(comm: bytes = b"bash", call: str = "mmap", **values: int) -> StackFault:
@@ -42,7 +41,7 @@ def a_fault(comm: bytes = b"bash", call: str = "mmap", **values: int) -> StackFa
 def some_paths() -> CallPaths:
     paths = CallPaths()
     frames = (Frame("entry", 168), Frame("do_<it>", 1200), Frame("deepest", 5000))
-    for comm, call in ((b"bash", "mmap"), (HOSTILE, "read"), (b"bash", "mmap")):
+    for comm, call in ((b"bash", "mmap"), (MARKUP, "read"), (b"bash", "mmap")):
         paths.add(Sample(1, comm, call, 5000, frames))
     paths.add(Sample(1, b"bash", "mmap", 6000, (*frames[:2], Frame("other", None))))
     return paths
@@ -67,7 +66,7 @@ def a_report(events: list[StackFault], *, with_paths: bool = True) -> FaultRepor
 
 EVENTS = [
     a_fault(),
-    a_fault(HOSTILE, "read", mark_bytes=9000, pages=2, faults=2),
+    a_fault(MARKUP, "read", mark_bytes=9000, pages=2, faults=2),
     a_fault(late=1),
 ]
 

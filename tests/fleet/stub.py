@@ -121,11 +121,25 @@ def drip(connection: socket.socket) -> None:
 
 
 def make_certificate(folder: Path, name: str = "127.0.0.1") -> tuple[Path, Path]:
-    """A self-signed certificate and its key."""
+    """A self-signed certificate and its key. Python 3.13 wants to read what the key may do."""
+    return _issue(folder, name, "keyUsage=critical,digitalSignature,keyCertSign")
+
+
+def make_lax_chain(folder: Path) -> tuple[Path, Path, Path]:
+    """A certificate, its key and the authority, which does not say what its key may do."""
+    authority = folder / "authority"
+    authority.mkdir()
+    ca, ca_key = _issue(authority, "127.0.0.2")
+    signed_by = ["-CA", str(ca), "-CAkey", str(ca_key)]
+    return (*_issue(folder, "127.0.0.1", "basicConstraints=critical,CA:FALSE", *signed_by), ca)
+
+
+def _issue(folder: Path, name: str, extension: str = "", *signed_by: str) -> tuple[Path, Path]:
     certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
          "-nodes", "-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:{name}", "-days", "2",
+         *(["-addext", extension] if extension else []), *signed_by,
          "-keyout", str(key), "-out", str(certificate)],
         check=True, capture_output=True,
     )  # fmt: skip
@@ -136,7 +150,7 @@ class Result:
     """How a run of the command ended."""
 
     def __init__(self, code: int, stdout: str, stderr: str) -> None:
-        self.code = code
+        self.returncode = code
         self.stdout = stdout
         self.stderr = stderr
 

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from dynstack_probe.analysis.estimate import Estimate
+from tests import ROOT
 from tests.conftest import why_no_bpf
-from tests.live.machine import ROOT, estimate_json, run
+from tests.live.machine import estimate_json, run
 from tests.live.test_serve import fast_config, serving
 from tests.prometheus_server import prometheus
 from tests.scale.document import yaml_blocks

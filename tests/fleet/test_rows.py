@@ -17,8 +17,8 @@ from dynstack_probe.fleet.ask import METRICS, ask
 from dynstack_probe.fleet.client import Server
 from dynstack_probe.fleet.model import By, Fleet, Health, Row, ordered, total
 from dynstack_probe.model.savings import Savings
+from tests import ROOT
 from tests.fleet.stub import Reply, Request, answering, vector
-from tests.live.machine import ROOT
 
 HEALTH = (
     ({"dynstack_figure": "asked"}, "5"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import socket
 import ssl
 import time
@@ -23,9 +22,11 @@ from tests.fleet.stub import (
     drip,
     fleet,
     make_certificate,
+    make_lax_chain,
     raw,
     vector,
 )
+from tests.trouble import complains
 
 Run = Callable[..., Result]
 
@@ -33,15 +34,6 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     return lambda *arguments: fleet(monkeypatch, capsys, *arguments)
-
-
-def complains(result: Result, code: int, about: str) -> None:
-    """One line that a person can read, nothing else."""
-    assert result.stdout == ""
-    assert re.fullmatch(r"dynstack-probe: [^\n]+\n", result.stderr), result.stderr
-    assert result.stderr.strip().isprintable()
-    assert re.search(about, result.stderr), result.stderr
-    assert result.code == code
 
 
 def test_nobody_listens(run: Run) -> None:
@@ -217,7 +209,7 @@ def test_login(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     def sent(*options: str) -> str:
         with answering(nothing_known) as stub:
-            assert run("--prometheus", stub.url, *options).code == 1
+            assert run("--prometheus", stub.url, *options).returncode == 1
             assert stub.requests[0].headers["X-Scope-OrgID"] is None or "team" in options[-1]
             value: str = stub.requests[0].headers["Authorization"]
             return value
@@ -279,6 +271,21 @@ def test_tls(run: Run, tmp_path: Path) -> None:
         )
     with answering(nothing_known) as stub:
         complains(run("--prometheus", stub.url.replace("http", "https")), 1, "speaks no TLS")
+
+
+def test_an_authority_too_lax_for_python_3_13(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also under an older Python, told to be as strict."""
+    strict = ssl.create_default_context()
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT
+    monkeypatch.setattr(ssl, "create_default_context", lambda: strict)
+    certificate, key, authority = make_lax_chain(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with answering(nothing_known, context) as stub:
+        trusting = ("--prometheus", stub.url, "--ca-file", str(authority))
+        complains(run(*trusting), 1, "does not include key usage extension.*issued anew")
 
 
 def test_a_client_certificate(run: Run, tmp_path: Path) -> None:

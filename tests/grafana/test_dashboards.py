@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.live.machine import ROOT
+from tests import ROOT
 
 FOLDER = ROOT / "grafana/dashboards"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}

@@ -22,11 +22,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import ROOT
 from tests.conftest import why_no_bpf
 from tests.grafana.simulated import HOSTS, served
 from tests.grafana.test_dashboards import DASHBOARDS, named, panels
 from tests.grafana.test_rules import all_rules
-from tests.live.machine import ROOT, free_port
+from tests.live.machine import free_port
 from tests.live.test_serve import Serving, fast_config, serving
 from tests.prometheus_server import prometheus
 

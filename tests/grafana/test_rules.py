@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.live.machine import ROOT
+from tests import ROOT
 
 RULES = sorted((ROOT / "grafana/rules").glob("*.yml"))
 UNIT_TESTS = sorted((Path(__file__).parent / "rules").glob("*.yml"))

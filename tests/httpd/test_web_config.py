@@ -52,13 +52,15 @@ class Pki:
 
 
 LEAF = "basicConstraints=critical,CA:FALSE"
+# Python 3.13 verifies as RFC 5280 says: an authority must say that its key signs certificates.
+AUTHORITY = "keyUsage=critical,keyCertSign,cRLSign"
 
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     pki = Pki(tmp_path_factory.mktemp("pki"))
-    pki.issue("ca", None)
-    pki.issue("other-ca", None)
+    pki.issue("ca", None, AUTHORITY)
+    pki.issue("other-ca", None, AUTHORITY)
     san = "subjectAltName=DNS:localhost,IP:127.0.0.1"
     pki.issue("server", "ca", LEAF, san)
     pki.issue("renewed", "ca", LEAF, san)

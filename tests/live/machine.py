@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
+from tests import ROOT
+
 PR_SET_NAME = 15  # linux/prctl.h
 
 
@@ -47,6 +48,8 @@ def estimate_json(*arguments: str) -> dict[str, Any]:
 
 _SLEEPERS = """
 import _thread, ctypes, os, sys, time
+
+from tests import ROOT
 count, name = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
 prctl = ctypes.CDLL(None).prctl
 lock = _thread.allocate_lock()

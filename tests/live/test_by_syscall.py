@@ -17,7 +17,8 @@ from dynstack_probe.analysis.grouping import group_names
 from dynstack_probe.measure.stack_scan import take_frame
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.model.syscalls import NAMES
-from tests.live.machine import ROOT, run, sleepers
+from tests import ROOT
+from tests.live.machine import run, sleepers
 
 # Sleeps in a call for good; /proc/PID/syscall says which.
 CALLS = {

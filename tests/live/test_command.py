@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.machine import ROOT, bpf_objects, estimate_json, run, sleepers
+from tests import ROOT
+from tests.live.machine import bpf_objects, estimate_json, run, sleepers
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 

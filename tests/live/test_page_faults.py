@@ -15,7 +15,7 @@ from dynstack_probe.errors import ProbeError
 from dynstack_probe.kernel import bpf
 from dynstack_probe.loader import Loader
 from dynstack_probe.measure.page_faults import DutyCycle, PageFaultCounter, count_page_faults
-from tests.live.machine import ROOT
+from tests import ROOT
 
 PAGES = 20_011  # a prime
 STEADY_FAULTS_A_SECOND = 60_000

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dynstack_probe.capture import Capture, read_frames
-from tests.live.machine import ROOT, estimate_json, run, sleepers
+from tests import ROOT
+from tests.live.machine import estimate_json, run, sleepers
 
 SECRET = b"secret-project"
 

@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.live.machine import ROOT, bpf_objects, free_port, run, sleepers
+from tests import ROOT
+from tests.live.machine import bpf_objects, free_port, run, sleepers
+from tests.trouble import complains
 
 # Every metric that DESIGN names, but those which only some kernels have.
 PROMISED = (
@@ -211,17 +213,11 @@ def test_systemd_is_told(tmp_path: Path) -> None:
         assert re.search(r"STATUS=\d+ stacks, .* would save \d", told)
 
 
-def complains(result: subprocess.CompletedProcess[str], about: str) -> None:
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1
-    assert about in result.stderr
-
-
 def test_usage_errors_are_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        complains(run("serve", "--listen", f"127.0.0.1:{port}"), str(port))
-    complains(run("serve", "--listen", "nonsense"), "HOST:PORT")
+        complains(run("serve", "--listen", f"127.0.0.1:{port}"), 2, str(port))
+    complains(run("serve", "--listen", "nonsense"), 2, "HOST:PORT")
     config = tmp_path / "c.toml"
     for text, about in (
         ("intervall = 1", "intervall: unknown key"),
@@ -230,12 +226,12 @@ def test_usage_errors_are_one_line(tmp_path: Path) -> None:
         ("= 1", "is not valid TOML"),
     ):
         config.write_text(text)
-        complains(run("serve", "--config", str(config)), about)
-    complains(run("serve", "--config", str(tmp_path / "none")), "No such file")
-    complains(run("serve", "--textfile", str(tmp_path / "x.txt")), ".prom")
+        complains(run("serve", "--config", str(config)), 2, about)
+    complains(run("serve", "--config", str(tmp_path / "none")), 2, "No such file")
+    complains(run("serve", "--textfile", str(tmp_path / "x.txt")), 2, ".prom")
     web = tmp_path / "web.yml"
     web.write_text("tls_server_config:\n  cert_file: none.pem\n  key_file: none.key\n")
-    complains(run("serve", "--web.config.file", str(web)), "none.pem")
+    complains(run("serve", "--web.config.file", str(web)), 2, "none.pem")
 
 
 def test_a_dead_address_is_not_served() -> None:

@@ -22,8 +22,9 @@ from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.top.view import BLOCKS, Glyphs, History, Moment, Status, View, render
+from tests import ROOT
 from tests.factory import a_frame, some_stacks
-from tests.live.machine import ROOT, run, sleepers
+from tests.live.machine import run, sleepers
 
 TOP = f"{shlex.quote(sys.executable)} -m dynstack_probe top"
 UTF8 = {"LANG": "en_US.UTF-8", "LC_ALL": "", "LC_CTYPE": "", "TZ": "UTC", "NO_COLOR": ""}

@@ -20,9 +20,9 @@ import typer.main
 
 from dynstack_probe import __version__, cli
 from dynstack_probe.serve.config import Config, read_config
+from tests import ROOT
 from tests.conftest import why_no_bpf
 
-ROOT = Path(__file__).parent.parent.parent
 PACKAGING = ROOT / "packaging"
 UNIT = PACKAGING / "dynstack-probe.service"
 SANDBOX = Path(__file__).with_name("sandbox.py")

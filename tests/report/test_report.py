@@ -41,10 +41,10 @@ from dynstack_probe.report.from_frames import subject_of
 from dynstack_probe.report.scales import number_axis, time_axis
 from dynstack_probe.report.sections import document_of
 from dynstack_probe.text import percent
+from tests import ROOT
 from tests.conftest import why_no_bpf
 from tests.factory import a_frame, a_host, some_stacks
 
-ROOT = Path(__file__).parents[2]
 POLICIES = list(BUILT_IN.values())
 NOW = 1_700_000_000.0
 Frames = list[Frame]

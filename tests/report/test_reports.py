@@ -20,14 +20,13 @@ from dynstack_probe.output.rfc_table import QUOTED
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.text import printable, small_percent, spreadsheet_safe
 from tests.factory import a_frame, a_host, some_stacks
-
-HOSTILE = b"\x1b[31m\n\t\"'<&"
+from tests.hostile import MARKUP
 
 
 def the_snapshot() -> Frame:
     stacks = some_stacks(
         [1000, 5000, 9000, 2000],
-        comms=[b"bash", HOSTILE, b"=1+1", b"swapper/1"],
+        comms=[b"bash", MARKUP, b"=1+1", b"swapper/1"],
         kinds=[Kind.USER, Kind.USER_WORKER, Kind.KTHREAD, Kind.IDLE],
     )
     return a_frame(stacks, caveats=("Mind this.",))
@@ -89,7 +88,7 @@ def test_csv_of_groups_escapes_names() -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv.render(the_report(by="comm")))))
     assert {row["name"] for row in rows} == {
         "bash",
-        "\\x1b[31m\\n\\t\"'<&",
+        "\\x1b[31m;\\n\\t<&\"'=x",
         "'=1+1",
         "swapper/1",
     }
@@ -126,7 +125,7 @@ def test_deepest_tasks_are_escaped_and_sorted() -> None:
     text = as_table.render(the_report(), colour=False)
     tail = text[text.index("Deepest tasks") :].splitlines()[2:]
     assert [int(line.split()[-1]) for line in tail] == [9000, 5000, 2000, 1000]
-    assert tail[1].startswith("\\x1b[31m\\n")
+    assert tail[1].startswith("\\x1b[31m;\\n")
 
 
 def test_many_groups_are_cut_with_their_rest_summed() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tests.live.machine import ROOT
+from tests import ROOT
 
 
 def yaml_blocks() -> list[dict[str, Any]]:

@@ -20,9 +20,9 @@ from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.serve.collector import HostCollector, PassCounter
 from dynstack_probe.serve.config import Config
+from tests import ROOT
 from tests.conftest import why_no_bpf
 from tests.factory import COSTS, a_host
-from tests.live.machine import ROOT
 from tests.live.test_serve import serving
 from tests.scale.document import yaml_blocks
 from tests.scale.hosts import series_of, with_cgroups

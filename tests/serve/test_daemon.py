@@ -13,8 +13,7 @@ import pytest
 from dynstack_probe.errors import UsageError
 from dynstack_probe.serve.config import Config, read_config
 from dynstack_probe.serve.daemon import Daemon, Options
-
-ROOT = Path(__file__).parent.parent.parent
+from tests import ROOT
 
 # Scans once a second; the third scan hangs.
 _HANGS = """

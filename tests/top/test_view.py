@@ -41,20 +41,8 @@ from dynstack_probe.top.view import (
     sparkline,
 )
 from tests.factory import a_frame, a_host, some_stacks
+from tests.hostile import NAMES
 
-HOSTILE = (
-    b"\x1b[2J\x1b[31mred",
-    b"two\nlines\r\tx",
-    "日本語の名前".encode(),
-    "e\u0301\u0302" * 5,
-    b"\xff\xfe\x80",
-    "\u202egnp.exe",
-    b"",
-    "\U0001f468\u200d\U0001f469",
-    b"[bold]markup[/]",
-    b"%s%n\x07\x08",
-)
-NAMES = [name.encode() if isinstance(name, str) else name for name in HOSTILE]
 SIZES = [
     *((width, 24) for width in (1, 7, 20, 33, 60, 79, 80, 300)),
     *((80, height) for height in (1, 2, 3, 5, 8, 17, 30, 100)),
@@ -83,7 +71,7 @@ def hostile_snapshot() -> Frame:
     frame = a_frame(
         some_stacks(
             [500 + 300 * i for i in range(count)],
-            comms=NAMES * 3,
+            comms=[*NAMES] * 3,
             cgroup_ids=list(range(count)),
             kinds=[Kind(i % 4) for i in range(count)],
         )

@@ -23,7 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parent.parent.parent
+from tests import ROOT
+
 QEMU = "qemu-system-x86_64"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Suites that hold the kernels, by the label of their archive.

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import ROOT
 from tests.vm.debian_root import MODULES, SHARED, Answer, Guest, booted, depends, get_root
-from tests.vm.machine import ROOT, UnavailableError, check_host, get_kernel, run
+from tests.vm.machine import UnavailableError, check_host, get_kernel, run
 
 if os.environ.get("DYNSTACK_VM") != "all":
     pytest.skip("takes minutes: make vm-test", allow_module_level=True)
