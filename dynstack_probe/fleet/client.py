@@ -233,7 +233,9 @@ def _reason(error: Exception, access: Access, timeout_seconds: float) -> str | N
                 f"is not trusted: {printable(error.verify_message)}; --ca-file names whose"
                 " certificates are good"
             )
-        if isinstance(error, ssl.SSLEOFError):
+        # TLS 1.3 refuses a client after its first words, so that a reset may come before the alert
+        reset = isinstance(error, ConnectionResetError | BrokenPipeError)
+        if isinstance(error, ssl.SSLEOFError) or (reset and access.cert_file is None):
             return "breaks TLS off: does it want a client's certificate (--cert-file)?"
         if isinstance(error, ssl.SSLError):
             return _tls_reason(error)
