@@ -18,8 +18,14 @@ BENCH_PACKAGES := make gcc libc6-dev bpfcc-tools bpftrace prometheus-node-export
 
 .PHONY: estimate help check test vm-test lint format bench soak scale dashboards deb clean
 
-estimate: .venv/.installed  ## what dynamic kernel stacks would save on this host
+estimate: can-become-root .venv/.installed  ## what dynamic kernel stacks would save on this host
 	@$(SUDO) .venv/bin/dynstack-probe estimate
+
+# Said before anything is set up.
+.PHONY: can-become-root
+can-become-root:
+	@[ -z "$(SUDO)" ] || command -v $(SUDO) >/dev/null || { \
+		echo "this needs root, and there is no sudo here: run make $(MAKECMDGOALS) as root"; exit 1; }
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -27,6 +27,10 @@ from dynstack_probe.errors import ProbeError
 from dynstack_probe.output.writing import StandardOutput
 from dynstack_probe.text import printable, say
 
+# Typers before 0.12 draw boxes around help where rich is installed, whatever their markup mode.
+if getattr(typer.core, "rich", None) is not None:
+    setattr(typer.core, "rich", None)  # noqa: B010
+
 PROGRAM = "dynstack-probe"
 _COMPLETION = "_DYNSTACK_PROBE_COMPLETE"  # set by the shell
 REPORT = "report this, with the traceback that `dynstack-probe -v ...` shows"
@@ -89,7 +93,7 @@ def _open_standard_streams() -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.__stdout__ in (sys.stdout, None):
         sys.stdout = StandardOutput(sys.stdout)
 
 

@@ -17,6 +17,12 @@ class DamagedError(Exception):
     """The file is not whole; the message says how and where."""
 
 
+def _zlib_words(error: zlib.error) -> str:
+    """Zlib's own words, of "Error -3 while decompressing data: incorrect header check"."""
+    _, _, words = str(error).partition(": ")
+    return words or "cut off or overwritten"
+
+
 def gzip_lines(file: IO[bytes]) -> Iterator[bytes | None]:
     """Each whole line, and None after each gzip member.
 
@@ -35,7 +41,9 @@ def gzip_lines(file: IO[bytes]) -> Iterator[bytes | None]:
         try:
             text = unpacker.decompress(data, LONGEST_LINE)
         except zlib.error as error:
-            raise DamagedError(f"no gzip data around byte {packed - len(data)} ({error})") from None
+            raise DamagedError(
+                f"no gzip data around byte {packed - len(data)} ({_zlib_words(error)})"
+            ) from None
         more_inside = len(text) == LONGEST_LINE
         unpacked += len(text)
         if unpacked > _FREE_BYTES + _MOST_EXPANSION * packed:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import Format, choose_policies, seconds_of
+from dynstack_probe.commands.options import (
+    Format,
+    choose_policies,
+    refuse_unused_common,
+    seconds_of,
+)
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not permitt
 
 
 def command(
+    context: typer.Context,
     capture: Optional[Path] = typer.Argument(  # noqa: UP045
         None, metavar="[CAPTURE]", help="A series made by `record`, instead of this host."
     ),
@@ -66,6 +72,7 @@ def command(
     from dynstack_probe.output import cost as report
     from dynstack_probe.output.writing import check_writable, write
 
+    refuse_unused_common(context, live=capture is None, output=output)
     policies = choose_policies(policy)
     check_writable(output, force)
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from dynstack_probe.errors import UnmeasurableError
+from dynstack_probe.errors import UnmeasurableError, UsageError
+from dynstack_probe.files import reason
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
@@ -24,6 +25,15 @@ KIND_FWD, KIND_TYPEDEF, KIND_FUNC, KIND_VAR, KIND_ENUM64 = 7, 8, 12, 14, 19
 POINTER_BYTES = 8  # x86-64
 MAX_DEPTH = 8  # of types within types that we follow
 _MODIFIERS = {KIND_TYPEDEF, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
+
+# libbpf.h: what os.strerror() calls unknown errors
+_LIBBPF_ERRORS = {
+    4000: "libelf failed",
+    4001: "neither an ELF file nor raw BTF",
+    4002: "the version of the kernel is wrong",
+    4003: "it is of the other byte order",
+    4004: "it is broken",
+}
 
 _TYPE = struct.Struct("=III")  # struct btf_type: name_off, info, size or type
 _MEMBER = struct.Struct("=III")  # struct btf_member: name_off, type, offset
@@ -99,12 +109,23 @@ def _libbpf() -> ctypes.CDLL:
     return lib
 
 
+def _check_readable(path: Path) -> None:
+    """UsageError, saying why, for a file of the user's that can't be read."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise UsageError(f"--btf: can't read {path}: {reason(error)}") from error
+
+
 class Btf:
     """The types of one kernel. Use as a context manager: it holds some 6 MB."""
 
     def __init__(self, path: Path = VMLINUX) -> None:
         """Parse `path`; UnmeasurableError if it is missing or no valid BTF."""
-        if not path.exists():
+        if path != VMLINUX:
+            _check_readable(path)
+        elif not path.exists():
             raise UnmeasurableError(
                 f"no kernel type information at {path}: this kernel was built without"
                 " CONFIG_DEBUG_INFO_BTF, run one that has it (any current distribution's)"
@@ -116,7 +137,8 @@ class Btf:
         if self._btf is None or failed_0x:
             code = 2**64 - self._btf if self._btf else ctypes.get_errno()
             self._btf = None
-            raise UnmeasurableError(f"{path} holds no valid BTF: {os.strerror(code)}")
+            why = _LIBBPF_ERRORS.get(code) or os.strerror(code)
+            raise UnmeasurableError(f"{path} holds no valid BTF: {why}")
 
     def __enter__(self) -> Btf:
         return self

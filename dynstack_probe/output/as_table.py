@@ -201,7 +201,7 @@ def _depths(details: DepthDetails) -> Iterable[Table | str]:
 def _random_offset(details: DepthDetails) -> Iterable[str]:
     price = details.offset_price
     state = {True: "on", False: "off", None: "can't be told"}[details.random_offset]
-    yield f"Random stack offset (RANDOMIZE_KSTACK_OFFSET): {state} on this kernel"
+    yield f"Random stack offset (RANDOMIZE_KSTACK_OFFSET) on this kernel: {state}"
     if details.random_offset is not False:
         yield (
             f"  {price.low_pages:.0f} to {price.high_pages} pages of {price.user_stacks} user"
@@ -218,7 +218,7 @@ def _groups(report: HostEstimate) -> Table:
     if rest:
         summed = Group(
             **vars(sum(rest, Savings())),
-            name=f"... {len(rest)} more (--format csv has all)",
+            name=f"... {len(rest)} more",
             worst_mark_bytes=max(group.worst_mark_bytes for group in rest),
         )
         rows.append((summed.name, *cells(GROUP, summed)))
@@ -234,6 +234,8 @@ def render(report: HostEstimate, *, colour: bool | None = None) -> str:
     if report.groups is not None:
         console.print()
         console.print(_groups(report))
+        if len(report.groups) > GROUPS_SHOWN:
+            console.print(f"--format csv has all {len(report.groups)} groups")
     console.print()
     console.print(_deepest(report))
     if report.details is not None:

@@ -659,7 +659,9 @@ def _groups(page: _Page, groups: Sequence[Group], lines: int) -> list[Text]:
     title = "".join(f"{column.title:>{column.width}}" for column in columns)
     shown = min(len(groups), lines - 1)
     heading = Text(f"{title}  by {page.view.group}", "bold")
-    heading.append(f"  ({shown} of {len(groups)})", "")
+    of = f"  ({shown} of {len(groups)})"
+    if heading.cell_len + cell_len(of) <= page.width:
+        heading.append(of, "")
     body = [
         Text(
             "".join(f"{column.value(at):>{column.width}}" for column in columns)
