@@ -16,7 +16,7 @@ TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-psut
 # Compiled loops, and what a user would otherwise run.
 BENCH_PACKAGES := make gcc libc6-dev bpfcc-tools bpftrace prometheus-node-exporter
 
-.PHONY: estimate help check test vm-test lint format bench soak scale dashboards deb clean
+.PHONY: estimate help check test vm-test lint format bench soak scale results dashboards deb clean
 
 estimate: can-become-root .venv/.installed  ## what dynamic kernel stacks would save on this host
 	@$(SUDO) .venv/bin/dynstack-probe estimate
@@ -65,6 +65,12 @@ bench: .venv/.installed-dev .venv/.bench-packages  ## what it costs: docs/perfor
 # Half an hour of fork storms.
 soak: .venv/.installed-dev .venv/.test-packages  ## half an hour of fork storms
 	@$(SUDO) .venv/bin/python tests/bench/soak.py docs/performance.md --minutes 30
+
+# Real software as real loads, each recorded: docs/results.md. 30 minutes on 2 CPUs.
+# LOADS=a,b runs only those; the names: .venv/bin/python tests/results/run.py --list
+results: can-become-root .venv/.installed-dev  ## real loads: docs/results.md, 30 minutes
+	@$(call need,linux-perf $$(.venv/bin/python tests/results/run.py --packages --loads "$(LOADS)"))
+	@$(SUDO) .venv/bin/python tests/results/run.py --loads "$(LOADS)"
 
 # Thousands of simulated hosts under a real Prometheus: docs/scale.md.
 scale: .venv/.installed-dev .venv/.test-packages  ## thousands of hosts: docs/scale.md

@@ -1,0 +1,495 @@
+"""The tables of docs/results.md, each from what the commands say of the captures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from dynstack_probe.capture import read_frames
+from dynstack_probe.model.host import PAGE_BYTES
+from tests.results.captures import Measured
+
+AGES = ((1.0, "< 1 s"), (10.0, "1-10 s"), (60.0, "10-60 s"), (float("inf"), "> 60 s"))
+POLICIES = (
+    *("rfc-v1", "grow-8k", "accessed-bit", "below-sp", "gc-sleepers", "vendor"),
+    *("static-8k", "static-12k"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of words. command: what prints its figures of one capture."""
+
+    title: str
+    command: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str
+
+    def markdown(self) -> list[str]:
+        rule = ["---", *("---:" for _ in self.head[1:])]
+        return [
+            f"### {self.title}",
+            "",
+            f"    {self.command}",
+            "",
+            *("| " + " | ".join(row) + " |" for row in (self.head, rule, *self.rows)),
+            "",
+            self.note,
+            "",
+        ]
+
+
+def percent(ratio: float | None, digits: int = 2) -> str:
+    return "-" if ratio is None else f"{100 * ratio:.{digits}f}%"
+
+
+def number(value: float | None) -> str:
+    """With three digits or whole."""
+    if value is None:
+        return "-"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _table(
+    title: str,
+    command: str,
+    columns: Sequence[tuple[str, Callable[[Measured], str]]],
+    loads: Iterable[Measured],
+    note: str,
+) -> Table:
+    rows = [[one.name, *(write(one) for _, write in columns)] for one in loads]
+    head = ["load", *(head for head, _ in columns)]
+    return Table(title, f"dynstack-probe {command}", head, rows, note)
+
+
+def savings(loads: Sequence[Measured]) -> Table:
+    def rfc(one: Measured) -> dict[str, float]:
+        found: dict[str, float] = one.estimate["policies"][0]
+        return found
+
+    def spread(one: Measured) -> str:
+        series = one.estimate["series"]["saving_ratio"]
+        return f"{percent(series['least'])} to {percent(series['most'])}"
+
+    return _table(
+        "Stacks and saving (rfc-v1)",
+        "estimate docs/results/LOAD.dsp --by cgroup",
+        [
+            ("stacks", lambda one: f"{one.estimate['measured']['stacks']:,}"),
+            ("kernel threads", lambda one: f"{one.estimate['measured']['kthreads']:,}"),
+            ("of the load", lambda one: f"{own_stacks(one)[0]:,}"),
+            ("BASE, KiB", lambda one: f"{one.estimate['measured']['base_kib']:,}"),
+            ("Dynamic, KiB", lambda one: f"{rfc(one)['dynamic_kib']:,}"),
+            ("saving", lambda one: percent(rfc(one)["saving_ratio"])),
+            ("over the series", spread),
+            ("with reserve", lambda one: percent(rfc(one)["saving_with_reserve_ratio"])),
+            ("of RAM", lambda one: percent(rfc(one)["saving_with_reserve_of_ram_ratio"], 4)),
+            ("load alone", lambda one: percent(own_stacks(one)[1])),
+        ],
+        loads,
+        "Stacks and BASE measured, of the whole host in the snapshot with the median saving;"
+        " Dynamic and saving modelled. Dynamic errs low (reuse of grown cached stacks is not in"
+        " a scan). *Of the load*, *load alone*: its own cgroup, without the kernel threads that"
+        " work for it.",
+    )
+
+
+def own_stacks(one: Measured) -> tuple[int, float | None]:
+    """Stacks in the load's cgroup and below, and the saving on those."""
+    own = [
+        group
+        for group in one.estimate["groups"]
+        if group["name"].startswith(f"/dynstack-results/{one.name}")
+        or group["name"].startswith("/dynstack-results-containers")
+    ]
+    base = sum(group["base_kib"] for group in own)
+    dynamic = sum(group["dynamic_kib"] for group in own)
+    return sum(group["stacks"] for group in own), 1 - dynamic / base if base else None
+
+
+def policies(loads: Sequence[Measured]) -> Table:
+    def of(name: str) -> Callable[[Measured], str]:
+        def write(one: Measured) -> str:
+            found = next(p for p in one.policies["policies"] if p["name"] == name)
+            over = found["over_limit_tasks"]
+            text = percent(found["saving_with_reserve_ratio"])
+            return f"{text} ({over} over)" if over else text
+
+        return write
+
+    return _table(
+        "Saving with the reserve paid, by policy",
+        "policies docs/results/LOAD.dsp",
+        [(name, of(name)) for name in POLICIES],
+        loads,
+        "Modelled. *Over*: tasks whose high-water mark is above the policy's limit; each would"
+        " have overflowed. What a policy must do a second for it: the table of costs.",
+    )
+
+
+def depths(loads: Sequence[Measured]) -> Table:
+    def of(when: str, quantile: str) -> Callable[[Measured], str]:
+        def write(one: Measured) -> str:
+            every = next(r for r in one.estimate["depths"]["by_role"] if r["role"] == "all")
+            return f"{every[when][quantile]:,}"
+
+        return write
+
+    def deepest(one: Measured) -> str:
+        return str(one.estimate["deepest"][0]["name"])
+
+    quantiles = ("p50", "p90", "p99", "p99.9", "max")
+    return _table(
+        "Depth ever and now, bytes",
+        "estimate docs/results/LOAD.dsp --depths",
+        [
+            *((f"ever {quantile}", of("ever", quantile)) for quantile in quantiles),
+            *((f"now {quantile}", of("now", quantile)) for quantile in ("p50", "p99", "max")),
+            ("deepest task", deepest),
+        ],
+        loads,
+        "Measured, of all stacks in that snapshot, by nearest rank. *Ever*: high-water mark,"
+        " from the task's start. *Now*: at the saved stack pointer of tasks asleep. Both err low"
+        " by words that were used and held zero.",
+    )
+
+
+def rates(loads: Sequence[Measured]) -> Table:
+    def per(one: Measured, what: str) -> float | None:
+        events: float = one.cost["faults_per_second"]
+        base = one.cost["created_per_second"]
+        if what == "syscalls":
+            base = one.note["perf"].get("raw_syscalls:sys_enter", 0) / 1000
+        return events / base if base else None
+
+    def reused(one: Measured) -> str:
+        created = one.cost["created_per_second"]
+        return percent(one.cost["reused_per_second"] / created, 1) if created else "-"
+
+    return _table(
+        "What happens in a second",
+        "cost docs/results/LOAD.dsp",
+        [
+            ("tasks created", lambda one: number(one.cost["created_per_second"])),
+            ("on a cached stack", reused),
+            ("stack faults", lambda one: number(one.cost["faults_per_second"])),
+            ("pages", lambda one: number(one.cost["fault_pages_per_second"])),
+            ("a task created", lambda one: number(per(one, "created"))),
+            ("a 1,000 system calls", lambda one: number(per(one, "syscalls"))),
+            ("page faults, user", lambda one: number(one.cost["page_faults_per_second"]["user"])),
+            ("kernel", lambda one: number(one.cost["page_faults_per_second"]["kernel"])),
+            ("perf: page faults", lambda one: number(one.note["perf"].get("page-faults"))),
+            ("perf: new tasks", lambda one: number(one.note["perf"].get("task:task_newtask"))),
+            (
+                "perf: system calls",
+                lambda one: number(one.note["perf"].get("raw_syscalls:sys_enter")),
+            ),
+        ],
+        loads,
+        "Of the whole host. Tasks created measured; stack faults modelled (rfc-v1: what grew"
+        " beyond what a cached stack brought; errs high); page faults measured, those in kernel"
+        " mode in about a fifteenth of the time. `perf` (software counters and tracepoints,"
+        " `perf stat -a`) looked at other three seconds of the same load, right after: a check"
+        " by other means, and the system calls by which faults are divided.",
+    )
+
+
+def costs(loads: Sequence[Measured]) -> Table:
+    def ranged(key: str) -> Callable[[Measured], str]:
+        def write(one: Measured) -> str:
+            cost = one.cost["cost"]
+            middle, ends = cost[key], cost[f"{key}_range"]
+            if middle is None:
+                return "-"
+            return f"{percent(middle, 4)} ({percent(ends[0], 4)} to {percent(ends[1], 4)})"
+
+        return write
+
+    def break_even(key: str) -> Callable[[Measured], str]:
+        return lambda one: number(one.cost["break_even"][key])
+
+    def saved(one: Measured) -> str:
+        return f"{one.cost['policies'][0]['saved_kib']:,}"
+
+    return _table(
+        "Cost of rfc-v1, as a share of all CPU time",
+        "cost docs/results/LOAD.dsp",
+        [
+            (
+                "a stack fault, ns",
+                lambda one: number((one.cost["calibration"] or {}).get("stack_fault_ns")),
+            ),
+            ("faults", ranged("faults_cpu_ratio")),
+            ("cheaper forks save", ranged("fork_saving_cpu_ratio")),
+            ("net", ranged("net_cpu_ratio")),
+            ("saved, KiB", saved),
+            ("break-even: stack fault, ns", break_even("stack_fault_ns")),
+            ("kernel page fault, ns more", break_even("kernel_page_fault_ns")),
+            ("it eats the saving, ns more", break_even("kernel_page_fault_ns_eats_the_saving")),
+        ],
+        loads,
+        "Modelled from measured counts at prices calibrated on this host while the load ran"
+        " (load makes them err high). Net below zero: it saves time as well. *Break-even*: what"
+        " one fault may cost before all of them take 0.1% of CPU time; in the last column what"
+        " each page fault in kernel mode may cost more before that eats what cheaper forks save.",
+    )
+
+
+def safety(loads: Sequence[Measured]) -> Table:
+    def said(*keys: str) -> Callable[[Measured], str]:
+        def write(one: Measured) -> str:
+            value = one.cost["safety"]
+            for key in keys:
+                value = (value or {}).get(key)
+            return "-" if value is None else number(value)
+
+        return write
+
+    return _table(
+        "Is it safe, and would 8 or 12 KiB do",
+        "cost docs/results/LOAD.dsp",
+        [
+            ("headroom least, KiB", said("headroom_kib", "least")),
+            ("median, KiB", said("headroom_kib", "median")),
+            ("samples below low", said("below_low_samples")),
+            ("allocation stalls", said("allocation_stalls")),
+            ("pages reclaimed directly", said("direct_reclaimed_pages")),
+            ("deepest, bytes", said("deepest_bytes")),
+            ("over 8 KiB", said("tasks_over_kib", "8")),
+            ("over 12 KiB", said("tasks_over_kib", "12")),
+            ("exits with 2 pages", lambda one: exits(one)),
+            ("with more", lambda one: exits(one, more=True)),
+        ],
+        loads,
+        "Measured. Headroom: free memory above the minimum watermarks, of all zones. Over 8 and"
+        " 12 KiB: living tasks. Exits: tasks that ended while the series ran, by the pages down"
+        " to their marks; a cached stack is cleared before it is handed out again, so a mark is"
+        " the task's own.",
+    )
+
+
+def exited(one: Measured) -> dict[int, int]:
+    """Tasks that ended during the series, by pages down to the mark."""
+    frames = [frame.lifecycle for frame in read_frames(one.capture, columns=())]
+    first, last = frames[0], frames[-1]
+    counts: dict[int, int] = {}
+    for sign, life in ((1, last), (-1, first)):
+        if life is not None:
+            for (pages, _), count in life.exited.items():
+                counts[pages] = counts.get(pages, 0) + sign * count
+    return counts
+
+
+def exits(one: Measured, *, more: bool = False) -> str:
+    counts = exited(one)
+    every = sum(counts.values())
+    chosen = sum(n for pages, n in counts.items() if (pages > 2 if more else pages == 2))
+    return f"{chosen:,} of {every:,}" if every else "-"
+
+
+@dataclass(frozen=True)
+class Growth:
+    """By the age of tasks: how many were seen in two snapshots, and of how many the mark
+    grew over a page boundary between them. Seconds are those of all their waiting.
+    """
+
+    seen: list[int]
+    grown: list[int]
+    task_seconds: list[float]
+
+
+def late_growth(loads: Iterable[Measured]) -> Growth:
+    total = Growth([0] * len(AGES), [0] * len(AGES), [0.0] * len(AGES))
+    columns = ("mark_bytes", "tids", "start_boot_ns")
+    for one in loads:
+        before: dict[tuple[int, int], int] = {}
+        then = 0
+        for frame in read_frames(one.capture, columns=columns):
+            stacks = frame.stacks
+            now: dict[tuple[int, int], int] = {}
+            for tid, start, mark in zip(
+                stacks.tids, stacks.start_boot_ns, stacks.mark_bytes, strict=True
+            ):
+                if not tid:
+                    continue
+                now[tid, start] = -(-mark // PAGE_BYTES)
+                old = before.get((tid, start))
+                if old is None:
+                    continue
+                age = (then - start) / 1e9
+                band = next(n for n, (end, _) in enumerate(AGES) if age < end)
+                total.seen[band] += 1
+                total.grown[band] += now[tid, start] > old
+                total.task_seconds[band] += (frame.boot_ns - then) / 1e9
+            before, then = now, frame.boot_ns
+    return total
+
+
+def ages(loads: Sequence[Measured]) -> Table:
+    growth = late_growth(loads)
+    rows = [
+        [
+            name,
+            f"{growth.seen[band]:,}",
+            f"{growth.grown[band]:,}",
+            number(
+                3600 * growth.grown[band] / growth.task_seconds[band]
+                if growth.task_seconds[band]
+                else None
+            ),
+        ]
+        for band, (_, name) in enumerate(AGES)
+    ]
+    return Table(
+        "Growth over a page boundary, by the task's age",
+        ".venv/bin/python -m tests.results.document",
+        ["age at the first of two snapshots", "task intervals", "of them grew", "a task and hour"],
+        rows,
+        "Measured, living tasks of all captures together, without the 50,000 sleepers. Growth"
+        " of tasks that ended between two snapshots is not in it: they are in the exits.",
+    )
+
+
+def offsets(loads: Sequence[Measured]) -> Table:
+    def pages(one: Measured) -> str:
+        offset = one.estimate["depths"]["random_offset"]
+        return f"{offset['pages_low']:.0f} to {offset['pages_high']:.0f}"
+
+    def share(one: Measured) -> str:
+        offset, kib = one.estimate["depths"]["random_offset"], one.estimate["policies"][0]
+        held = kib["dynamic_kib"] / 4
+        return (
+            f"{percent(offset['pages_low'] / held, 1)} to {percent(offset['pages_high'] / held, 1)}"
+        )
+
+    return _table(
+        "What the random stack offset costs",
+        "estimate docs/results/LOAD.dsp --depths",
+        [
+            (
+                "user stacks",
+                lambda one: f"{one.estimate['depths']['random_offset']['user_stacks']:,}",
+            ),
+            ("pages only because of it", pages),
+            ("of all dynamic pages", share),
+        ],
+        loads,
+        "Modelled from measured marks: the least if one call alone went deepest, the most if"
+        " many did.",
+    )
+
+
+def paths(loads: Sequence[Measured]) -> Table:
+    rows = []
+    for one in loads:
+        found = one.note["faults"]["deepest_paths"]
+        if found:
+            best = found[0]
+            tail = " > ".join(word.split(" ")[0] for word in best["path"][-12:])
+            rows.append([one.name, best["comm"], f"{best['deepest_bytes']:,}", f"`{tail}`"])
+    return Table(
+        "The deepest path that was sampled",
+        "dynstack-probe faults --rate 1999 --deeper-than 2048 --folded PATHS",
+        ["load", "task", "bytes", "its last twelve functions"],
+        rows,
+        "Measured, 1,999 times a second on each CPU for 6 s, of the load's tasks and kernel"
+        " threads: lower bounds, since the deepest moment is short. Three a load, with the"
+        " depth of each function, are in docs/results/LOAD.json.",
+    )
+
+
+def guests(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> Table:
+    """One row a kernel and load; only depth, since the guests are emulated."""
+    rows = []
+    for kernel, loads in kernels:
+        for one in loads:
+            every = next(r for r in one.estimate["depths"]["by_role"] if r["role"] == "all")
+            pages = one.estimate["measured"]["tasks_by_pages"]
+            own, saving = own_stacks(one)
+            deepest = one.estimate["deepest"][0]
+            ever = [f"{every['ever'][q]:,}" for q in ("p50", "p90", "p99", "max")]
+            more = sum(count for page, count in pages.items() if int(page) > 2)
+            user = next(r for r in one.estimate["depths"]["by_role"] if r["role"] == "user")
+            rows.append(
+                [
+                    f"{kernel}: {one.name}",
+                    f"{one.estimate['measured']['stacks']:,}",
+                    *ever,
+                    f"{user['ever']['p50']:,}",
+                    f"{every['now']['max']:,}",
+                    f"{pages.get('2', 0):,}",
+                    f"{more:,}",
+                    percent(one.estimate["policies"][0]["saving_with_reserve_ratio"]),
+                    f"{own:,}",
+                    percent(saving),
+                    str(deepest["name"]),
+                ]
+            )
+    return Table(
+        "Depth on Debian's kernels, in emulated guests",
+        "dynstack-probe estimate docs/results/guests/KERNEL/LOAD.dsp --depths",
+        [
+            *("kernel: load", "stacks", "ever p50", "p90", "p99", "max", "user ever p50"),
+            *("now max", "of 2 pages", "of more", "saving", "of the load", "load alone"),
+            "deepest task",
+        ],
+        rows,
+        "Measured depths, bytes; saving modelled (rfc-v1, reserve paid). *No-offset*: the same"
+        " kernel booted with randomize_kstack_offset=off. 45 s a load at emulated speed, so a"
+        " load has done about as much as in 2 s on the host, and depths are lower bounds.",
+    )
+
+
+def repeats(pairs: Sequence[tuple[Measured, Measured]]) -> Table:
+    """Two runs of the same load."""
+
+    def both(write: Callable[[Measured], str], pair: tuple[Measured, Measured]) -> str:
+        return " / ".join(write(one) for one in pair)
+
+    columns: Sequence[tuple[str, Callable[[Measured], str]]] = (
+        ("stacks", lambda one: f"{one.estimate['measured']['stacks']:,}"),
+        ("saving", lambda one: percent(one.estimate["policies"][0]["saving_ratio"])),
+        ("deepest, bytes", lambda one: number(one.cost["safety"]["deepest_bytes"])),
+        ("tasks created a second", lambda one: number(one.cost["created_per_second"])),
+        ("stack faults a second", lambda one: number(one.cost["faults_per_second"])),
+        ("exits with 2 pages", exits),
+        ("page faults, kernel", lambda one: number(one.cost["page_faults_per_second"]["kernel"])),
+        ("a fault, ns", lambda one: number((one.cost["calibration"] or {}).get("stack_fault_ns"))),
+        ("net", lambda one: percent(one.cost["cost"]["net_cpu_ratio"], 4)),
+    )
+    return Table(
+        "Two runs of the same load: first / second",
+        "dynstack-probe estimate; dynstack-probe cost",
+        ["load", *(head for head, _ in columns)],
+        [[pair[0].name, *(both(write, pair) for _, write in columns)] for pair in pairs],
+        "What differs is the spread of everything in this document, other work on this host"
+        " included.",
+    )
+
+
+def versions(loads: Sequence[Measured]) -> Table:
+    rows = [
+        [
+            one.name,
+            one.note["says"] + _stressors(one.note.get("stressors")),
+            ", ".join(f"{name} {of}" for name, of in one.note["versions"].items()) or "-",
+            f"{one.estimate['series']['seconds']:.0f}",
+            f"{one.note['load_average']:.1f}",
+        ]
+        for one in loads
+    ]
+    return Table(
+        "What ran",
+        "make results LOADS=LOAD",
+        ["load", "what", "Debian's packages", "s recorded", "load average"],
+        rows,
+        "Load average: of one minute, at the end of the recording, of all that this host ran.",
+    )
+
+
+def _stressors(counts: dict[str, int] | None) -> str:
+    """How many of stress-ng's ended how, in one round of all."""
+    return f" ({', '.join(f'{n} {how}' for how, n in counts.items())})" if counts else ""
