@@ -9,6 +9,7 @@ a stack fault enters, gives the range (docs/cost-and-safety.md argues each bound
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.analysis.timeline import rate
@@ -108,6 +109,17 @@ def _fork_saving(
 
 def _share(ns_per_second: Range, host: Host) -> Range:
     return ns_per_second.times(1 / (host.cpus * 1e9))
+
+
+def cpu_seconds(
+    policy: Policy, interval: Interval, host: Host, calibration: Calibration
+) -> tuple[float, float]:
+    """CPU seconds, most likely, that the policy's faults would have taken, and its forks saved."""
+    # of one CPU in one second, so that shares are seconds
+    whole = replace(interval, seconds=1.0)
+    one = policy_cost(policy, Savings(), whole, replace(host, cpus=1), prices_of(calibration))
+    work, forks = one.work_ratio, one.fork_saving_ratio
+    return (work.best if work else 0.0), (forks.best if forks else 0.0)
 
 
 def break_even(events_per_second: float | None, cpus: int, saved_ratio: float | None) -> BreakEven:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -14,6 +14,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dynstack_probe import __version__
+from dynstack_probe.analysis.cost import cpu_seconds
 from dynstack_probe.analysis.estimate import estimate, model_error_ratio
 from dynstack_probe.analysis.timeline import growth_of_sample
 from dynstack_probe.model.calibration import Calibration
@@ -34,6 +35,7 @@ class Pass:
 
     sample: Sample
     growth: Growth
+    cpu_seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class PassCounter:
@@ -41,11 +43,24 @@ class PassCounter:
 
     def __init__(self) -> None:
         self._growth = GrowthCounter()
+        self._cpu_seconds: dict[str, tuple[float, float]] = {}
 
-    def add(self, sample: Sample) -> Pass:
-        """The next sample."""
+    def add(
+        self,
+        sample: Sample,
+        policies: Sequence[Policy] = (),
+        calibration: Calibration | None = None,
+    ) -> Pass:
+        """The next sample; with a calibration also what each policy would have cost so far."""
         self._growth.advance(*growth_of_sample(sample))
-        return Pass(sample, self._growth.total)
+        if calibration is not None:
+            life = sample.lifecycle
+            whole = Interval(growth=self._growth.total, created=life.created, reused=life.reused)
+            for policy in policies:
+                faults, forks = cpu_seconds(policy, whole, sample.host, calibration)
+                before = self._cpu_seconds.get(policy.name, (0.0, 0.0))
+                self._cpu_seconds[policy.name] = max(faults, before[0]), max(forks, before[1])
+        return Pass(sample, self._growth.total, dict(self._cpu_seconds))
 
 
 @dataclass(frozen=True)
@@ -136,6 +151,16 @@ class HostCollector(Collector):
             "Modelled: pages used without a fault since they came with a cached stack.",
             labels=["policy"],
         )
+        spent = CounterMetricFamily(
+            "dynstack_policy_fault_cpu_seconds",
+            "Modelled: CPU time that those faults would have taken, at calibrated prices.",
+            labels=["policy"],
+        )
+        spared = CounterMetricFamily(
+            "dynstack_policy_fork_saved_cpu_seconds",
+            "Modelled: CPU time not spent on pages that new tasks would not get.",
+            labels=["policy"],
+        )
         sample = newest.sample
         pages = sample.host.thread_size_bytes // PAGE_BYTES
         living = whole_shapes(sample.living.all_shapes())
@@ -149,13 +174,16 @@ class HostCollector(Collector):
             over.add_metric([name], now.over_limit_tasks)
             ended = estimate(policy, exited, sample.host)
             over_exited.add_metric([name], ended.over_limit_tasks)
+            if name in newest.cpu_seconds:
+                spent.add_metric([name], newest.cpu_seconds[name][0])
+                spared.add_metric([name], newest.cpu_seconds[name][1])
             work = policy.work(grown, pages)
             if work is None:
                 continue
             faults.add_metric([name], work.events)
             mapped.add_metric([name], work.pages)
             avoided.add_metric([name], policy.avoided_pages(grown, pages))
-        yield from (stack_bytes, reserve, over, over_exited, faults, mapped, avoided)
+        yield from (stack_bytes, reserve, over, over_exited, faults, mapped, avoided, spent, spared)
 
     def _of_cgroups(self, sample: Sample) -> Iterable[Metric]:
         measured = GaugeMetricFamily(

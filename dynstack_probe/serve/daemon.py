@@ -167,7 +167,8 @@ class Daemon:
         if any(cgroup not in self._cgroup_paths for cgroup in wanted):
             unknown = {cgroup: f"cgroup:{cgroup}" for cgroup in wanted}  # not looked for again
             self._cgroup_paths = unknown | cgroups.paths_by_id(wanted)
-        self._newest = self._passes.add(sample)
+        policies = self._config.chosen_policies()
+        self._newest = self._passes.add(sample, policies, self._calibration)
         if self._options.textfile is not None:
             textfile.write(self._options.textfile, self._registry)
 

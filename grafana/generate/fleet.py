@@ -15,6 +15,7 @@ from grafana.generate.panels import (
     COUNT,
     FULL_WIDTH,
     HALF,
+    PER_SECOND,
     RATIO,
     SECONDS,
     SIXTH,
@@ -67,6 +68,12 @@ def _rfc_columns(level: str) -> list[Column]:
         Column("Dynamic (modelled)", _recorded(level, "dynstack_modelled_stack_bytes:sum"), BYTES),
         Column("Saving (modelled)", _saving(level), RATIO, 2),
         Column("Saving with reserve (modelled)", _saving(level, with_reserve=True), RATIO, 2),
+        Column(
+            "Net CPU cost (modelled)",
+            f"avg by ({level}) (job_{level}_policy:dynstack_modelled_net_cost:ratio5m{JOB_POLICY})",
+            RATIO,
+            4,
+        ),
     ]
 
 
@@ -125,6 +132,46 @@ def _whole() -> Sequence[Builder[Panel]]:
             RATIO,
             width=SIXTH,
             decimals=2,
+        ),
+        number(
+            Text(
+                "Net CPU cost (modelled)",
+                "Stack faults less cheaper forks, of all CPU time of these hosts. Below zero it"
+                " would save CPU time too.",
+            ),
+            Query(f"avg(job_policy:dynstack_modelled_net_cost:ratio5m{JOB_POLICY})"),
+            RATIO,
+            decimals=4,
+            steps=((None, "green"), (0.001, "yellow"), (0.01, "red")),
+        ),
+        number(
+            Text(
+                "Stack faults a second (modelled)",
+                "Faults that $policy would take on all these hosts.",
+            ),
+            Query(f"sum(instance_policy:dynstack_modelled_faults:rate5m{JOB_POLICY})"),
+            PER_SECOND,
+            decimals=1,
+        ),
+        number(
+            Text(
+                "Deepest stack (measured)",
+                "The deepest mark of any task on these hosts, as a share of a whole stack. At 100%"
+                " it overflows.",
+            ),
+            Query(f"max(job:dynstack_deepest_stack:max{JOB})"),
+            RATIO,
+            decimals=1,
+            steps=((None, "green"), (0.75, "yellow"), (0.9, "red")),
+        ),
+        number(
+            Text(
+                "Least free memory (measured)",
+                "Above the minimum watermarks, on the host that has least: what a growing stack"
+                " could take there.",
+            ),
+            Query(f"min(job:dynstack_memory_headroom_bytes:min{JOB})"),
+            BYTES,
         ),
         rows(
             Text(

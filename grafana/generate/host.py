@@ -35,7 +35,7 @@ RESERVE = f"dynstack_policy_reserve_bytes{POLICY}"
 STEP = "$__rate_interval"
 
 
-def _headline() -> Sequence[Builder[Panel]]:
+def _how_much() -> Sequence[Builder[Panel]]:
     return [
         number(
             Text(
@@ -49,25 +49,16 @@ def _headline() -> Sequence[Builder[Panel]]:
         ),
         number(
             Text(
-                "Saving with the reserve (modelled)",
-                "The same, less the pages that the policy keeps aside for faults.",
+                "Saved, reserve paid (modelled)",
+                "That as an amount of memory, less the pages that the policy keeps aside.",
             ),
-            Query(
-                f"({SAVED} - on (job, instance) {RESERVE})"
-                f" / on (job, instance) dynstack_stack_bytes{HOST}"
-            ),
-            RATIO,
-            decimals=2,
-        ),
-        number(
-            Text("Saved with the reserve (modelled)", "The same as an amount of memory."),
             Query(f"{SAVED} - on (job, instance) {RESERVE}"),
             BYTES,
         ),
         number(
             Text(
-                "Saved with the reserve, of all memory (modelled)",
-                "That amount as a share of the host's memory: what it would mean for the machine.",
+                "Of all memory (modelled)",
+                "That amount as a share of the host's memory. Under 0.1% it is hardly worth it.",
             ),
             Query(
                 f"({SAVED} - on (job, instance) {RESERVE})"
@@ -75,11 +66,6 @@ def _headline() -> Sequence[Builder[Panel]]:
             ),
             RATIO,
             decimals=4,
-        ),
-        number(
-            Text("Stacks (measured)", "Kernel stacks that were read in the last scan."),
-            Query(f"dynstack_stacks_read{HOST}"),
-            COUNT,
         ),
         dial(
             Text(
@@ -92,6 +78,55 @@ def _headline() -> Sequence[Builder[Panel]]:
             (0.9, "yellow"),
             (0.99, "green"),
         ),
+    ]
+
+
+def _what_price() -> Sequence[Builder[Panel]]:
+    net = "instance_policy:dynstack_modelled_net_cost:ratio5m"
+    return [
+        number(
+            Text(
+                "Net CPU cost (modelled)",
+                "Stack faults less cheaper forks, of all CPU time, at prices calibrated here. Below"
+                " zero: the policy would save CPU time too.",
+            ),
+            Query(f"{net}{POLICY}"),
+            RATIO,
+            decimals=4,
+            steps=((None, "green"), (0.001, "yellow"), (0.01, "red")),
+        ),
+        number(
+            Text(
+                "Stack faults a second (modelled)",
+                "Faults that the policy would take. Fixed sizes take none.",
+            ),
+            Query(f"instance_policy:dynstack_modelled_faults:rate5m{POLICY}"),
+            PER_SECOND,
+            decimals=1,
+        ),
+        number(
+            Text(
+                "A stack fault may take (modelled)",
+                "Before all of them take 0.1% of all CPU time; a minor page fault takes about"
+                " 0.5 to 2 us.",
+            ),
+            Query(f"instance_policy:dynstack_modelled_fault_break_even_seconds:ratio5m{POLICY}"),
+            SECONDS,
+        ),
+        number(
+            Text(
+                "A kernel page fault may take more (measured)",
+                "So much longer may each page fault in kernel mode become before that takes 0.1% of"
+                " all CPU time.",
+            ),
+            Query(f"instance:dynstack_kernel_page_fault_break_even_seconds:ratio5m{HOST}"),
+            SECONDS,
+        ),
+    ]
+
+
+def _how_safe() -> Sequence[Builder[Panel]]:
+    return [
         dial(
             Text(
                 "Deepest stack (measured)",
@@ -106,10 +141,31 @@ def _headline() -> Sequence[Builder[Panel]]:
         number(
             Text(
                 "Tasks too deep for $policy (measured)",
-                "Living tasks whose mark is deeper than the policy's stack: each would overflow.",
+                "Living tasks whose mark is deeper than the policy's stack: each would overflow, so"
+                " that anything but 0 rules the policy out.",
             ),
             Query(f"dynstack_policy_over_limit_tasks{POLICY}"),
             COUNT,
+            steps=((None, "green"), (1, "red")),
+        ),
+        number(
+            Text(
+                "Least free memory (measured)",
+                "Above the zones' minimum watermarks, since the scan before: what a growing stack"
+                " could take.",
+            ),
+            Query(f"dynstack_memory_headroom_bytes{HOST}"),
+            BYTES,
+        ),
+        number(
+            Text(
+                "Free memory in reserves (modelled)",
+                "The same in multiples of the reserves of all CPUs. Below 10 refills compete for"
+                " the last pages.",
+            ),
+            Query(f"instance_policy:dynstack_modelled_reserve_headroom:ratio{POLICY}"),
+            COUNT,
+            steps=((None, "red"), (10, "yellow"), (100, "green")),
         ),
     ]
 
@@ -341,7 +397,9 @@ def host() -> Dashboard:
             ),
         ],
         {
-            "Headline": _headline(),
+            "How much would it save?": _how_much(),
+            "What would it cost?": _what_price(),
+            "Is it safe?": _how_safe(),
             "Memory and depth": _memory(),
             "Faults and lifecycle": _events(),
             "Cgroups": _cgroups(),

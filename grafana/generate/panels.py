@@ -126,11 +126,19 @@ def _steps(*steps: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
 
 
 def number(
-    text: Text, query: Query, unit: str, *, width: int = QUARTER, decimals: int | None = None
+    text: Text,
+    query: Query,
+    unit: str,
+    *,
+    width: int = QUARTER,
+    decimals: int | None = None,
+    steps: Sequence[tuple[float | None, str]] = (),
 ) -> stat.Panel:
-    """One figure, and its course behind it."""
+    """One figure, and its course behind it; coloured from each of the steps on, if there are."""
     panel = stat.Panel().graph_mode(models.BigValueGraphMode.AREA).reduce_options(_last())
-    panel.color_mode(models.BigValueColorMode.NONE)
+    panel.color_mode(models.BigValueColorMode.VALUE if steps else models.BigValueColorMode.NONE)
+    if steps:
+        panel.thresholds(_steps(*steps))
     if decimals is not None:
         panel.decimals(decimals)
     return _asked(_described(panel, text, unit, width, 4), [query], instant=False)

@@ -100,6 +100,11 @@ class SimulatedHost:
         metrics.counter("dynstack_policy_faults_total", faults, policy="rfc-v1")
         metrics.counter("dynstack_policy_fault_pages_total", 1.2 * faults, policy="rfc-v1")
         metrics.counter("dynstack_policy_avoided_fault_pages_total", 0.4 * faults, policy="rfc-v1")
+        metrics.counter("dynstack_policy_fault_cpu_seconds_total", 2e-6 * faults, policy="rfc-v1")
+        metrics.counter("dynstack_policy_fault_cpu_seconds_total", 0.0, policy="static-8k")
+        for policy in self.held_pages():
+            spared = 20 * seconds * 4e-7
+            metrics.counter("dynstack_policy_fork_saved_cpu_seconds_total", spared, policy=policy)
 
     def _lifecycle(self, metrics: _Page, seconds: float) -> None:
         created = 20 * seconds
