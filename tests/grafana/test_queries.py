@@ -186,8 +186,8 @@ SERIES: dict[str, dict[str, list[str]]] = {
         "Coverage (measured)": ["1"],
         "Net CPU cost (modelled)": ["1"],
         "Stack faults a second (modelled)": ["1"],
-        "A stack fault may take (modelled)": ["1"],
-        "A kernel page fault may take more (measured)": ["1"],
+        "A stack fault may take (modelled)": ["0+"],  # none yet
+        "A kernel page fault may take more (measured)": ["0+"],  # none counted yet
         "Deepest stack (measured)": ["1"],
         "Tasks too deep for $policy (measured)": ["1"],
         "Least free memory (measured)": ["1"],
@@ -405,7 +405,9 @@ def test_a_recording_rule_has_data(world: World, rule: dict[str, Any]) -> None:
     if record in OF_ONE_POLICY:
         expected //= 2
     for expr in (record, rule["expr"]):
-        for values in asked(world, expr, expected):
+        if "break_even" in record:  # of this machine there may be no fault yet
+            expected = len(HOSTS)
+        for values in asked(world, expr, expected, or_more=True):
             if record != "instance:dynstack_missed_stacks:diff":  # below 0 as often as above
                 assert_size(unit_of(record), values, record)
 
