@@ -32,6 +32,22 @@ static __always_inline u64 cgroup_id_of(u64 task)
 	return PEEK(PEEK(cgroup, CGROUP_KN), KERNFS_NODE_ID);
 }
 
+#define UNKNOWN 0xFFFFFFFF
+#define FLAGS_IF 0x200		   /* asm/processor-flags.h */
+#define NO_NEED_RESCHED 0x80000000 /* asm/preempt.h: part of the count on x86 */
+
+/* The task knows its run queue, and the CPU's preempt count is as far from it on each CPU. */
+static __always_inline u32 preempt_count_of(u64 task, u32 cpu)
+{
+#if defined(PREEMPT_COUNT_FROM_RQ) && defined(CFS_RQ_RQ) && defined(RQ_CPU)
+	u64 rq = PEEK(PEEK(task, TASK_STRUCT_SE_CFS_RQ), CFS_RQ_RQ);
+
+	if (rq && PEEK(rq, RQ_CPU) == cpu)
+		return PEEK_AT(rq + (s64)(PREEMPT_COUNT_FROM_RQ), 4) & ~NO_NEED_RESCHED;
+#endif
+	return UNKNOWN;
+}
+
 int on_sample(struct registers *ctx)
 {
 	u32 cpu = bpf_get_smp_processor_id();
@@ -41,16 +57,21 @@ int on_sample(struct registers *ctx)
 	if (!c || !s)
 		return 0;
 	c->taken++;
-	if (REGISTER(ctx, REGS_CS) & 3)
-		return 0; /* user mode */
 	u64 task = bpf_get_current_task();
+	if (REGISTER(ctx, REGS_CS) & 3) {
+		/* What is counted now is only what takes the sample. */
+		c->user_preempt_count = (u64)preempt_count_of(task, cpu) + 1;
+		return 0;
+	}
 	u64 sp = REGISTER(ctx, REGS_SP);
 	u64 vm = PEEK(task, TASK_STRUCT_STACK_VM_AREA);
 	u64 bytes = VM_AREA_BYTES(PEEK(vm, VM_STRUCT_SIZE), PEEK(vm, VM_STRUCT_FLAGS));
 	u64 top = PEEK(task, TASK_STRUCT_STACK) + bytes;
 	u64 depth = top - sp;
-	if (!vm || depth > bytes || depth > MAX_DEPTH)
-		return 0; /* on another stack: an interrupt's, or the boot CPU's idle task */
+	if (!vm || depth > bytes || depth > MAX_DEPTH) {
+		c->elsewhere++; /* an interrupt's stack, or the boot CPU's idle task */
+		return 0;
+	}
 	c->in_kernel++;
 	if (depth <= DEEPER_THAN)
 		return 0;
@@ -65,6 +86,8 @@ int on_sample(struct registers *ctx)
 	head->tgid = PEEK(task, TASK_STRUCT_TGID);
 	head->kind = kind_of(PEEK(task, TASK_STRUCT_FLAGS));
 	head->flags = PEEK(task, TASK_STRUCT_THREAD_INFO_STATUS) & TS_COMPAT ? FAULT_IA32 : 0;
+	head->preempt_count = preempt_count_of(task, cpu);
+	head->interrupts_on = !!(REGISTER(ctx, REGS_FLAGS) & FLAGS_IF);
 	bpf_get_current_comm(head->comm, sizeof(head->comm));
 
 	u32 used = depth;

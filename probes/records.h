@@ -136,6 +136,7 @@ struct stack_fault {
 	u32 mark_bytes;
 	u32 pages_before; /* down to the mark that was known */
 	u32 touched_pages;
+	u64 switches; /* context switches of the task so far */
 	char comm[16];
 };
 
@@ -160,8 +161,10 @@ struct path_sample {
 	u32 tid;
 	u32 tgid;
 	u32 kind;
-	u32 flags;	  /* FAULT_IA32 */
-	u32 copied_bytes; /* depth_bytes, or 0 where the stack could not be read */
+	u32 flags;	   /* FAULT_IA32 */
+	u32 copied_bytes;  /* depth_bytes, or 0 where the stack could not be read */
+	u32 preempt_count; /* of the CPU while the sample is taken; all ones: can't be told */
+	u32 interrupts_on; /* where it was interrupted */
 	char comm[16];
 };
 
@@ -171,7 +174,10 @@ struct sample_counters {
 	u64 in_kernel; /* of those: on a task's kernel stack */
 	u64 deep;      /* of those: deeper than asked for */
 	u64 lost;      /* that did not fit into the ring buffer */
-	u64 unused[4];
+	u64 elsewhere; /* in the kernel on a stack of the CPU's own */
+	/* Preempt count while a sample of user mode was taken, plus 1; 0: none was. */
+	u64 user_preempt_count;
+	u64 unused[2];
 };
 
 #endif

@@ -138,6 +138,7 @@ static __always_inline void tell(struct stack_record *r, u64 task, u64 boundary,
 	struct stack_fault fault = {
 	    .stack = r->stack,
 	    .cgroup_id = cgroup_id_of(task),
+	    .switches = PEEK(task, TASK_STRUCT_NVCSW) + PEEK(task, TASK_STRUCT_NIVCSW),
 	    .start_boot_ns = PEEK(task, TASK_STRUCT_START_BOOTTIME),
 	    .found_boot_ns = bpf_ktime_get_boot_ns(),
 	    .tid = PEEK(task, TASK_STRUCT_PID),

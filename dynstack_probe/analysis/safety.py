@@ -23,7 +23,8 @@ class Safety:
     one CPU may have to give before it is refilled, which is all that one task can take.
     refills_below_min: of the time's refills, those that fell on samples without any memory
     above the minimum watermarks (their share of the samples, rounded up); None: not known.
-    deeper: by size in KiB, the tasks that have been deeper, by name.
+    deeper: by size in KiB, the tasks that have been deeper, by name. contexts: samples of
+    stacks deeper than a page, by what the CPU was doing; None where none were taken.
     """
 
     headroom: Headroom | None
@@ -32,6 +33,15 @@ class Safety:
     refills_below_min: int | None
     deepest_bytes: int
     deeper: Mapping[int, Counter[bytes]]
+    contexts: Mapping[str, int] | None = None
+
+    @property
+    def context_shares(self) -> dict[str, float]:
+        """Of the deep samples, the most frequent context first."""
+        counts = self.contexts or {}
+        total = sum(counts.values())
+        ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        return {name: count / total for name, count in ordered if count}
 
     @property
     def reserves(self) -> float | None:
@@ -41,7 +51,9 @@ class Safety:
         return self.headroom.least_pages / self.reserve_pages
 
 
-def safety_of(policy: Policy, frame: Frame, whole: Interval) -> Safety:
+def safety_of(
+    policy: Policy, frame: Frame, whole: Interval, contexts: Mapping[str, int] | None = None
+) -> Safety:
     """Of the living, and of what happened in that time."""
     thread_pages = frame.host.thread_size_bytes // PAGE_BYTES
     stacks, headroom = frame.stacks, whole.headroom
@@ -63,4 +75,5 @@ def safety_of(policy: Policy, frame: Frame, whole: Interval) -> Safety:
             for kib in DEEP_KIB
             if kib * 1024 < frame.host.thread_size_bytes
         },
+        contexts=contexts,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -17,7 +18,10 @@ from dynstack_probe.commands.options import (
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dynstack_probe.analysis.evidence import Evidence
+    from dynstack_probe.measure.call_paths import ContextWatch
 
 # Frames of a live measurement.
 FRAMES = 6
@@ -76,14 +80,14 @@ def command(
     policies = choose_policies(policy)
     check_writable(output, force)
 
-    def of(found: Evidence) -> str:
+    def of(found: Evidence, contexts: Mapping[str, int] | None = None) -> str:
         if found.whole is None or found.seconds <= 0:
             raise UsageError(
                 f"{found.source} holds a single snapshot: what happens in a second takes a"
                 " series, as of record --duration 1m"
             )
         cost = host_cost(found.source, found.frame, found.whole, policies, fault_ns)
-        safety = safety_of(policies[0], found.frame, found.whole)
+        safety = safety_of(policies[0], found.frame, found.whole, contexts)
         renderers = {
             Format.table: report.as_table,
             Format.json: report.as_json,
@@ -100,6 +104,23 @@ def command(
         from dynstack_probe.commands.watching import watched
 
         seconds = seconds_of(duration or "30s", "--duration")
-        with watched(seconds, seconds / FRAMES, btf) as series:
-            text = of(evidence_of(series, policies, "this host", policies[0]))
+        with contextlib.ExitStack() as stack:
+            watch = _contexts(stack, btf)
+            series = stack.enter_context(watched(seconds, seconds / FRAMES, btf))
+            contexts = dict(watch.contexts) if watch else None
+            text = of(evidence_of(series, policies, "this host", policies[0]), contexts)
     write(text, output, force)
+
+
+def _contexts(stack: contextlib.ExitStack, btf: Path) -> ContextWatch | None:
+    """Samples until the stack is closed; None where this kernel lets us take none."""
+    from dynstack_probe.errors import ProbeError
+    from dynstack_probe.loader import Loader
+    from dynstack_probe.measure.call_paths import ContextWatch, load_call_paths
+
+    try:
+        with Loader() as loader:
+            probe = stack.enter_context(load_call_paths(loader, btf_path=btf))
+    except ProbeError:
+        return None
+    return stack.enter_context(ContextWatch(probe))

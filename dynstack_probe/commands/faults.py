@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -62,7 +62,8 @@ class Watching:
 
     def __init__(self, watch: FaultWatch, sampling: Sampling | None = None) -> None:
         from dynstack_probe.measure.call_paths import CallPaths
-        from dynstack_probe.measure.faults import Ranking
+        from dynstack_probe.measure.faults import Ranking, Runs
+        from dynstack_probe.measure.headroom import HeadroomSampler
 
         self.watch = watch
         self.sampling = sampling
@@ -73,14 +74,20 @@ class Watching:
         self.recent: deque[StackFault] = deque(maxlen=RECENT)
         self.cgroup_paths: dict[int, str] = {}
         self._unnamed: set[int] = set()
+        self.runs = Runs()
+        self._headroom = HeadroomSampler()
 
     def read(self) -> None:
         """Take over what the kernel has found."""
         if self.sampling is not None:
             for sample in self.sampling.read():
                 self.paths.add(sample)
-        for fault in self.watch.read():
+        found = self.watch.read()
+        pages = self._headroom.sample() if found else None
+        for seen in found:
+            fault = replace(seen, headroom_pages=pages)
             self.ranking.add(fault)
+            self.runs.add(fault)
             self.recent.append(fault)
             if fault.cgroup_id not in self.cgroup_paths:
                 self._unnamed.add(fault.cgroup_id)
@@ -169,6 +176,7 @@ def make_report(
         reuse=reuse,
         paths=watching.paths,
         samples=None if watching.sampling is None else watching.sampling.counters(),
+        runs=watching.runs,
     )
 
 

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from dynstack_probe.faults.reuse import Reuse
 from dynstack_probe.measure.call_paths import CallPaths, PathTally, SampleCounters
-from dynstack_probe.measure.faults import CallTally, Counters, StackFault, WatchCost
+from dynstack_probe.measure.contexts import Context
+from dynstack_probe.measure.faults import CallTally, Counters, Runs, StackFault, WatchCost
 from dynstack_probe.output.tables import console_for, facts, plain
 from dynstack_probe.text import counted, percent, printable, spreadsheet_safe
 
@@ -38,6 +39,7 @@ COLUMNS = (
     "pages",
     "faults",
     "age_seconds",
+    "headroom_kib",
 )
 
 
@@ -62,6 +64,8 @@ class FaultReport:
     paths: CallPaths = field(default_factory=CallPaths)
     samples: SampleCounters | None = None
     reuse: Reuse | None = None
+    runs: Runs = field(default_factory=Runs)
+    by_clock: bool = True
 
     def total(self, name: str) -> int:
         """The sum of a figure over all calls."""
@@ -229,15 +233,51 @@ def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
         f" {cost.passes} passes over all tasks in {cost.pass_seconds * 1000:.1f} ms:"
         f" {percent(report.cpu_ratio)} of all CPU time while it ran, none from now on",
     )
+    if report.events:
+        yield "Headroom", _headroom(report)
+        runs = report.runs
+        yield (
+            "Reserve",
+            f"{runs.most_pages} pages at most between two context switches of a task;"
+            f" {runs.in_same_run} crossings came in the same run as the one before",
+        )
+    if report.paths.contexts:
+        yield "Contexts", contexts_in_words(report.paths.contexts, by_clock=report.by_clock)
     if report.samples is not None:
-        taken, in_kernel, deep, lost = report.samples
+        taken, in_kernel, deep, lost, elsewhere = report.samples
         yield (
             "Samples",
-            f"{taken} taken, {in_kernel} in the kernel, {deep} of them deep enough,"
+            f"{taken} taken, {in_kernel} in the kernel, {elsewhere} on a"
+            f" stack of the CPU's own; {deep} deep enough,"
             f" on {len(report.paths.paths)} paths; {lost + report.paths.left_out} lost",
         )
     for caveat in report.caveats:
         yield "Note", caveat
+
+
+def contexts_in_words(contexts: Mapping[Context, int], *, by_clock: bool) -> str:
+    """Of deep samples: where the CPU was."""
+    told = ", ".join(f"{percent(share)} {name}" for name, share in shares(contexts).items())
+    blind = "; sampled by the clock, which is blind where interrupts are off" if by_clock else ""
+    return f"{told} of {sum(contexts.values())} samples that deep, measured{blind}"
+
+
+def shares(contexts: Mapping[Context, int]) -> dict[str, float]:
+    """Of all samples, the most frequent first."""
+    total = sum(contexts.values())
+    ordered = sorted(contexts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {context.value: count / total for context, count in ordered if count}
+
+
+def _headroom(report: FaultReport) -> str:
+    known = [e.headroom_pages for e in report.events if e.headroom_pages is not None]
+    if not known:
+        return "was not sampled"
+    at_zero = sum(1 for pages in known if not pages)
+    return (
+        f"measured: {min(known) * 4} KiB free above the minimum watermarks at least when a"
+        f" crossing was read; none at {at_zero} of {len(known)} crossings"
+    )
 
 
 def render_table(report: FaultReport, *, colour: bool | None = None) -> str:
@@ -278,6 +318,7 @@ def _event(event: StackFault, paths: Mapping[int, str]) -> dict[str, Any]:
         "pages": event.pages,
         "faults": event.faults,
         "age_seconds": round(event.age_seconds, 6),
+        "headroom_kib": None if event.headroom_pages is None else event.headroom_pages * 4,
     }
 
 
@@ -288,6 +329,7 @@ def _path(path: PathTally) -> dict[str, Any]:
         "call": sample.call,
         "samples": path.samples,
         "deepest_bytes": sample.depth_bytes,
+        "contexts": shares(path.contexts),
         "frames": [
             {"function": frame.function, "depth_bytes": frame.depth_bytes}
             for frame in sample.frames
@@ -319,6 +361,10 @@ def document(report: FaultReport) -> dict[str, Any]:
         "rfc_v1": None
         if report.reuse is None
         else {**asdict(report.reuse), "crossed_pages": report.reuse.crossed_pages},
+        "reserve": {
+            "most_pages_in_a_run": report.runs.most_pages,
+            "crossings_in_same_run": report.runs.in_same_run,
+        },
         "caveats": list(report.caveats),
         "calls": [
             {
@@ -348,6 +394,7 @@ def document(report: FaultReport) -> dict[str, Any]:
     }
     if report.samples is not None:
         result["samples"] = {**report.samples._asdict(), "not_kept": report.paths.left_out}
+        result["contexts"] = shares(report.paths.contexts)
         result["paths"] = [_path(path) for path in report.paths.deepest_first()]
     return result
 

@@ -21,7 +21,7 @@ from dynstack_probe.files import reason
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
 KIND_INT, KIND_PTR, KIND_ARRAY, KIND_STRUCT, KIND_UNION, KIND_ENUM = 1, 2, 3, 4, 5, 6
-KIND_FWD, KIND_TYPEDEF, KIND_FUNC, KIND_VAR, KIND_ENUM64 = 7, 8, 12, 14, 19
+KIND_FWD, KIND_TYPEDEF, KIND_FUNC, KIND_VAR, KIND_DATASEC, KIND_ENUM64 = 7, 8, 12, 14, 15, 19
 POINTER_BYTES = 8  # x86-64
 MAX_DEPTH = 8  # of types within types that we follow
 _MODIFIERS = {KIND_TYPEDEF, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
@@ -40,6 +40,7 @@ _MEMBER = struct.Struct("=III")  # struct btf_member: name_off, type, offset
 _ARRAY = struct.Struct("=III")  # struct btf_array: type, index_type, nelems
 _ENUMERATOR = struct.Struct("=Ii")  # struct btf_enum: name_off, val
 _UINT = struct.Struct("=I")
+_VAR_IN_SECTION = struct.Struct("=III")  # struct btf_var_secinfo: type, offset, size
 
 
 class Shape(enum.Enum):
@@ -191,6 +192,21 @@ class Btf:
     def has_tracepoint(self, name: str) -> bool:
         """Whether the kernel has the raw tracepoint `name` (its typedef btf_trace_name)."""
         return self.has(f"btf_trace_{name}", KIND_TYPEDEF)
+
+    def per_cpu_offset(self, name: str) -> int | None:
+        """Where a per-CPU variable lies in its section, bytes; None if BTF does not say.
+
+        Only differences mean something: since Linux 6.15 the section is not linked at 0.
+        """
+        find = self._lib.btf__find_by_name_kind
+        section = find(self._btf, b".data..percpu", KIND_DATASEC)
+        variable = find(self._btf, name.encode(), KIND_VAR)
+        if section <= 0 or variable <= 0:
+            return None
+        _, _, vlen, _ = self._type(section)
+        raw = self._behind(section, vlen * _VAR_IN_SECTION.size)
+        places = _VAR_IN_SECTION.iter_unpack(raw)
+        return next((offset for type_id, offset, _ in places if type_id == variable), None)
 
     def has_helper(self, name: str) -> bool:
         """Whether BPF programs of this kernel may call bpf_NAME()."""

@@ -57,6 +57,7 @@ OPTIONAL_FIELDS = {
 REGISTER_FIELDS = {
     "pt_regs.orig_ax": "unsigned long",
     "pt_regs.cs": "unsigned long",
+    "pt_regs.flags": "unsigned long",
     "pt_regs.sp": "unsigned long",
     "task_struct.thread_info.status": "u32",
 }
@@ -130,6 +131,22 @@ def register_macros(btf: Btf) -> dict[str, int]:
                 " be told; please report this release to us"
             )
     return field_macros(btf, REGISTER_FIELDS)
+
+
+def preemption_macros(btf: Btf) -> dict[str, int]:
+    """Where each CPU's preempt count lies, from its run queue on; {} if that can't be told.
+
+    Both are per-CPU variables, so their distance is the same on each CPU, and any task knows
+    its run queue. The count was in pcpu_hot from Linux 6.2 to 6.14.
+    """
+    queue = btf.per_cpu_offset("runqueues")
+    count = btf.per_cpu_offset("__preempt_count")
+    if count is None:
+        hot, member = btf.per_cpu_offset("pcpu_hot"), btf.find("pcpu_hot.preempt_count")
+        count = None if hot is None or member is None else hot + member.offset_bytes
+    if queue is None or count is None:
+        return {}
+    return {"PREEMPT_COUNT_FROM_RQ": count - queue}
 
 
 def macro_name(path: str) -> str:

@@ -9,7 +9,10 @@ address, left by an earlier call, can make a frame look smaller than it is.
 from __future__ import annotations
 
 import mmap
+import threading
+import time
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +22,11 @@ from dynstack_probe.kernel import host
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.kallsyms import Symbols
-from dynstack_probe.kernel.offsets import probe_macros, register_macros
+from dynstack_probe.kernel.offsets import preemption_macros, probe_macros, register_macros
 from dynstack_probe.kernel.ring_buffer import RingBuffer
 from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
+from dynstack_probe.measure.contexts import UNKNOWN_COUNT, context_of
+from dynstack_probe.measure.contexts import Context as CpuContext
 from dynstack_probe.measure.faults import Context, require_fixed_stacks
 from dynstack_probe.measure.records import read_constants, read_layout
 from dynstack_probe.model.stacks import Kind
@@ -31,6 +36,11 @@ DEFAULT_RATE_HZ = 99
 DEFAULT_DEEPER_THAN = 4096
 RING_PAGES = 1024  # 4 MiB: 700 samples of 6 KB between two reads
 MAX_PATHS = 20_000  # kept apart; further ones are counted
+
+READ_SECONDS = 0.25  # between two looks at the ring buffer
+
+# As long a user-mode sample is waited for: thirty of them at 99 Hz.
+LEARNING_SECONDS = 0.3
 
 # linux/perf_event.h: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK
 _SOFTWARE, _CPU_CLOCK = 1, 0
@@ -67,6 +77,7 @@ class Sample:
     call: str
     depth_bytes: int
     frames: tuple[Frame, ...]
+    context: CpuContext = CpuContext.UNKNOWN
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -80,10 +91,12 @@ class PathTally:
 
     deepest: Sample
     samples: int = 0
+    contexts: Counter[CpuContext] = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
         """Count it."""
         self.samples += 1
+        self.contexts[sample.context] += 1
         if sample.depth_bytes > self.deepest.depth_bytes:
             self.deepest = sample
 
@@ -94,9 +107,11 @@ class CallPaths:
 
     paths: dict[tuple[bytes, str, tuple[str, ...]], PathTally] = field(default_factory=dict)
     left_out: int = 0
+    contexts: Counter[CpuContext] = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
         """Count it."""
+        self.contexts[sample.context] += 1
         key = sample.comm, sample.call, sample.functions
         tally = self.paths.get(key)
         if tally is None:
@@ -118,6 +133,7 @@ class SampleCounters(NamedTuple):
     in_kernel: int
     deep: int
     lost: int
+    elsewhere: int = 0
 
 
 def load_call_paths(
@@ -130,7 +146,7 @@ def load_call_paths(
     """Load the probe; it samples from here on. Errors as load_faults()."""
     require_fixed_stacks(Features())
     with Btf(btf_path) as btf:
-        values = {**probe_macros(btf), **register_macros(btf)}
+        values = {**probe_macros(btf), **register_macros(btf), **preemption_macros(btf)}
     values["POSSIBLE_CPUS"] = host.possible_cpus()
     values["RING_PAGES"] = RING_PAGES
     values["DEEPER_THAN"] = deeper_than
@@ -146,19 +162,25 @@ def load_call_paths(
 class Sampling:
     """Reads a loaded probe. One thread at a time."""
 
-    def __init__(self, probe: LoadedProbe, symbols: Symbols) -> None:
-        """Map what `probe`, which must stay open, hands over."""
+    def __init__(self, probe: LoadedProbe, symbols: Symbols | None = None) -> None:
+        """Map what `probe`, which must stay open, hands over; learn what sampling itself counts.
+
+        Without symbols functions are addresses.
+        """
         header = probes_dir() / "records.h"
         self._layout = read_layout(header, "path_sample")
         self._counter_layout = read_layout(header, "sample_counters")
         self._ia32 = read_constants(header, "FAULT")["IA32"]
-        self._symbols = symbols
+        self._symbols = symbols or Symbols(array("Q"), [])
         self._length = self._counter_layout.size_bytes * host.possible_cpus()
         pages = -(-self._length // mmap.PAGESIZE)
         self._counters = mmap.mmap(
             probe.maps["counters"], pages * mmap.PAGESIZE, prot=mmap.PROT_READ
         )
         self._ring = RingBuffer(probe.maps["paths"], RING_PAGES * mmap.PAGESIZE)
+        deadline = time.monotonic() + LEARNING_SECONDS
+        while self._learn_baseline() is None and time.monotonic() < deadline:
+            pass  # in user mode, for a sample to find
 
     def __enter__(self) -> Self:
         return self
@@ -170,6 +192,14 @@ class Sampling:
         """Unmap all."""
         self._counters.close()
         self._ring.close()
+
+    def _learn_baseline(self) -> int | None:
+        raw = self._counters[: self._length]
+        seen = [n - 1 for n in self._counter_layout.column(raw, "user_preempt_count") if n]
+        self._baseline = min(seen, default=None)
+        if self._baseline == UNKNOWN_COUNT:
+            self._baseline = None
+        return self._baseline
 
     def read(self) -> list[Sample]:
         """Deep samples since the last read, oldest first."""
@@ -203,7 +233,40 @@ class Sampling:
             call=_KIND_NAMES.get(kind) or entry_name(words, ia32=ia32),
             depth_bytes=numbers["depth_bytes"],
             frames=tuple(reversed(named)),
+            context=context_of(
+                numbers["preempt_count"],
+                self._baseline,
+                interrupts_on=bool(numbers["interrupts_on"]),
+            ),
         )
+
+
+class ContextWatch:
+    """Counts the contexts of deep moments in a thread, while it is open."""
+
+    def __init__(self, probe: LoadedProbe) -> None:
+        """`probe` must stay open."""
+        self.contexts: Counter[str] = Counter()
+        self._sampling = Sampling(probe)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="contexts", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._sampling.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(READ_SECONDS):
+            self._read()
+        self._read()
+
+    def _read(self) -> None:
+        self.contexts.update(sample.context.value for sample in self._sampling.read())
 
 
 def frame_depths(chain: Sequence[int], words: array[int], depth_bytes: int) -> list[int | None]:

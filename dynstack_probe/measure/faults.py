@@ -81,7 +81,9 @@ class StackFault:
     A grow-only kernel would have faulted `faults` times for it, and mapped `pages`: one
     fault maps every page down to where it hit, so a page that was skipped took none.
     mark_bytes is the high-water mark after it. `late`: a pass over all tasks found it, so
-    the call is the one that the task was in then.
+    the call is the one that the task was in then. switches: the task's context switches so
+    far. headroom_pages: free above the minimum watermarks when the crossing was read, up to
+    a quarter of a second after it.
     """
 
     tid: int
@@ -99,6 +101,8 @@ class StackFault:
     found_boot_ns: int
     start_boot_ns: int
     hidden: bool = False
+    switches: int = 0
+    headroom_pages: int | None = None
 
 
 @dataclass
@@ -312,6 +316,7 @@ class FaultWatch:
             found_boot_ns=numbers["found_boot_ns"],
             start_boot_ns=numbers["start_boot_ns"],
             hidden=bool(numbers["flags"] & self._flags["HIDDEN"]),
+            switches=numbers["switches"],
         )
 
     def counters(self) -> Counters:
@@ -346,6 +351,35 @@ def null_call_ns() -> float:
             call()
         best = min(best, time.perf_counter_ns() - started)
     return best / NULL_CALLS
+
+
+@dataclass
+class Runs:
+    """Crossings by run: what a task did on a CPU between two context switches.
+
+    Then the CPU's reserve, from which they are served, is not refilled. A call that slept
+    between two crossings is taken as one run, so both figures err high. Those found by a
+    pass are left out: when they happened is not known.
+    """
+
+    most_pages: int = 0
+    in_same_run: int = 0
+    _last: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, fault: StackFault) -> None:
+        """Count it."""
+        if fault.late:
+            return
+        task = fault.tid, fault.start_boot_ns
+        switches, pages = self._last.pop(task, (-1, 0))
+        if switches == fault.switches:
+            self.in_same_run += 1
+        else:
+            pages = 0
+        self._last[task] = fault.switches, pages + fault.pages
+        self.most_pages = max(self.most_pages, pages + fault.pages)
+        if len(self._last) > REMEMBERED:
+            del self._last[next(iter(self._last))]
 
 
 def rank(faults: Sequence[StackFault]) -> list[CallTally]:

@@ -236,6 +236,7 @@ def safety_rows(safety: Safety) -> Iterable[tuple[str, str]]:
     """The second half."""
     yield "Headroom", _headroom(safety)
     yield "Reserve", _reserve(safety)
+    yield "Contexts", _contexts(safety)
     deeper = "; ".join(_deeper(kib, safety) for kib in safety.deeper)
     yield "Deepest", f"measured: {safety.deepest_bytes} bytes of the living; {deeper}"
 
@@ -266,6 +267,19 @@ def _reserve(safety: Safety) -> str:
     if safety.refills_below_min is not None:
         told += f"; {safety.refills_below_min} refills fell below the minimum watermark"
     return told
+
+
+def _contexts(safety: Safety) -> str:
+    if safety.contexts is None:
+        return "not sampled: `cost` does on a live host, `faults --folded` by call path"
+    total = sum(safety.contexts.values())
+    if not total:
+        return "measured: no sample met a stack deeper than a page"
+    shares = ", ".join(f"{percent(share)} {name}" for name, share in safety.context_shares.items())
+    return (
+        f"measured: {shares} of {total} samples deeper than a page; by the clock, which is blind"
+        " where interrupts are off"
+    )
 
 
 def _deeper(kib: int, safety: Safety) -> str:
@@ -365,7 +379,8 @@ def safety_json(safety: Safety) -> dict[str, Any]:
         "allocation_stalls": found.stalls if found else None,
         "direct_reclaimed_pages": found.direct_reclaimed_pages if found else None,
         "compaction_failures": found.compaction_failures if found else None,
-        "contexts": {},
+        "contexts": safety.context_shares,
+        "context_samples": None if safety.contexts is None else sum(safety.contexts.values()),
         "reserve": {
             "pages": safety.reserve_pages,
             "pages_a_cpu": safety.a_cpu_pages,

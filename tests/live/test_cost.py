@@ -43,6 +43,9 @@ def test_a_fork_load_makes_cheaper_forks() -> None:
     assert 0 < low <= cost["fork_saving_cpu_ratio"] <= high < 0.01
     assert document["safety"]["headroom_kib"]["least"] > 0
     assert document["safety"]["headroom_samples"] >= 6
+    assert document["safety"]["context_samples"] is not None
+    shares = document["safety"]["contexts"]
+    assert not shares or sum(shares.values()) == pytest.approx(1)
 
 
 def test_a_capture_has_the_calibration_of_its_host(tmp_path: Path) -> None:

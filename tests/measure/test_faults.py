@@ -170,3 +170,23 @@ def test_paths_are_merged_and_the_deepest_kept(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("dynstack_probe.measure.call_paths.MAX_PATHS", 2)
     paths.add(sample(1, "c"))
     assert paths.left_out == 1
+
+
+def test_crossings_of_one_run_come_from_one_reserve() -> None:
+    runs = faults.Runs()
+
+    def cross(tid: int, switches: int, pages: int, *, late: bool = False) -> None:
+        runs.add(
+            StackFault(
+                tid, tid, b"x", 1, Context.SYSCALL, "read", late, 5000, 1, pages, 1, 0.1, 0, 7,
+                switches=switches,
+            )
+        )  # fmt: skip
+
+    cross(1, 5, 1)
+    cross(2, 5, 1)
+    cross(1, 5, 2)
+    assert (runs.most_pages, runs.in_same_run) == (3, 1)
+    cross(1, 6, 1)
+    cross(1, 6, 1, late=True)
+    assert (runs.most_pages, runs.in_same_run) == (3, 1)
