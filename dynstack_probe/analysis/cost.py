@@ -92,7 +92,8 @@ def _fork_saving(
 ) -> Range | None:
     """Pages that a new task does not get; those that it grows later are paid by its faults.
 
-    A cached stack's pages are there already, and today all of them are cleared.
+    A cached stack's pages are there already, and today all of them are cleared: under the
+    policy those that an earlier owner grew.
     """
     fewer = thread_pages - policy.pages_at_fork(thread_pages)
     if fewer <= 0:
@@ -101,7 +102,7 @@ def _fork_saving(
     if created is None or prices.forked_page is None or prices.cleared_page is None:
         return None
     cached = min(reused or 0.0, created)
-    inherited = whole.per_second(policy.avoided_pages(whole, thread_pages)) or 0.0
+    inherited = whole.per_second(policy.inherited_pages(whole, thread_pages)) or 0.0
     cleared = max(0.0, cached * fewer - inherited)
     ns = prices.forked_page.times((created - cached) * fewer) + prices.cleared_page.times(cleared)
     return _share(ns, host)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Frame
-from dynstack_probe.model.growth import Growth, GrowthCounter, growth_of, whole_shapes
+from dynstack_probe.model.growth import MOST_PAGES, Growth, GrowthCounter, growth_of, whole_shapes
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import REFILLS, Interval
 from dynstack_probe.model.lifecycle import Lifecycle
@@ -148,7 +148,17 @@ def _counted(interval: Interval, earlier: Frame, later: Frame) -> Interval:
         created=new.created - old.created,
         reused=max(0, new.reused - old.reused),
         exited=sum(new.exited.values()) - sum(old.exited.values()),
+        inherited=_inherited(old, new),
     )
+
+
+def _inherited(old: Lifecycle, new: Lifecycle) -> tuple[int, ...]:
+    """Of those that exited meanwhile, how many had each page from an earlier owner."""
+    counts = [0] * MOST_PAGES
+    for (mark, inherited), count in new.exited.items():
+        for page in range(1, min(inherited, MOST_PAGES)):
+            counts[page] += count - old.exited.get((mark, inherited), 0)
+    return tuple(counts)
 
 
 # Shape and context switches of each task but idle ones, by tid and start.

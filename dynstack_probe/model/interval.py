@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dynstack_probe.model.calibration import Calibration
-from dynstack_probe.model.growth import Growth
+from dynstack_probe.model.growth import MOST_PAGES, Counts, Growth
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.shapes import Shape
 
 FAULTS, REFILLS = "faults", "refills"
+
+
+_NONE: Counts = (0,) * MOST_PAGES
 
 
 class Work(NamedTuple):
@@ -42,7 +45,8 @@ class Interval:
 
     growth: pages that stacks came to use. switches: context switches of tasks seen at both
     ends (by tid and start time), by the shape in which they slept before; runs: the same,
-    at most one a second and task. host_switches: those of all tasks. calibration: of the
+    at most one a second and task. host_switches: those of all tasks. inherited[p]: tasks
+    that exited and whose stack came with page p grown by an earlier owner. calibration: of the
     host, made as the series began.
     """
 
@@ -56,6 +60,7 @@ class Interval:
     exited: int | None = None
     page_faults: PageFaults | None = None
     headroom: Headroom | None = None
+    inherited: Counts = _NONE
     calibration: Calibration | None = None
 
     def __add__(self, later: Interval) -> Interval:
@@ -77,6 +82,7 @@ class Interval:
             self.headroom + later.headroom
             if self.headroom and later.headroom
             else self.headroom or later.headroom,
+            tuple([a + b for a, b in zip(self.inherited, later.inherited, strict=True)]),
             self.calibration or later.calibration,
         )
 

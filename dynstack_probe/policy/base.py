@@ -69,6 +69,10 @@ class Policy(ABC):
         """Pages used without a fault, since they came with a stack from the cache."""
         return 0
 
+    def inherited_pages(self, interval: Interval, thread_pages: int) -> int:
+        """Grown pages with which new tasks got a stack from the cache, used or not."""
+        return 0
+
     def over_limit(self, shape: Shape, thread_pages: int) -> bool:
         """Whether the stack has been deeper than this policy allows: an overflow."""
         return False

@@ -66,6 +66,10 @@ class GrowOnly(Policy):
         grown = slice(self.preallocated_pages, self._limit(thread_pages))
         return sum(interval.growth.inherited[grown])
 
+    def inherited_pages(self, interval: Interval, thread_pages: int) -> int:
+        """Of tasks that exited: of the living, a scan can't tell."""
+        return sum(interval.inherited[self.preallocated_pages : self._limit(thread_pages)])
+
     def reserve_pages(self, cpus: int, thread_pages: int) -> int:
         """C * (P - k): a fault may have to map all that was not mapped at fork."""
         a_cpu = max(0, self._limit(thread_pages) - self.preallocated_pages)

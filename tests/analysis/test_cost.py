@@ -40,10 +40,11 @@ WHOLE = Interval(
     growth=Growth(
         mapped=counts(3000, 300, 150, 50),
         touched=counts(3000, 300, 50, 50),
-        inherited=counts(0, 700, 0, 0),
+        inherited=counts(0, 400, 0, 0),
     ),
     created=3000,
     reused=2000,
+    inherited=counts(0, 700),
     page_faults=PageFaults(user=500_000, kernel=20_000),
     headroom=Headroom((5000, 0, 300, 9000), 1, 2, 3, 4),
     calibration=CALIBRATION,

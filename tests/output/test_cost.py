@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +20,7 @@ from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.text import small_percent
 from tests.analysis.test_cost import CALIBRATION
 from tests.capture.files import written
 from tests.factory import a_frame, some_stacks
@@ -144,3 +148,68 @@ def test_every_command_tells_the_same_cost(capture: Path) -> None:
     for name in ("Calibrated", "Stack faults", "Cheaper forks", "Net", "#PF path", "Headroom"):
         line = screen[screen.index(f"{name} ") :][:60]
         assert line in report, name
+
+
+# --- docs/cost-and-safety.md ---------------------------------------------------------
+
+PAPER = Path(__file__).with_name("paper_check.dsp")
+DOCUMENT = Path(__file__).parents[2] / "docs/cost-and-safety.md"
+
+
+def test_the_cost_that_the_document_works_out_by_hand() -> None:
+    """From the lines of the file, with nothing of ours."""
+    lines = [json.loads(line) for line in gzip.decompress(PAPER.read_bytes()).splitlines()]
+    snapshots = [line for line in lines if line["type"] == "snapshot"]
+    first, last = snapshots[0], snapshots[-1]
+    marks: list[list[int]] = []
+    for line in lines:
+        if line["type"] == "snapshot":
+            marks.append([])
+        elif line.get("column") == "mark_bytes":
+            marks[-1] += line["values"]
+
+    def exits(snapshot: dict[str, Any], wanted: Callable[[int, int], bool]) -> int:
+        rows = snapshot["lifecycle"]["exited"]
+        return sum(n for mark, inherited, n in rows if wanted(mark, inherited))
+
+    def rise(name: str) -> int:
+        return int(last["lifecycle"][name] - first["lifecycle"][name])
+
+    deep = [sum(mark > 4096 for mark in column) for column in marks]
+    grown = [exits(s, lambda mark, inherited: mark == 2 and inherited == 1) for s in snapshots]
+    faults = deep[-1] + grown[-1] - deep[0] - grown[0]
+    handed_on = [exits(s, lambda mark, inherited: inherited == 2) for s in snapshots]
+    ns = (last["boot_ns"] - first["boot_ns"]) * first["cpus"]
+    prices = first["calibration"]
+    clear, bare = prices["clear_page_ns"], prices["bare_fault_ns"]
+    page = prices["fault_ns"] - bare
+    fresh = 3 * (rise("created") - rise("reused"))
+    cached = 3 * rise("reused") - (handed_on[-1] - handed_on[0])
+
+    found = json.loads(told(str(PAPER), "--format", "json"))
+    cost = found["cost"]
+    assert cost["faults_cpu_ratio"] == pytest.approx(faults * (bare + page) / ns)
+    assert cost["faults_cpu_ratio_range"] == pytest.approx(
+        [faults * (prices["syscall_ns"] + page) / ns, faults * (2 * bare + page) / ns]
+    )
+    saved = (fresh * (clear + page) / 2 + cached * clear) / ns
+    assert cost["fork_saving_cpu_ratio"] == pytest.approx(saved)
+    assert cost["net_cpu_ratio"] == pytest.approx(cost["faults_cpu_ratio"] - saved)
+    kernel = last["page_faults"]["kernel"] - first["page_faults"]["kernel"]
+    even = 0.001 * ns / kernel
+    assert found["break_even"]["kernel_page_fault_ns"] == pytest.approx(even)
+
+    text = DOCUMENT.read_text()
+    net = found["cost"]["net_cpu_ratio_range"]
+    for figure in (
+        f"**{faults}**",
+        f"{fresh} pages",
+        f"{cached} pages",
+        f"**{small_percent(cost['faults_cpu_ratio'])}**",
+        f"**{small_percent(saved)}**",
+        f"**{small_percent(cost['net_cpu_ratio'])}**",
+        f"({small_percent(net[0])})",
+        f"({small_percent(net[1])})",
+        f"**{even:.0f} ns**",
+    ):
+        assert figure in text, figure
