@@ -1,0 +1,84 @@
+"""Ctrl-C at ten moments of every command's start: one line, exit code 130, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+from tests.live.commands import QUICKLY, arguments, commands
+from tests.live.machine import bpf_objects
+
+MOMENTS = 10
+# The command, which tells fd 3 that its first line has run: what Python does before that is
+# not ours to change.
+TOLD = """
+import os, sys
+from dynstack_probe import __main__ as command
+handle = command.quit_at_once
+def tell():
+    handle()
+    os.write(int(sys.argv.pop(1)), b".")
+command.quit_at_once = tell
+sys.exit(command.main())
+"""
+
+
+def interrupted(words: list[str], after_seconds: float) -> tuple[int, str, float]:
+    """Exit code, stderr and run time when Ctrl-C comes so long after the first line.
+
+    As from a terminal, it goes to the whole process group.
+    """
+    told, tell = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TOLD, str(tell), *words],
+        pass_fds=[tell],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        process_group=0,
+    )
+    os.close(tell)
+    assert select.select([told], [], [], 30)[0]
+    os.close(told)
+    started = time.monotonic()
+    try:
+        process.wait(after_seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr, time.monotonic() - started
+
+
+@pytest.mark.parametrize("command", commands())
+def test_ten_moments(command: str, capture: Path, prometheus: str, tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    output = ("", path) if "FILE" in QUICKLY[command] else None
+    words = arguments(command, capture, prometheus, output)
+    before = bpf_objects()
+    limit = 4.0 if command == "serve" else 60.0  # serve goes on until it is told
+    code, stderr, whole = interrupted(words, limit)
+    assert code == 0, stderr
+    path.unlink(missing_ok=True)
+    count = 0
+    for moment in range(MOMENTS):
+        code, stderr, _ = interrupted(words, whole * moment / MOMENTS)
+        ready = "serving" in stderr or "watching" in stderr or path.exists()
+        if code == 0 and (ready or moment > MOMENTS // 2):  # it was done, or ends well
+            path.unlink(missing_ok=True)
+            continue
+        assert stderr == "dynstack-probe: interrupted\n", moment
+        assert code == 130, moment
+        assert list(tmp_path.iterdir()) == []
+        count += 1
+    assert count, "no moment was early enough: this test has shown nothing"
+    assert bpf_objects() <= before
