@@ -13,6 +13,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,11 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dynstack_probe.capture import CaptureWriter
 from dynstack_probe.measure.stack_scan import take_frame
-from tests.live.machine import sleepers, visible_threads
+from tests.live.machine import bpf_objects, sleepers, visible_threads
 
 SLEEPERS = 97
 SLEEPERS_NAME = "vm-sleeper"
@@ -75,11 +76,9 @@ def capture() -> dict[str, Any]:
     tests/data holds what this gave for each kernel: python -m tests.data.golden KERNEL
     """
     say("a capture")
-    # page faults and reads through 9p, its page cache and virtio, and new programs
-    load = "find /usr/share /usr/lib/python3 -type f | xargs -P 4 -n 20 cat > /dev/null"
     with (
         sleepers(SLEEPERS, SLEEPERS_NAME.encode()),
-        subprocess.Popen(["sh", "-c", load], start_new_session=True) as reader,
+        file_load(),
         tempfile.TemporaryDirectory() as folder,
     ):
         path = Path(folder) / "capture"
@@ -87,12 +86,143 @@ def capture() -> dict[str, Any]:
             for _ in range(2):
                 time.sleep(3)
                 writer.add(take_frame(with_cgroup_paths=True))
-        os.killpg(reader.pid, signal.SIGKILL)
         return {"base64": base64.b64encode(path.read_bytes()).decode("ascii")}
 
 
 def doctor() -> dict[str, Any]:
-    return run_tool("doctor")
+    return run_tool("doctor", "--format", "json")
+
+
+def policies() -> dict[str, Any]:
+    return run_tool("policies", "--format", "json")
+
+
+def top() -> dict[str, Any]:
+    return run_tool("top", "--once", "--interval", "1s")
+
+
+@contextlib.contextmanager
+def file_load() -> Iterator[None]:
+    """Page faults and reads through the shared root, its page cache and virtio; new programs."""
+    load = "find /usr/share /usr/lib/python3 -type f | xargs -P 4 -n 20 cat > /dev/null"
+    with subprocess.Popen(["sh", "-c", load], start_new_session=True) as reader:
+        try:
+            yield
+        finally:
+            os.killpg(reader.pid, signal.SIGKILL)
+
+
+def record() -> dict[str, Any]:
+    """A series, to be read on the host."""
+    with tempfile.TemporaryDirectory() as folder, file_load():
+        path = Path(folder) / "series.dsp"
+        result = run_tool("record", str(path), "--duration", "6s", "--interval", "2s")
+        data = path.read_bytes() if path.exists() else b""
+    return {**result, "base64": base64.b64encode(data).decode("ascii")}
+
+
+def faults() -> dict[str, Any]:
+    with file_load():
+        return run_tool("faults", "--duration", "10s", "--format", "json")
+
+
+def marks() -> dict[str, Any]:
+    """Each high-water mark beside /proc/kcore's, of tasks that did not run in between."""
+    core = Path("/proc/kcore")
+    if not core.exists():
+        return {"compared": None}
+    say("marks beside /proc/kcore")
+    first, stacks = take_frame().stacks, None
+    with core.open("rb") as file:
+        segments = _segments(file)
+        size = take_frame().host.thread_size_bytes
+        told = {}
+        for tid, tgid, address, mark, switches in zip(
+            first.tids, first.tgids, first.addresses, first.mark_bytes, first.switches, strict=True
+        ):
+            data = _read(file, segments, address, size)
+            if data is not None:
+                told[tid, tgid, address] = (mark, _mark(data), switches)
+    stacks = take_frame().stacks
+    after = dict(
+        zip(
+            zip(stacks.tids, stacks.tgids, stacks.addresses, strict=True),
+            zip(stacks.mark_bytes, stacks.switches, strict=True),
+            strict=True,
+        )
+    )
+    still = {key: one for key, one in told.items() if after.get(key) == (one[0], one[2])}
+    different = [(*key[:2], *one) for key, one in still.items() if one[0] != one[1]]
+    return {"compared": len(still), "different": different[:20], "read": len(told)}
+
+
+def _segments(core: BinaryIO) -> list[tuple[int, int, int]]:
+    """Virtual address, offset and size of each piece of memory (elf(5), Elf64_Phdr)."""
+    header = core.read(64)
+    start, size, count = (
+        *struct.unpack_from("=Q", header, 32),
+        *struct.unpack_from("=HH", header, 54),
+    )
+    core.seek(start)
+    rows = [struct.unpack("=IIQQQQQQ", core.read(size)[:56]) for _ in range(count)]
+    return [(row[3], row[2], row[5]) for row in rows if row[0] == 1]
+
+
+def _read(
+    core: BinaryIO, segments: list[tuple[int, int, int]], address: int, size: int
+) -> bytes | None:
+    for base, offset, length in segments:
+        if base <= address and address + size <= base + length:
+            try:
+                core.seek(offset + address - base)
+                return core.read(size)
+            except OSError:
+                return None
+    return None
+
+
+def _mark(stack: bytes) -> int:
+    """Bytes from the top down to the lowest word that is not zero; the magic is skipped."""
+    words = struct.unpack(f"={len(stack) // 8}Q", stack)
+    lowest = next((at for at, word in enumerate(words) if at and word), len(words) - 1)
+    return len(stack) - 8 * lowest
+
+
+def killed() -> dict[str, Any]:
+    """What is left in the kernel when the daemon is killed outright."""
+    before = bpf_objects()
+    with daemon() as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        loaded = len(bpf_objects() - before)
+    time.sleep(1)
+    return {"said": said, "loaded": loaded, "left": sorted(bpf_objects() - before)}
+
+
+def hotplug() -> dict[str, Any]:
+    """A CPU goes and comes back under the daemon."""
+    switch = Path("/sys/devices/system/cpu/cpu1/online")
+    if not switch.exists():
+        return {"tried": False}
+    with daemon() as process:
+        assert process.stderr is not None
+        facts: dict[str, Any] = {"tried": True, "said": process.stderr.readline(), "scrapes": []}
+        if "serving http" not in facts["said"]:
+            return facts
+        for state in ("0", "1"):
+            switch.write_text(state)
+            fork_and_reap(50)
+            time.sleep(3)
+            facts["scrapes"].append(scrape())
+        facts["alive"] = process.poll() is None
+    return facts
+
+
+def dmesg() -> dict[str, Any]:
+    """Lines of trouble in the kernel's log."""
+    log = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
+    trouble = re.compile(r"WARNING|BUG:|Oops|Call Trace|general protection|stack guard page")
+    return {"lines": [line for line in log.splitlines() if trouble.search(line)][:20]}
 
 
 def processes_created() -> int:
@@ -188,8 +318,16 @@ def serve() -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "estimate": estimate,
     "doctor": doctor,
+    "policies": policies,
+    "record": record,
+    "top": top,
+    "faults": faults,
+    "marks": marks,
     "capture": capture,
     "serve": serve,
+    "hotplug": hotplug,
+    "killed": killed,
+    "dmesg": dmesg,
 }
 
 
@@ -206,6 +344,7 @@ def main(parts: list[str]) -> None:
     facts: dict[str, Any] = {
         "kernel_release": os.uname().release,
         "possible_cpus": possible_cpus(),
+        "online_cpus": os.cpu_count(),
     }
     for part in parts:
         facts[part] = PARTS[part]()

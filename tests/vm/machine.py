@@ -27,17 +27,21 @@ from tests import ROOT
 
 QEMU = "qemu-system-x86_64"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# Suites that hold the kernels, by the label of their archive.
+# Suites that hold the kernels. Which kernels they have is asked, so that the next release is
+# tried without an edit; a suite that is gone from the archive is left out.
 SUITES = (
-    ("Debian", "bookworm"),
-    ("Debian-Security", "bookworm-security"),
-    ("Debian", "bookworm-backports"),
+    *("bullseye", "bookworm", "bookworm-backports", "stable", "stable-backports"),
+    *("unstable", "experimental"),
 )
 MODULES = ("virtio_pci", "9pnet_virtio", "9p")
+# Debian's cloud kernels have no 9p.
+CLOUD_MODULES = ("virtio_pci", "virtiofs")
+VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 MEMORY_MIB = 1024
 # Emulated CPUs are some 20 times slower than real ones, and others use this machine too.
 BOOT_TIMEOUT_SECONDS = 900
 DOWNLOAD_TIMEOUT_SECONDS = 600
+LISTS_SECONDS = 12 * 3600
 CONSOLE_LINES_SHOWN = 80
 
 # Guest's PID 1. /mnt becomes the root of guest.py; the checkout may lie in this machine's
@@ -52,8 +56,9 @@ mount -t devtmpfs dev /dev
 for module in /modules/*; do insmod $module; done
 ifconfig lo 127.0.0.1 up
 share() {
-    mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144,cache=loose $1 $2 ||
-        { echo "guest: no $1 over 9p"; poweroff -f; }
+    if [ -e /modules/*-virtiofs.ko ]; then mount -t virtiofs -o ro $1 $2
+    else mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144,cache=loose $1 $2
+    fi || { echo "guest: no $1"; poweroff -f; }
 }
 share root /mnt
 mount -t tmpfs tmp /mnt/tmp
@@ -63,7 +68,16 @@ share checkout /mnt/tmp/checkout
 mount --bind /boot /mnt/boot
 mount -t proc proc /mnt/proc
 mount -t sysfs sys /mnt/sys
-mount -t cgroup2 cgroup2 /mnt/sys/fs/cgroup
+if grep -q cgroup_v1_only /proc/cmdline; then
+    mount -t tmpfs cgroup /mnt/sys/fs/cgroup
+    for name in memory pids; do
+        mkdir /mnt/sys/fs/cgroup/$name
+        mount -t cgroup -o $name $name /mnt/sys/fs/cgroup/$name
+    done
+else mount -t cgroup2 cgroup2 /mnt/sys/fs/cgroup
+fi
+grep -q with_securityfs /proc/cmdline && mount -t securityfs securityfs /mnt/sys/kernel/security
+grep -q hidepid /proc/cmdline && mount -o remount,hidepid=2 /mnt/proc
 mount --bind /dev /mnt/dev
 echo "guest: Linux $(uname -r) is up after $(cut -d' ' -f1 /proc/uptime) s"
 chroot /mnt /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LANG=C.UTF-8 \\
@@ -127,21 +141,61 @@ def check_host() -> None:
         raise UnavailableError(f"no {QEMU} here: apt-get install qemu-system-x86")
 
 
-def get_kernel(series: str, modules: tuple[str, ...] = MODULES) -> Kernel:
-    """The newest kernel of that series (as "6.12") which Debian 12 has, or the one in the cache.
+class Offer(NamedTuple):
+    """A kernel that the archive has: its package, its version, and the suite."""
 
-    With these modules. Raises UnavailableError.
-    """
+    package: str
+    version: str
+    suite: str
+
+    @property
+    def series(self) -> str:
+        """As 6.12."""
+        return ".".join(self.version.split(".")[:2]).partition("~")[0]
+
+
+def offers() -> list[Offer]:
+    """The newest kernel of each flavour in each suite. Raises UnavailableError."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / (series if modules == MODULES else "-".join((series, *modules)))
     with locked(cache):
-        if not (cache / "busybox").exists() or not folder.exists():
+        if not (cache / "updated").exists() or _age(cache / "updated") > LISTS_SECONDS:
             _update(cache)
+        flavours = [f"linux-image-{flavour}amd64" for flavour in ("", "rt-", "cloud-")]
+        return offered(_apt(cache, "apt-cache", "madison", *flavours))
+
+
+def offered(madison: str) -> list[Offer]:
+    """From what `apt-cache madison` prints: package | version | URI suite/main ..."""
+    found: dict[tuple[str, str], Offer] = {}
+    for line in madison.splitlines():
+        package, version, source = (part.strip() for part in line.split("|"))
+        suite = source.split()[1].partition("/")[0]
+        found.setdefault((package, suite), Offer(package, version, suite))
+    return list(found.values())
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
+def get_kernel(series: str, modules: tuple[str, ...] = MODULES) -> Kernel:
+    """The newest of the plain kernels of that series (as "6.12"). Raises UnavailableError."""
+    chosen = [one for one in offers() if one.series == series and "-image-amd64" in one.package]
+    if not chosen:
+        raise UnavailableError(f"no linux-image-amd64 of Linux {series} in Debian's archive")
+    return unpacked_kernel(chosen[-1], modules)
+
+
+def unpacked_kernel(offer: Offer, modules: tuple[str, ...] = MODULES) -> Kernel:
+    """Downloaded into the cache, or what is there. Raises UnavailableError."""
+    cache = cache_folder()
+    folder = cache / "-".join((offer.package, offer.version, *modules))
+    with locked(cache):
         if not (cache / "busybox").exists():
             _fill_busybox(cache)
         if not folder.exists():
-            _fill_kernel(cache, series, modules, folder)
+            _fill_kernel(cache, offer, modules, folder)
     return Kernel((folder / "release").read_text(), folder)
 
 
@@ -151,31 +205,47 @@ def _fill_busybox(cache: Path) -> None:
         (unpacked / "bin/busybox").rename(cache / "busybox")
 
 
-def _fill_kernel(cache: Path, series: str, modules: tuple[str, ...], folder: Path) -> None:
-    package, version = newest_kernel(_apt(cache, "apt-cache", "show", "linux-image-amd64"), series)
-    with _unpacked(cache, f"{package}={version}") as unpacked:
-        release = package.removeprefix("linux-image-")
+def _fill_kernel(cache: Path, offer: Offer, modules: tuple[str, ...], folder: Path) -> None:
+    about = _apt(cache, "apt-cache", "show", f"{offer.package}={offer.version}")
+    package, release = image_of(about, offer.package)
+    image = f"{package}={offer.version}"
+    # from 7.2 on an image is three packages, of which it depends on the two others
+    parts = [image]
+    for part in ("binary", "modules"):
+        name = f"linux-{part}-{release}"
+        if re.search(rf"\b{re.escape(name)} \(", _apt(cache, "apt-cache", "show", image)):
+            parts.append(f"{name}={offer.version}")
+    with _unpacked(cache, *parts) as unpacked:
         fresh = unpacked / "fresh"
         (fresh / "modules").mkdir(parents=True)
-        (unpacked / f"boot/vmlinuz-{release}").rename(fresh / "vmlinuz")
-        (unpacked / f"boot/config-{release}").rename(fresh / "config")
+        for name in ("vmlinuz", "config"):
+            _one(unpacked, f"{name}-{release}", f"{release}/{name}").rename(fresh / name)
         for number, (name, content) in enumerate(modules_in_order(unpacked, modules)):
             (fresh / f"modules/{number:02}-{name}.ko").write_bytes(content)
         (fresh / "release").write_text(release)
         fresh.rename(folder)
 
 
-def newest_kernel(stanzas: str, series: str) -> tuple[str, str]:
-    """The package and version that a linux-image-amd64 depends on.
+def _one(unpacked: Path, *ends: str) -> Path:
+    """The file whose path ends so: /boot up to 7.1, /usr/lib/modules/RELEASE from 7.2 on."""
+    for end in ends:
+        for path in unpacked.rglob(Path(end).name):
+            if str(path).endswith(end) and path.is_file():
+                return path
+    raise UnavailableError(f"the package has no {' or '.join(ends)}")
 
-    `stanzas` is what `apt-cache show` prints, the newest first. Raises UnavailableError.
-    """
-    wanted = rf"^Depends: .*?(linux-image-{re.escape(series)}\.\S+-amd64) \(= (\S+)\)"
-    found = re.search(wanted, stanzas, re.MULTILINE)
+
+def image_of(stanza: str, package: str) -> tuple[str, str]:
+    """The image that a linux-image-FLAVOUR depends on, and its release."""
+    flavour = package.removeprefix("linux-image-")
+    found = re.search(
+        # 6.1.0-56-amd64, 7.3.4+deb13-cloud-amd64
+        rf"^Depends: .*?\b(linux-image-(\d[\w.+~]*(?:-\d+)?-{re.escape(flavour)})) \(=",
+        stanza,
+        re.MULTILINE,
+    )
     if not found:
-        raise UnavailableError(
-            f"no linux-image-amd64 of Linux {series} in Debian 12 or its backports"
-        )
+        raise UnavailableError(f"{package} depends on no image of its own")
     return found[1], found[2]
 
 
@@ -204,13 +274,13 @@ def modules_in_order(unpacked: Path, modules: tuple[str, ...]) -> Iterator[tuple
 
 
 @contextlib.contextmanager
-def _unpacked(cache: Path, package: str) -> Iterator[Path]:
-    """A package's files, in a folder on the cache's file system that goes afterwards."""
+def _unpacked(cache: Path, *packages: str) -> Iterator[Path]:
+    """Packages' files, in a folder on the cache's file system that goes afterwards."""
     with tempfile.TemporaryDirectory(dir=cache) as name:
         folder = Path(name)
-        _apt(cache, "apt-get", "download", package, folder=folder)
-        (deb,) = folder.glob("*.deb")
-        run(["dpkg-deb", "-x", str(deb), str(folder)], cwd=folder)
+        _apt(cache, "apt-get", "download", *packages, folder=folder)
+        for deb in folder.glob("*.deb"):
+            run(["dpkg-deb", "-x", str(deb), str(folder)], cwd=folder)
         yield folder
 
 
@@ -222,8 +292,9 @@ def _update(cache: Path) -> None:
         (apt / folder).mkdir(parents=True, exist_ok=True)
     (apt / "sources.list").write_text(sources())
     (apt / "status").touch()
-    # without this apt-get takes a failed download of a list for a warning
-    _apt(cache, "apt-get", "update", "-o", "APT::Update::Error-Mode=any")
+    # a suite that the archive no longer has is no reason to try none
+    _apt(cache, "apt-get", "update")
+    (cache / "updated").touch()
 
 
 def sources() -> str:
@@ -236,9 +307,9 @@ def sources() -> str:
     ).stdout
     mirrors = dict(line.split(" ", 1) for line in listed.splitlines() if " " in line)
     lines = [
-        f"deb [arch=amd64 signed-by={KEYRING}] {mirrors[label]} {suite} main\n"
-        for label, suite in SUITES
-        if label in mirrors
+        f"deb [arch=amd64 signed-by={KEYRING}] {mirrors['Debian']} {suite} main\n"
+        for suite in SUITES
+        if "Debian" in mirrors
     ]
     if not lines:
         raise UnavailableError("apt here knows no Debian archive: apt-get update, or use Debian")
@@ -314,22 +385,23 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-def boot(kernel: Kernel, smp: str, parts: list[str]) -> dict[str, Any]:
-    """Boot it with QEMU's `-smp`, do these parts of guest.py; returns what it noted.
+def boot(kernel: Kernel, smp: str, parts: list[str], options: str = "") -> dict[str, Any]:
+    """Boot it with QEMU's `-smp` and these options on its command line, do parts of guest.py.
 
-    Raises GuestError.
+    Returns what it noted. Raises GuestError.
     """
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         console, facts, ramdisk = (folder / f for f in ("console", "facts", "initramfs"))
         console.touch()
         facts.touch()
         ramdisk.write_bytes(initramfs(kernel, INIT.replace("@PARTS@", " ".join(parts))))
+        cloud = any(path.name.endswith("-virtiofs.ko") for path in kernel.modules())
+        shares = stack.enter_context(virtiofs(folder)) if cloud else over_9p()
         command = [
-            *emulator(kernel, smp, ramdisk, console),
+            *emulator(kernel, smp, ramdisk, console, options),
             *("-serial", f"file:{facts}"),
-            *share("root", Path("/")),
-            *share("checkout", ROOT),
+            *shares,
         ]
         started = time.monotonic()
         try:
@@ -354,7 +426,40 @@ def boot(kernel: Kernel, smp: str, parts: list[str]) -> dict[str, Any]:
         return {**noted, "seconds": time.monotonic() - started}
 
 
-def emulator(kernel: Kernel, smp: str, ramdisk: Path, console: Path) -> list[str]:
+def over_9p() -> list[str]:
+    """This machine's root and the checkout, read-only."""
+    return [*share("root", Path("/")), *share("checkout", ROOT)]
+
+
+@contextlib.contextmanager
+def virtiofs(folder: Path) -> Iterator[list[str]]:
+    """The same for a kernel without 9p; the guest mounts them read-only."""
+    if not VIRTIOFSD.exists():
+        raise UnavailableError(f"no {VIRTIOFSD}: apt-get install qemu-system-common")
+    options = [
+        *("-object", f"memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on"),
+        *("-numa", "node,memdev=memory"),
+    ]
+    servers = []
+    for tag, path in (("root", Path("/")), ("checkout", ROOT)):
+        socket = folder / f"{tag}.socket"
+        command = [str(VIRTIOFSD), f"--socket-path={socket}", "-o", f"source={path},cache=always"]
+        servers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        options += ["-chardev", f"socket,id={tag},path={quoted(socket)}"]
+        options += ["-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]
+        while not socket.exists() and servers[-1].poll() is None:
+            time.sleep(0.05)
+    try:
+        yield options
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+
+
+def emulator(
+    kernel: Kernel, smp: str, ramdisk: Path, console: Path, options: str = ""
+) -> list[str]:
     """The command that boots it, with its console in a file and no other device yet."""
     return [
         # one thread for all CPUs: with several, QEMU 7.2 was seen to run a breakpoint which
@@ -362,7 +467,7 @@ def emulator(kernel: Kernel, smp: str, ramdisk: Path, console: Path) -> list[str
         *("nice", QEMU, "-accel", "tcg,thread=single", "-machine", "q35", "-cpu", "max"),
         *("-smp", smp, "-m", str(MEMORY_MIB), "-nodefaults", "-display", "none"),
         *("-no-reboot", "-kernel", str(kernel.image), "-initrd", str(ramdisk)),
-        *("-append", "console=ttyS0 panic=-1 loglevel=4"),
+        *("-append", f"console=ttyS0 panic=-1 loglevel=4 {options}".rstrip()),
         *("-serial", f"file:{console}"),
     ]
 
