@@ -209,9 +209,9 @@ def _fill_kernel(cache: Path, offer: Offer, modules: tuple[str, ...], folder: Pa
     about = _apt(cache, "apt-cache", "show", f"{offer.package}={offer.version}")
     package, release = image_of(about, offer.package)
     image = f"{package}={offer.version}"
-    # from 7.2 on an image is three packages, of which it depends on the two others
+    # from 7.2 on an image is several packages, and depends on the others
     parts = [image]
-    for part in ("binary", "modules"):
+    for part in ("base", "binary", "modules"):
         name = f"linux-{part}-{release}"
         if re.search(rf"\b{re.escape(name)} \(", _apt(cache, "apt-cache", "show", image)):
             parts.append(f"{name}={offer.version}")

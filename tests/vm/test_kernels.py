@@ -101,7 +101,10 @@ CASES = [one for one in [*MATRIX, *SHORT] if one.name == ONLY] if ONLY else MATR
 
 
 def by_version(offer: Offer) -> tuple[int, ...]:
-    return tuple(int(part) for part in offer.series.split("."))
+    """7.3~rc7 is older than 7.3.4."""
+    upstream, _, candidate = offer.version.partition("-")[0].partition("~")
+    numbers = [int(part) for part in upstream.split(".")]
+    return (*numbers, *([-1] if candidate.startswith("rc") else []))
 
 
 def offer_of(kernel: str) -> Offer:
