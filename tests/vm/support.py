@@ -112,8 +112,8 @@ kprobes, no fentry, no headers, no tracefs.
 """
 
 
-def write() -> None:
-    """The page."""
+def write(planned: int) -> None:
+    """The page; it says so if fewer cases ran than were planned."""
     from tests.vm.guest import FORKS, SLEEPERS
 
     said = refusals()
@@ -122,6 +122,8 @@ def write() -> None:
         *table(),
         "",
     ]
+    if len(SEEN) < planned:
+        lines += [f"{planned - len(SEEN)} of {planned} cases did not run this time.", ""]
     if said:
         lines += ["What refuses, and what it says:", "", *said, ""]
     PAGE.write_text("\n".join(lines))

@@ -89,7 +89,7 @@ MATRIX = [
     *(Case(suite) for suite in ("stable", "stable-backports", "unstable", "experimental")),
     *(
         Case(kernel, way.how, way.smp, way.options, way.parts)
-        for kernel in ("6.12", "newest")
+        for kernel in ("newest", "6.12")
         for way in WAYS
     ),
 ]
@@ -143,7 +143,7 @@ def written() -> Iterator[None]:
     support.SEEN.clear()
     yield
     if ALL and not ONLY:
-        support.write()
+        support.write(len(MATRIX))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
@@ -169,6 +169,8 @@ def guest(case: Case) -> dict[str, Any]:
     took = time.monotonic() - started
     print(f"{case.name}: {facts['kernel_release']}, {took:.0f} s", file=sys.__stderr__, flush=True)
     support.note(case.kernel, case.how, offer, facts, "")
+    if ALL and not ONLY:
+        support.write(len(MATRIX))  # as far as it got, should the run be ended
     return facts
 
 
