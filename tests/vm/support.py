@@ -6,7 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from tests.vm.machine import ROOT, Offer
+from tests import ROOT
+from tests.vm.machine import Offer
 
 PAGE = ROOT / "docs/support.md"
 COMMANDS = ("estimate", "policies", "record", "top", "faults", "serve")
