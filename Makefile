@@ -13,6 +13,10 @@ TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-psut
 	lintian man-db systemd prometheus stress-ng openssl qemu-system-x86 debian-archive-keyring \
 	mmdebstrap e2fsprogs gcc libc6-dev tmux chromium python3-pygal fonts-dejavu-core
 
+# packaging/debian/control's Build-Depends
+DEB_PACKAGES := python3 python3-all python3-typer python3-hatchling debhelper dh-python \
+	pybuild-plugin-pyproject dpkg-dev
+
 # Compiled loops, and what a user would otherwise run.
 BENCH_PACKAGES := make gcc libc6-dev bpfcc-tools bpftrace prometheus-node-exporter
 
@@ -81,8 +85,8 @@ scale: .venv/.installed-dev .venv/.test-packages  ## thousands of hosts: docs/sc
 dashboards: .venv/.installed-dev  ## grafana/dashboards from grafana/generate
 	.venv/bin/python -m grafana.generate
 
-deb:  ## the Debian package, in dist/
-	@$(call need,python3 python3-typer)
+deb:  ## the Debian package and its source package, in dist/
+	@$(call need,$(DEB_PACKAGES))
 	@packaging/build-deb.sh
 
 clean:  ## take away what make made
@@ -103,7 +107,7 @@ clean:  ## take away what make made
 	@touch $@
 
 .venv/.test-packages: .venv/.installed Makefile
-	@$(call need,$(TEST_PACKAGES))
+	@$(call need,$(TEST_PACKAGES) $(DEB_PACKAGES))
 	@touch $@
 
 .venv/.bench-packages: .venv/.installed Makefile

@@ -200,7 +200,8 @@ class Guest:
 def depends(deb: Path) -> list[str]:
     """The packages that a package depends on, without their versions."""
     field = run(["dpkg-deb", "--field", str(deb), "Depends"], cwd=deb.parent)
-    return [entry.split()[0] for entry in field.split(",")]
+    names = (entry.split()[0].partition(":")[0] for entry in field.split(","))  # python3:any
+    return list(dict.fromkeys(names))
 
 
 def get_root(packages: list[str]) -> Path:
