@@ -25,6 +25,7 @@ class Safety:
     above the minimum watermarks (their share of the samples, rounded up); None: not known.
     deeper: by size in KiB, the tasks that have been deeper, by name. contexts: samples of
     stacks deeper than a page, by what the CPU was doing; None where none were taken.
+    sampled_by_clock: so that time with interrupts off was not seen.
     """
 
     headroom: Headroom | None
@@ -34,6 +35,7 @@ class Safety:
     deepest_bytes: int
     deeper: Mapping[int, Counter[bytes]]
     contexts: Mapping[str, int] | None = None
+    sampled_by_clock: bool = True
 
     @property
     def context_shares(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -18,8 +19,6 @@ from dynstack_probe.commands.options import (
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dynstack_probe.analysis.evidence import Evidence
     from dynstack_probe.measure.call_paths import ContextWatch
 
@@ -80,14 +79,17 @@ def command(
     policies = choose_policies(policy)
     check_writable(output, force)
 
-    def of(found: Evidence, contexts: Mapping[str, int] | None = None) -> str:
+    def of(found: Evidence, watch: ContextWatch | None = None) -> str:
         if found.whole is None or found.seconds <= 0:
             raise UsageError(
                 f"{found.source} holds a single snapshot: what happens in a second takes a"
                 " series, as of record --duration 1m"
             )
         cost = host_cost(found.source, found.frame, found.whole, policies, fault_ns)
+        contexts = dict(watch.contexts) if watch else None
         safety = safety_of(policies[0], found.frame, found.whole, contexts)
+        if watch is not None:
+            safety = replace(safety, sampled_by_clock=watch.by_clock)
         renderers = {
             Format.table: report.as_table,
             Format.json: report.as_json,
@@ -107,8 +109,7 @@ def command(
         with contextlib.ExitStack() as stack:
             watch = _contexts(stack, btf)
             series = stack.enter_context(watched(seconds, seconds / FRAMES, btf))
-            contexts = dict(watch.contexts) if watch else None
-            text = of(evidence_of(series, policies, "this host", policies[0]), contexts)
+            text = of(evidence_of(series, policies, "this host", policies[0]), watch)
     write(text, output, force)
 
 

@@ -177,6 +177,7 @@ def make_report(
         paths=watching.paths,
         samples=None if watching.sampling is None else watching.sampling.counters(),
         runs=watching.runs,
+        by_clock=watching.sampling is None or watching.sampling.by_clock,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -262,6 +263,21 @@ def contexts_in_words(contexts: Mapping[Context, int], *, by_clock: bool) -> str
     return f"{told} of {sum(contexts.values())} samples that deep, measured{blind}"
 
 
+def _contexts_table(paths: CallPaths) -> Table:
+    """Deep samples by call, and the share of each that preemption or more was off in."""
+    by_call: dict[str, Counter[Context]] = {}
+    for (_, call, _), tally in paths.paths.items():
+        by_call.setdefault(call, Counter()).update(tally.contexts)
+    ordered = sorted(by_call.items(), key=lambda pair: (-pair[1].total(), pair[0]))
+    rows = []
+    for call, contexts in ordered[:CALLS_SHOWN]:
+        told = shares(contexts)
+        free = told.pop(Context.PREEMPTIBLE.value, 0.0)
+        rest = ", ".join(f"{percent(share)} {name}" for name, share in told.items())
+        rows.append((call, str(contexts.total()), percent(free), rest))
+    return _table("Deep in", ("samples", "preemptible"), "else", rows)
+
+
 def shares(contexts: Mapping[Context, int]) -> dict[str, float]:
     """Of all samples, the most frequent first."""
     total = sum(contexts.values())
@@ -293,6 +309,8 @@ def render_table(report: FaultReport, *, colour: bool | None = None) -> str:
     else:
         console.print(Text("No stack used a page that it had not used before."))
     if report.paths.paths:
+        console.print()
+        console.print(_contexts_table(report.paths))
         console.print()
         console.print(_path_table(report.paths.deepest_first()[0]))
     console.print()

@@ -37,13 +37,18 @@ DEFAULT_DEEPER_THAN = 4096
 RING_PAGES = 1024  # 4 MiB: 700 samples of 6 KB between two reads
 MAX_PATHS = 20_000  # kept apart; further ones are counted
 
+EVENT_SOURCES = Path("/sys/bus/event_source/devices")
 READ_SECONDS = 0.25  # between two looks at the ring buffer
 
 # As long a user-mode sample is waited for: thirty of them at 99 Hz.
 LEARNING_SECONDS = 0.3
 
-# linux/perf_event.h: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK
+# linux/perf_event.h: PERF_TYPE_HARDWARE, PERF_COUNT_HW_CPU_CYCLES; PERF_TYPE_SOFTWARE,
+# PERF_COUNT_SW_CPU_CLOCK. Cycles interrupt by NMI, and so also where interrupts are off.
+_HARDWARE, _CPU_CYCLES = 0, 0
 _SOFTWARE, _CPU_CLOCK = 1, 0
+CYCLES, CLOCK = "cycles", "clock"
+_COUNTERS_OF_CPUS = ("cpu", "cpu_core")  # in /sys/bus/event_source/devices
 
 # asm/segment.h: __USER_CS, __USER32_CS, __USER_DS; where pt_regs, which end at the top of
 # the stack, hold them, in words from the end. With FRED two words of padding follow.
@@ -143,20 +148,39 @@ def load_call_paths(
     deeper_than: int = DEFAULT_DEEPER_THAN,
     btf_path: Path = VMLINUX,
 ) -> LoadedProbe:
-    """Load the probe; it samples from here on. Errors as load_faults()."""
+    """Load the probe; it samples from here on. Errors as load_faults().
+
+    By CPU cycles where the machine counts them and the kernel lets us, else by the clock:
+    perf_events of what is returned has CYCLES or CLOCK.
+    """
     require_fixed_stacks(Features())
     with Btf(btf_path) as btf:
         values = {**probe_macros(btf), **register_macros(btf), **preemption_macros(btf)}
     values["POSSIBLE_CPUS"] = host.possible_cpus()
     values["RING_PAGES"] = RING_PAGES
     values["DEEPER_THAN"] = deeper_than
-    return loader.load(
-        probes_dir() / "call_paths.c",
-        values,
-        [],
-        maps=("paths", "counters"),
-        perf_events=[PerfEvent("samples", _SOFTWARE, _CPU_CLOCK, "on_sample", frequency=rate_hz)],
+    clock = PerfEvent(CLOCK, _SOFTWARE, _CPU_CLOCK, "on_sample", frequency=rate_hz)
+
+    def load(loader: Loader, event: PerfEvent) -> LoadedProbe:
+        return loader.load(
+            probes_dir() / "call_paths.c",
+            values,
+            [],
+            maps=("paths", "counters"),
+            perf_events=[event],
+        )
+
+    if not any((EVENT_SOURCES / name).exists() for name in _COUNTERS_OF_CPUS):
+        return load(loader, clock)
+    cycles = PerfEvent(
+        CYCLES, _HARDWARE, _CPU_CYCLES, "on_sample", frequency=rate_hz, optional=True
     )
+    probe = load(loader, cycles)
+    if probe.perf_events[CYCLES]:
+        return probe
+    probe.close()
+    with Loader() as another:
+        return load(another, clock)
 
 
 class Sampling:
@@ -171,6 +195,7 @@ class Sampling:
         self._layout = read_layout(header, "path_sample")
         self._counter_layout = read_layout(header, "sample_counters")
         self._ia32 = read_constants(header, "FAULT")["IA32"]
+        self.by_clock = CLOCK in probe.perf_events
         self._symbols = symbols or Symbols(array("Q"), [])
         self._length = self._counter_layout.size_bytes * host.possible_cpus()
         pages = -(-self._length // mmap.PAGESIZE)
@@ -247,6 +272,7 @@ class ContextWatch:
     def __init__(self, probe: LoadedProbe) -> None:
         """`probe` must stay open."""
         self.contexts: Counter[str] = Counter()
+        self.by_clock = CLOCK in probe.perf_events
         self._sampling = Sampling(probe)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="contexts", daemon=True)

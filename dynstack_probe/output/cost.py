@@ -276,9 +276,10 @@ def _contexts(safety: Safety) -> str:
     if not total:
         return "measured: no sample met a stack deeper than a page"
     shares = ", ".join(f"{percent(share)} {name}" for name, share in safety.context_shares.items())
+    blind = "; by the clock, which is blind where interrupts are off"
     return (
-        f"measured: {shares} of {total} samples deeper than a page; by the clock, which is blind"
-        " where interrupts are off"
+        f"measured: {shares} of {total} samples deeper than a page"
+        f"{blind if safety.sampled_by_clock else ''}"
     )
 
 
@@ -381,6 +382,7 @@ def safety_json(safety: Safety) -> dict[str, Any]:
         "compaction_failures": found.compaction_failures if found else None,
         "contexts": safety.context_shares,
         "context_samples": None if safety.contexts is None else sum(safety.contexts.values()),
+        "sampled_by_clock": safety.sampled_by_clock,
         "reserve": {
             "pages": safety.reserve_pages,
             "pages_a_cpu": safety.a_cpu_pages,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from dynstack_probe.errors import UnmeasurableError
 from dynstack_probe.kernel.btf import VMLINUX, Btf
-from dynstack_probe.kernel.offsets import probe_macros
+from dynstack_probe.kernel.offsets import preemption_macros, probe_macros
 from tests.kernel.btf_file import a_btf_file
 
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
@@ -66,3 +68,19 @@ def test_nested_and_anonymous_fields(tmp_path: Path) -> None:
         assert (nested.offset_bytes, anonymous.offset_bytes) == (24, 68)
         assert btf.find("task_struct.none") is None
         assert btf.find("none.pid") is None
+
+
+@needs_btf
+def test_per_cpu_variables_lie_where_bpftool_says() -> None:
+    listed = subprocess.run(
+        ["bpftool", "btf", "dump", "file", str(VMLINUX)], capture_output=True, text=True, check=True
+    ).stdout
+    section = listed[listed.index("DATASEC '.data..percpu'") :]
+    found = {
+        name: int(offset)
+        for offset, name in re.findall(r"offset=(\d+) size=\d+ \(VAR '(\w+)'\)", section)
+    }
+    with Btf() as btf:
+        for name in ("runqueues", "__preempt_count", "pcpu_hot", "nothing_of_that_name"):
+            assert btf.per_cpu_offset(name) == found.get(name)
+        assert preemption_macros(btf)
