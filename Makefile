@@ -20,7 +20,11 @@ DEB_PACKAGES := python3 python3-all python3-typer python3-hatchling debhelper dh
 # Compiled loops, and what a user would otherwise run.
 BENCH_PACKAGES := make gcc libc6-dev bpfcc-tools bpftrace prometheus-node-exporter
 
-.PHONY: estimate help check test vm-test lint format bench soak scale results dashboards deb clean
+# A kernel of one's own, built with CONFIG_DEBUG_STACK_USAGE.
+TRUTH_PACKAGES := make gcc libc6-dev flex bison bc pahole libelf-dev libssl-dev xz-utils kmod \
+	qemu-system-x86 debian-archive-keyring util-linux
+
+.PHONY: estimate help check test vm-test truth lint format bench soak scale results dashboards deb clean
 
 estimate: can-become-root .venv/.installed  ## what dynamic kernel stacks would save on this host
 	@$(SUDO) .venv/bin/dynstack-probe estimate
@@ -46,6 +50,10 @@ test: .venv/.installed-dev .venv/.test-packages  ## all tests, as root: BPF, Pro
 # downloaded into a cache and never installed.
 vm-test: .venv/.installed-dev .venv/.test-packages  ## other kernels in QEMU
 	@$(SUDO) env DYNSTACK_VM=all .venv/bin/python -m pytest tests/vm
+
+# Against the kernel's own figures: sysrq-t and kstack_* of one that has them. Not in CI.
+truth: can-become-root .venv/.installed-dev .venv/.truth-packages  ## the kernel's own figures: docs/accuracy.md
+	@$(SUDO) .venv/bin/python -m tests.truth
 
 lint: .venv/.installed-dev  ## ruff, mypy, clang-format
 	.venv/bin/ruff check .
@@ -112,6 +120,10 @@ clean:  ## take away what make made
 
 .venv/.bench-packages: .venv/.installed Makefile
 	@$(call need,$(BENCH_PACKAGES))
+	@touch $@
+
+.venv/.truth-packages: .venv/.installed Makefile
+	@$(call need,$(TRUTH_PACKAGES))
 	@touch $@
 
 # Installs what is missing of a list of Debian packages; asks apt for nothing else.

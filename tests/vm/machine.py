@@ -284,6 +284,16 @@ def _unpacked(cache: Path, *packages: str) -> Iterator[Path]:
         yield folder
 
 
+def ask_archive(*command: str, folder: Path) -> str:
+    """What apt says of Debian's archive as it is today, run there. Raises UnavailableError."""
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache):
+        if not (cache / "updated").exists() or _age(cache / "updated") > LISTS_SECONDS:
+            _update(cache)
+        return _apt(cache, *command, folder=folder)
+
+
 def _update(cache: Path) -> None:
     if not KEYRING.exists():
         raise UnavailableError(f"no {KEYRING}: apt-get install debian-archive-keyring")
