@@ -21,6 +21,7 @@ from dynstack_probe.capture import read_frames
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.stacks import Kind
+from tests import ROOT
 from tests.bench.document import publish
 from tests.truth.compare import (
     Exits,
@@ -31,7 +32,7 @@ from tests.truth.compare import (
     pages_over_one,
 )
 from tests.truth.kernel import get_truth_kernel
-from tests.vm.machine import ROOT, GuestError, Kernel, UnavailableError, boot, check_host
+from tests.vm.machine import GuestError, Kernel, UnavailableError, boot, check_host
 from tests.vm.truth_guest import NAMESPACED_NAME, SLEEPERS, SLEEPERS_NAME
 
 PAGE = ROOT / "docs/accuracy.md"
