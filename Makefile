@@ -24,7 +24,7 @@ BENCH_PACKAGES := make gcc libc6-dev bpfcc-tools bpftrace prometheus-node-export
 TRUTH_PACKAGES := make gcc libc6-dev flex bison bc pahole libelf-dev libssl-dev xz-utils kmod \
 	qemu-system-x86 debian-archive-keyring util-linux
 
-.PHONY: estimate help check test vm-test truth lint format bench soak scale results dashboards deb clean
+.PHONY: documents estimate help check test vm-test truth lint format bench soak scale results dashboards deb clean
 
 estimate: can-become-root .venv/.installed  ## what dynamic kernel stacks would save on this host
 	@$(SUDO) .venv/bin/dynstack-probe estimate
@@ -92,6 +92,9 @@ scale: .venv/.installed-dev .venv/.test-packages  ## thousands of hosts: docs/sc
 # grafana/dashboards/*.json from grafana/generate
 dashboards: .venv/.installed-dev  ## grafana/dashboards from grafana/generate
 	.venv/bin/python -m grafana.generate
+
+documents: .venv/.installed-dev  ## docs/metrics.md and docs/policies.md from the code
+	.venv/bin/python -m tests.documents.reference
 
 deb:  ## the Debian package and its source package, in dist/
 	@$(call need,$(DEB_PACKAGES))

@@ -1,4 +1,4 @@
-"""A Sample as Prometheus metrics: DESIGN's names, base units, no label that grows with tasks."""
+"""A Sample as Prometheus metrics: base units, no label that grows with tasks."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests import ROOT
 from tests.live.machine import bpf_objects, free_port, run, sleepers
 from tests.trouble import complains
 
-# Every metric that DESIGN names, but those which only some kernels have.
+# Every metric that docs/metrics.md names, but those which only some kernels have.
 PROMISED = (
     "dynstack_tasks",
     "dynstack_stack_bytes",

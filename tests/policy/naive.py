@@ -1,4 +1,4 @@
-"""The allocators once more, straight from the table "Other policies" of shared/FACTS.md.
+"""The allocators once more, straight from the formulas of docs/policies.md.
 
 Deliberately naive: one task at a time, bytes and ifs, and nothing of dynstack_probe.policy.
 What the table leaves open is decided as the models say it (policies --explain): an average

@@ -185,7 +185,7 @@ def test_an_age_counts_by_the_thresholds_it_has_reached(
     assert [shape.asleep_seconds for shape in told] == sorted(reached)
 
 
-# What FACTS' table says a machine of C CPUs with stacks of P pages keeps aside.
+# What docs/facts.md says that a machine of C CPUs with stacks of P pages keeps aside.
 @pytest.mark.parametrize(
     ("name", "reserve"),
     [
@@ -216,7 +216,7 @@ def test_reserves(name: str, reserve: object, cpus: int, pages: int) -> None:
 
 
 def test_the_reserves_that_reviewers_wrote_down() -> None:
-    """FACTS: "C*6, or C*3+8"; "32 global pages, one fault stack per CPU"."""
+    """From review (docs/facts.md): "C*6, or C*3+8"; "32 global pages, one fault stack per CPU"."""
     one = {Shape(1, 1): 1}
     kib = {name: estimate(BUILT_IN[name], one, a_host(10)).reserve_kib for name in BUILT_IN}
     assert kib["reserve-doubled"] == 10 * 6 * 4

@@ -33,7 +33,7 @@ def test_rfc_table_row(row: QuotedRow) -> None:
     assert percent(result.saving_ratio) == row.saving
 
 
-# FACTS: "with it the savings are 69.8, 72.1, 70.0, 69.5, 72.8%"
+# docs/facts.md: "with it the savings are 69.8, 72.1, 70.0, 69.5, 72.8%"
 @pytest.mark.parametrize(
     ("row", "expected"), list(zip(QUOTED, (69.8, 72.1, 70.0, 69.5, 72.8), strict=True))
 )
@@ -52,7 +52,7 @@ def test_worked_example_of_the_series() -> None:
     assert result.base_kib - result.dynamic_kib == 55428
 
 
-# FACTS: "5,000 bytes is 2 pages and one fault, 9,000 is 3 and two, 13,000 is 4 and three"
+# As a kernel with the feature counted: 5,000 bytes are 2 pages and a fault, and so on.
 @pytest.mark.parametrize(
     ("mark", "pages", "faults"),
     [(1, 1, 0), (4096, 1, 0), (5000, 2, 1), (9000, 3, 2), (13000, 4, 3)],
