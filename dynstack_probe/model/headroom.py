@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 
 
@@ -39,5 +38,6 @@ class Headroom:
 
     @property
     def median_pages(self) -> int:
-        """Of all samples."""
-        return statistics.median_low(self.above_min_pages)
+        """Of all samples, the lower of two."""
+        ordered = sorted(self.above_min_pages)
+        return ordered[(len(ordered) - 1) // 2]
