@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,13 @@ def bpf_objects() -> set[tuple[str, int]]:
 def rename_this_thread(name: bytes) -> None:
     """Set the comm of the calling thread."""
     ctypes.CDLL(None).prctl(PR_SET_NAME, name, 0, 0, 0)
+
+
+def wait_until_gone(objects: set[tuple[str, int]]) -> set[tuple[str, int]]:
+    """What BPF objects besides these remain after a while."""
+    for _ in range(50):
+        left = bpf_objects() - objects
+        if not left:
+            break
+        time.sleep(0.1)
+    return left

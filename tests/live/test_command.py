@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.live.machine import bpf_objects, estimate_json, run, sleepers
+from tests.live.machine import bpf_objects, estimate_json, run, sleepers, wait_until_gone
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 
@@ -252,16 +252,6 @@ def test_a_header_planted_in_the_current_folder_is_not_read(tmp_path: Path) -> N
         check=False,
     )
     assert result.returncode == 0, result.stderr
-
-
-def wait_until_gone(objects: set[tuple[str, int]]) -> set[tuple[str, int]]:
-    """What BPF objects besides these remain after a while."""
-    for _ in range(50):
-        left = bpf_objects() - objects
-        if not left:
-            break
-        time.sleep(0.1)
-    return left
 
 
 def test_nothing_stays_behind() -> None:

@@ -23,8 +23,7 @@ from dynstack_probe.loader import Loader
 from dynstack_probe.measure.faults import Context, FaultWatch, StackFault, load_faults
 from dynstack_probe.measure.stack_scan import take_frame
 from tests import ROOT
-from tests.live.machine import bpf_objects, run
-from tests.live.test_command import wait_until_gone
+from tests.live.machine import bpf_objects, run, wait_until_gone
 
 SOURCE = Path(__file__).with_name("known_calls.c")
 CROSSINGS = 1009
