@@ -16,6 +16,7 @@ import tests.results.loads  # noqa: E402, F401 - declares them
 from tests.results import mail, tables  # noqa: E402
 from tests.results.answers import answers, claims, span  # noqa: E402
 from tests.results.captures import FOLDER, Measured, measured, not_run  # noqa: E402
+from tests.results.place import LOADS  # noqa: E402
 from tests.results.plots import PLOTS  # noqa: E402
 from tests.results.tables import Table  # noqa: E402
 
@@ -95,10 +96,13 @@ def markdown(loads: Sequence[Measured], folder: Path) -> Iterator[str]:
     yield from ("", "## Tables", "")
     for table in all_tables(loads, folder):
         yield from table.markdown()
-    missing = list(not_run(folder))
-    if missing:
-        yield from ("## What could not run here", "")
-        yield from (f"- {name}: {reason}" for name, reason in missing)
+    have = {one.name for one in loads}
+    missing = dict(not_run(folder))
+    unrecorded = [name for name in LOADS if name not in have | missing.keys()]
+    if missing or unrecorded:
+        yield from ("## What was not recorded here", "")
+        yield from (f"- {name}: {reason}" for name, reason in missing.items())
+        yield from (f"- {name}: {LOADS[name].says}; not run yet" for name in unrecorded)
         yield ""
     yield from checks(loads)
     yield from method(loads, pairs)
@@ -123,8 +127,8 @@ def checks(loads: Sequence[Measured]) -> Iterator[str]:
     yield from (
         "## Checked by other means",
         "",
-        "- Page faults a second, perf's counter over ours (user and kernel together; other"
-        f" seconds of the same load): {span(loads, page_faults, _times)}.",
+        "- Page faults a second, perf's counter over ours (user and kernel together; 4 s of"
+        f" the series): {span(loads, page_faults, _times)}.",
         f"- Tasks created a second, perf's tracepoint over ours, in loads that make"
         f" {BUSY_A_SECOND} a second or more: {span(busy, created, _times)}.",
         "- Stacks read and missed, over what the kernel counts (`nr_kernel_stack`, refreshed):"
@@ -148,15 +152,16 @@ def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
         "",
         "- Each load starts in a cgroup of its own where cgroup v2 is mounted, warms up for 2 s,"
         " and is recorded by `dynstack-probe record`, a snapshot each 2 s (6 s for the 50,000"
-        " sleepers). Then `perf stat -a` counts for some seconds and `dynstack-probe faults`"
-        " watches for some more, apart, since watching costs some 100 ns a system call.",
+        " sleepers); meanwhile `perf stat -a` counts for 4 s. Then it counts system calls and"
+        " `dynstack-probe faults` watches, some seconds each and apart, since watching costs some"
+        " 100 ns a system call.",
         f"- This host was not quiet: builds and test suites of other people ran on the same"
         f" {loads[0].estimate['host']['cpus']} CPUs (load average up to {busiest:.0f}, the"
         " loads' own part included). Stacks, marks and depths do not depend on that; rates of"
         " a load are lower than on a quiet host, rates of the host include the others', and"
         " calibrated prices err high.",
-        f"- {len(pairs)} loads were run twice; the table above shows both. The whole was not run"
-        " twice.",
+        f"- {len(pairs) or 'No'} loads were run twice{', see above' * bool(pairs)}; the whole was"
+        " not.",
         "- Names of what else ran on this host are replaced by tokens; kernel threads and what"
         " ran in the load's cgroup keep theirs.",
         "- Kernel threads work for every load and live longer: marks of kworkers carry over from"

@@ -48,6 +48,7 @@ class Place:
             self._undo.callback(shutil.rmtree, self.files, ignore_errors=True)
             self.files.chmod(0o755)
             self.log = self.files / "log"
+            self.log.touch()
             root = _cgroup2()
             if root is not None:
                 self.cgroup = root / CGROUP / self.name
@@ -268,7 +269,7 @@ LOADS: dict[str, Load] = {}
 
 
 def load(
-    name: str, says: str, *packages: str, seconds: int = 12, interval: int = 2
+    name: str, says: str, *packages: str, seconds: int = 10, interval: int = 2
 ) -> Callable[[Callable[[Place], None]], Callable[[Place], None]]:
     """Declare a load: the function starts it and returns while it runs."""
 

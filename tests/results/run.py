@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,12 @@ from tests.results.place import CGROUP, LOADS, Load, Place, SetUpError  # noqa: 
 
 TOOL = (sys.executable, "-m", "dynstack_probe")
 WARM_UP_SECONDS = 2.0
-PERF_SECONDS, FAULTS_SECONDS = 2, 4
-PERF_EVENTS = ("raw_syscalls:sys_enter", "page-faults", "context-switches", "task:task_newtask")
+FAULTS_SECONDS = 3
+# By perf while `record` runs, when it has started and calibrated; system calls after that,
+# since a tracepoint on each costs something.
+RECORD_START_SECONDS, COUNTED_SECONDS, COUNTED_AFTER_SECONDS = 5.0, 4.0, 1.5
+COUNTED_MEANWHILE = ("page-faults", "context-switches", "task:task_newtask")
+COUNTED_AFTER = ("raw_syscalls:sys_enter",)
 # A sampled path counts from here on: deeper than this is seldom seen between two instructions.
 DEEPER_THAN_BYTES, SAMPLES_A_SECOND = 2048, 1999
 KEPT_PATHS, KEPT_CROSSINGS = 3, 8
@@ -93,19 +97,21 @@ def measure(load: Load, folder: Path) -> str:
             time.sleep(WARM_UP_SECONDS)
             place.check()
             raw = Path(temporary) / "raw.dsp"
-            _tool(
+            with _tool_meanwhile(
                 *("record", str(raw), "--duration", f"{load.recorded_seconds}s"),
                 *("--interval", f"{load.interval_seconds}s"),
-            )
+            ):
+                time.sleep(RECORD_START_SECONDS)
+                note["perf"] = perf(COUNTED_MEANWHILE, COUNTED_SECONDS)
             place.check()
             note["load_average"] = os.getloadavg()[0]
-            note["perf"] = perf()
+            note["perf"] |= perf(COUNTED_AFTER, COUNTED_AFTER_SECONDS)
             own_names = keep_own_names(raw, capture, f"/{CGROUP}/{load.name}")
             note["faults"] = faults(Path(temporary), place.cgroup is not None, load.name, own_names)
             place.check()
             note["stressors"] = stressors(place.log.read_text(errors="replace"))
             outcome = f"{capture.stat().st_size:,} bytes"
-    except SetUpError as error:
+    except (SetUpError, OSError) as error:
         capture.unlink(missing_ok=True)
         note["not_run"] = _without_folders(str(error))
         outcome = f"did not run: {error}"
@@ -134,13 +140,13 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def perf() -> dict[str, float]:
+def perf(counted: Sequence[str], seconds: float) -> dict[str, float]:
     """Events a second of the whole host, by perf's own counters; empty where perf can't."""
     if shutil.which("perf") is None:
         return {}
-    events = [word for event in PERF_EVENTS for word in ("-e", event)]
+    events = [word for event in counted for word in ("-e", event)]
     result = subprocess.run(
-        ["perf", "stat", "-a", "-x", ";", *events, "sleep", str(PERF_SECONDS)],
+        ["perf", "stat", "-a", "-x", ";", *events, "sleep", str(seconds)],
         capture_output=True,
         text=True,
         check=False,
@@ -148,9 +154,9 @@ def perf() -> dict[str, float]:
     counts = {}
     for line in result.stderr.splitlines():
         fields = line.split(";")
-        if len(fields) > 2 and fields[2] in PERF_EVENTS:
+        if len(fields) > 2 and fields[2] in counted:
             with contextlib.suppress(ValueError):
-                counts[fields[2]] = float(fields[0]) / PERF_SECONDS
+                counts[fields[2]] = float(fields[0]) / seconds
     return counts
 
 
@@ -204,11 +210,20 @@ def deepest_paths(paths: Sequence[dict[str, Any]], names: set[str]) -> list[dict
 
 
 def _tool(*arguments: str) -> None:
-    result = subprocess.run(
-        [*TOOL, *arguments], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    if result.returncode:
-        raise SetUpError(f"dynstack-probe {arguments[0]}: {result.stderr.strip()}")
+    with _tool_meanwhile(*arguments):
+        pass
+
+
+@contextlib.contextmanager
+def _tool_meanwhile(*arguments: str) -> Iterator[None]:
+    """dynstack-probe runs while the block does, and has succeeded when it is left."""
+    with subprocess.Popen(
+        [*TOOL, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        yield
+        _, said = process.communicate()
+    if process.returncode:
+        raise SetUpError(f"dynstack-probe {arguments[0]}: {said.strip()}")
 
 
 def _without_folders(text: str) -> str:

@@ -191,9 +191,8 @@ def rates(loads: Sequence[Measured]) -> Table:
         loads,
         "Of the whole host. Tasks created measured; stack faults modelled (rfc-v1: what grew"
         " beyond what a cached stack brought; errs high); page faults measured, those in kernel"
-        " mode in about a fifteenth of the time. `perf` (software counters and tracepoints,"
-        " `perf stat -a`) looked at other three seconds of the same load, right after: a check"
-        " by other means, and the system calls by which faults are divided.",
+        " mode in about a fifteenth of the time. `perf stat -a` counted page faults and new tasks"
+        " for some seconds of the same series, as a check by other means, and then system calls.",
     )
 
 
