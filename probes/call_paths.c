@@ -8,8 +8,6 @@
  */
 #include "task.h"
 
-#define TS_COMPAT 2 /* asm/thread_info.h */
-#define RB_NO_WAKEUP 1
 #define MAX_DEPTH (8 * PAGE_BYTES) /* THREAD_SIZE with KASAN */
 
 struct sample {
@@ -24,15 +22,7 @@ BPF_ARRAY(samples, struct sample, POSSIBLE_CPUS);
 BPF_RINGBUF_OUTPUT(paths, RING_PAGES);
 BPF_F_TABLE("array", u32, struct sample_counters, counters, POSSIBLE_CPUS, BPF_F_MMAPABLE);
 
-static __always_inline u64 cgroup_id_of(u64 task)
-{
-	u64 css_set = PEEK(task, TASK_STRUCT_CGROUPS);
-	u64 cgroup = PEEK(css_set, CSS_SET_DFL_CGRP);
-
-	return PEEK(PEEK(cgroup, CGROUP_KN), KERNFS_NODE_ID);
-}
-
-#define UNKNOWN 0xFFFFFFFF
+#define UNKNOWN_COUNT 0xFFFFFFFF
 #define FLAGS_IF 0x200		   /* asm/processor-flags.h */
 #define NO_NEED_RESCHED 0x80000000 /* asm/preempt.h: part of the count on x86 */
 
@@ -45,7 +35,7 @@ static __always_inline u32 preempt_count_of(u64 task, u32 cpu)
 	if (rq && PEEK(rq, RQ_CPU) == cpu)
 		return PEEK_AT(rq + (s64)(PREEMPT_COUNT_FROM_RQ), 4) & ~NO_NEED_RESCHED;
 #endif
-	return UNKNOWN;
+	return UNKNOWN_COUNT;
 }
 
 int on_sample(struct registers *ctx)
@@ -65,7 +55,7 @@ int on_sample(struct registers *ctx)
 	}
 	u64 sp = REGISTER(ctx, REGS_SP);
 	u64 vm = PEEK(task, TASK_STRUCT_STACK_VM_AREA);
-	u64 bytes = VM_AREA_BYTES(PEEK(vm, VM_STRUCT_SIZE), PEEK(vm, VM_STRUCT_FLAGS));
+	u64 bytes = stack_bytes_of(vm);
 	u64 top = PEEK(task, TASK_STRUCT_STACK) + bytes;
 	u64 depth = top - sp;
 	if (!vm || depth > bytes || depth > MAX_DEPTH) {

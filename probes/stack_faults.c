@@ -11,22 +11,14 @@
  * The same growth may be told twice, by its task and by a pass that looked at the same
  * moment. User space takes the first.
  */
-#include "task.h"
+#include "idle.h"
 
 #define WINDOW_WORDS (WINDOW_BYTES / 8)
 #define STACK_STRIDE 32768 /* with its guard page no two stacks share as much */
-#define NO_SYSCALL 0xFFFFFFFF
 #define RT_SIGRETURN 15
 #define NEVER 0xFFFFFFFF /* known_depth.switches: no pass has read it */
 
-/* asm/thread_info.h; linux/sched.h; uapi/linux/bpf.h */
-#define TS_COMPAT 2
-#define PF_EXITING 4
-#define RB_NO_WAKEUP 1
-
-struct raw_args {
-	u64 args[2];
-};
+#define PF_EXITING 4 /* linux/sched.h */
 
 struct known_depth {
 	u64 stack;    /* whose, lowest address; 0: a free slot */
@@ -44,7 +36,6 @@ BPF_HASH(crowded, u64, struct known_depth, MAX_CROWDED);
 #define PAGE_SIZE PAGE_BYTES /* which bcc's macro asks for */
 BPF_RINGBUF_OUTPUT(faults, RING_PAGES);
 BPF_F_TABLE("array", u32, struct fault_counters, counters, POSSIBLE_CPUS, BPF_F_MMAPABLE);
-BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
 
 /* Tracepoints do not interrupt each other, but they may interrupt a pass. */
 BPF_PERCPU_ARRAY(scratch, struct scratch, 1);
@@ -109,19 +100,6 @@ static __always_inline void forget_stack(u64 stack)
 		slot->stack = 0;
 	} else
 		crowded.delete(&stack);
-}
-
-static __always_inline u64 cgroup_id_of(u64 task)
-{
-	u64 css_set = PEEK(task, TASK_STRUCT_CGROUPS);
-	u64 cgroup = PEEK(css_set, CSS_SET_DFL_CGRP);
-
-	return PEEK(PEEK(cgroup, CGROUP_KN), KERNFS_NODE_ID);
-}
-
-static __always_inline u32 stack_bytes_of(u64 vm)
-{
-	return VM_AREA_BYTES(PEEK(vm, VM_STRUCT_SIZE), PEEK(vm, VM_STRUCT_FLAGS));
 }
 
 /* The boundary that the scan of the record's stack shows. */
@@ -374,23 +352,14 @@ int bpf_iter__task(struct task_iter *ctx)
 
 int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 {
-	u32 *key = ctx->key;
 	u32 zero = 0;
 	struct scratch *s = pass_scratch.lookup(&zero);
+	u64 task = read_idle_stack(s, ctx->key);
 
-	if (!key || !s)
+	if (!s || !task)
 		return 0;
-	u64 task = idle_task_of(s, *key);
-	u64 stack = PEEK(task, TASK_STRUCT_STACK);
-	if (!task || !stack)
-		return 0;
-
-	struct stack_record *r = &s->record;
-	describe_idle_stack(r, task, stack);
-	if (r->flags & FLAG_STATIC)
-		return 0; /* the kernel counts it not */
-	scan_stack(s, r->stack_bytes / PAGE_BYTES);
-	if (!(r->flags & FLAG_UNREADABLE))
+	/* A static stack the kernel does not count. */
+	if (!(s->record.flags & (FLAG_STATIC | FLAG_UNREADABLE)))
 		compare(s, task, KIND_IDLE, 0, false);
 	return 0;
 }

@@ -7,13 +7,11 @@
  * its work does not grow with the number of tasks. A task that has not run since the
  * last pass is not read again.
  */
-#include "task.h"
+#include "idle.h"
 
 /* Exits on several CPUs copy their stacks at the same time, and may preempt the one pass. */
 BPF_PERCPU_ARRAY(exit_scratch, struct scratch, 1);
 BPF_ARRAY(scratch, struct scratch, 1);
-
-BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
 
 /* Mapped by user space, which may not call bpf() any more. */
 BPF_F_TABLE("array", u32, struct lifecycle_counters, lifecycle, POSSIBLE_CPUS, BPF_F_MMAPABLE);
@@ -97,10 +95,6 @@ static __always_inline void record(u64 what, u64 stack, u64 task, u64 touched_pa
 	event->touched_pages = touched_pages;
 #endif
 }
-
-struct raw_args {
-	u64 args[4];
-};
 
 static __always_inline u32 mark_pages_of(u32 touched_pages)
 {
@@ -192,6 +186,18 @@ static __always_inline u64 event_begins(u64 number)
 	return number % CHECKED_EVENTS ? 0 : bpf_ktime_get_ns();
 }
 
+/*
+ * Counts, and gives the number before. There is no fetch-and-add before Linux 5.12; who is
+ * preempted here by an event on its CPU shares a number with it, which is only sampled by.
+ */
+static __always_inline u64 count_one(u64 *counter)
+{
+	u64 before = *(volatile u64 *)counter;
+
+	__sync_fetch_and_add(counter, 1);
+	return before;
+}
+
 static __always_inline void event_ends(struct lifecycle_counters *c, u64 began)
 {
 	if (began)
@@ -209,7 +215,7 @@ int on_new_task(struct raw_args *ctx)
 
 	if (!c || !known)
 		return 0;
-	u64 began = event_begins(__sync_fetch_and_add(&c->created, 1));
+	u64 began = event_begins(count_one(&c->created));
 	record(1, stack, task, 0);
 	if (known->stack == stack) {
 		if (known->identity == identity_of(task)) {
@@ -274,7 +280,7 @@ static __always_inline void count_growth(struct lifecycle_counters *c, struct la
 int on_exit(void *ctx)
 {
 	void *task = current_task(); /* sched_process_exit's own argument has no type */
-	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
+	void *vm = OWN_POINTER(task, TASK_STRUCT_STACK_VM_AREA);
 	u32 zero = 0;
 	u32 cpu = bpf_get_smp_processor_id();
 	struct lifecycle_counters *c = lifecycle.lookup(&cpu);
@@ -283,22 +289,23 @@ int on_exit(void *ctx)
 
 	if (!c || !s || !proof)
 		return 0;
-	u64 stack = forget(s, FIELD(task, TASK_STRUCT_STACK)); /* no pointer any more */
+	u64 stack = forget(s, OWN_FIELD(task, TASK_STRUCT_STACK)); /* no pointer any more */
 	u32 slot = seen_slot(stack);
 	struct last_seen *before = seen.lookup(&slot);
 	u32 known_at = known_slot(stack);
 	struct known_stack *known = known_stacks.lookup(&known_at);
 	if (!before || !known)
 		return 0;
-	u64 began = event_begins(__sync_fetch_and_add(&c->exits, 1));
-	u32 vm_pages = FIELD(vm, VM_STRUCT_NR_PAGES); /* see readable_pages() */
+	u64 began = event_begins(count_one(&c->exits));
+	u32 vm_pages = OWN_FIELD(vm, VM_STRUCT_NR_PAGES); /* see readable_pages() */
 	if (!stack || !vm_pages) {
 		__sync_fetch_and_add(&c->unread, 1);
 		return 0;
 	}
-	u64 start = FIELD(task, TASK_STRUCT_START_BOOTTIME);
+	u64 start = OWN_FIELD(task, TASK_STRUCT_START_BOOTTIME);
 	u64 tag = seen_tag(stack, start);
-	u64 stack_bytes = VM_AREA_BYTES(FIELD(vm, VM_STRUCT_SIZE), FIELD(vm, VM_STRUCT_FLAGS));
+	u64 stack_bytes =
+	    VM_AREA_BYTES(OWN_FIELD(vm, VM_STRUCT_SIZE), OWN_FIELD(vm, VM_STRUCT_FLAGS));
 	/* Forgotten: else what follows is walked once for each way to come to them. */
 	bool trusted = forget(s, windows_are_trusted(proof));
 	bool whole = forget(s, began || !trusted);
@@ -367,6 +374,81 @@ static __always_inline void note_mark(struct living_counters *pass, u64 mark_byt
 		pass->deepest_mark_bytes = mark_bytes;
 }
 
+/* The pages that a task's stack was handed out with, as far as that is known. */
+static __always_inline u32 inherited_pages_of(struct scratch *s, void *task, u64 stack)
+{
+	u32 at = known_slot(stack);
+	struct known_stack *known = known_stacks.lookup(&at);
+
+	if (!known || known->stack != stack || known->left)
+		return 1;
+	return known->identity == identity_of(forget(s, (u64)task)) ? known->held_pages : 1;
+}
+
+/*
+ * Reads a task's stack, and notes what it shows. False if it has none to be counted: it
+ * has exited, or can't be read.
+ */
+static __always_inline bool read_again(struct scratch *s, struct living_counters *pass,
+				       struct last_seen *before, void *task, u64 stack, u64 start)
+{
+	struct stack_record *r = &s->record;
+	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
+	u64 vm_bytes = FIELD(vm, VM_STRUCT_SIZE);
+	u64 tag = seen_tag(stack, start);
+
+	if (!vm_bytes)
+		return false;
+	r->flags = 0;
+	r->stack = stack;
+	r->stack_bytes = VM_AREA_BYTES(vm_bytes, FIELD(vm, VM_STRUCT_FLAGS));
+	scan_stack(s, readable_pages(task, r->stack_bytes, FIELD(vm, VM_STRUCT_NR_PAGES)));
+	if (FIELD(task, TASK_STRUCT_STACK) != stack)
+		return false; /* it exited meanwhile */
+	if (r->flags & FLAG_UNREADABLE) {
+		pass->unreadable++;
+		return false;
+	}
+	pass->reread++;
+	pass->stack_bytes = r->stack_bytes;
+	u32 touched = r->touched_pages;
+	if (has_deepened(before, tag, mark_pages_of(touched), start, pass->last_pass_boot_ns)) {
+		u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start);
+		if (bucket < GROWTH_AGES)
+			pass->growth[bucket]++;
+	}
+	if (!before->is_seen || before->task != tag)
+		before->inherited_pages = inherited_pages_of(s, task, stack);
+	before->task = tag;
+	before->mark_words = r->mark_bytes / 8;
+	before->touched_pages = touched;
+	before->is_seen = 1;
+	before->is_erased = !!(r->flags & FLAG_ERASED);
+	return true;
+}
+
+/* One more stack of a cgroup, holding so many pages in this pass. */
+static __always_inline void count_in_cgroup(struct living_counters *pass, u64 cgroup, u64 session,
+					    u32 held)
+{
+	struct cgroup_counters *group = cgroups.lookup(&cgroup);
+
+	if (!group) {
+		struct cgroup_counters none = {};
+		cgroups.update(&cgroup, &none);
+		group = cgroups.lookup(&cgroup);
+		if (!group) {
+			pass->uncounted_cgroups++;
+			return;
+		}
+	}
+	if (group->pass != session) {
+		__builtin_memset(group->held, 0, sizeof(group->held));
+		group->pass = session;
+	}
+	group->held[(held - 1) & (COUNTED_PAGES - 1)]++;
+}
+
 int bpf_iter__task(struct task_iter *ctx)
 {
 	void *task = ctx->task;
@@ -383,110 +465,48 @@ int bpf_iter__task(struct task_iter *ctx)
 
 	/* Forgotten, since the verifier lets nobody calculate with a pointer. */
 	u64 stack = forget(s, FIELD(task, TASK_STRUCT_STACK));
-	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
 	u32 flags = FIELD(task, TASK_STRUCT_FLAGS);
 	void *css_set = POINTER(task, TASK_STRUCT_CGROUPS);
 	u64 start = FIELD(task, TASK_STRUCT_START_BOOTTIME);
-	u64 switches = FIELD(task, TASK_STRUCT_NVCSW) + FIELD(task, TASK_STRUCT_NIVCSW);
+	u32 switches = FIELD(task, TASK_STRUCT_NVCSW) + FIELD(task, TASK_STRUCT_NIVCSW);
 	u32 on_cpu = ON_CPU(FIELD, task);
 
 	if (!stack)
 		return 0; /* a zombie: it has given its stack back */
-
 	u32 slot = seen_slot(stack);
 	struct last_seen *before = seen.lookup(&slot);
 	if (!before)
 		return 0;
-	u64 tag = seen_tag(stack, start);
-	bool known_task = before->is_seen && before->task == tag;
-	u32 touched = before->touched_pages;
-	u32 inherited = before->inherited_pages;
+	bool known_task = before->is_seen && before->task == seen_tag(stack, start);
 
 	/* Without a context switch, and not on a CPU now: it can't have deepened. */
-	if (!known_task || on_cpu || before->switches != (u32)switches) {
-		struct stack_record *r = &s->record;
-		u64 vm_bytes = FIELD(vm, VM_STRUCT_SIZE);
-		if (!vm_bytes)
+	if (!known_task || on_cpu || before->switches != switches) {
+		if (!read_again(s, pass, before, task, stack, start))
 			return 0;
-		r->flags = 0;
-		r->stack = stack;
-		r->stack_bytes = VM_AREA_BYTES(vm_bytes, FIELD(vm, VM_STRUCT_FLAGS));
-		scan_stack(s, readable_pages(task, r->stack_bytes, FIELD(vm, VM_STRUCT_NR_PAGES)));
-		if (FIELD(task, TASK_STRUCT_STACK) != stack)
-			return 0; /* it exited meanwhile */
-		if (r->flags & FLAG_UNREADABLE) {
-			pass->unreadable++;
-			return 0;
-		}
-		pass->reread++;
-		pass->stack_bytes = r->stack_bytes;
-		touched = r->touched_pages;
-		if (!known_task) {
-			u32 known_at = known_slot(stack);
-			struct known_stack *known = known_stacks.lookup(&known_at);
-			inherited = known && known->stack == stack && !known->left &&
-					    known->identity == identity_of(forget(s, (u64)task))
-					? known->held_pages
-					: 1;
-		}
-		if (has_deepened(before, tag, mark_pages_of(touched), start,
-				 pass->last_pass_boot_ns)) {
-			u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start);
-			if (bucket < GROWTH_AGES)
-				pass->growth[bucket]++;
-		}
-		before->task = tag;
 		before->switches = switches;
-		before->mark_words = r->mark_bytes / 8;
-		before->touched_pages = touched;
-		before->inherited_pages = inherited;
-		before->is_seen = 1;
-		before->is_erased = !!(r->flags & FLAG_ERASED);
 	}
 	if (before->is_erased)
 		pass->erased++;
 	note_mark(pass, before->mark_words * 8);
+	u32 touched = before->touched_pages;
+	u32 inherited = before->inherited_pages;
 	count_living(pass, s, kind_of(flags), touched, inherited);
 
-	u64 cgroup = cgroup_of(css_set);
-	struct cgroup_counters *group = cgroups.lookup(&cgroup);
-	if (!group) {
-		struct cgroup_counters none = {};
-		cgroups.update(&cgroup, &none);
-		group = cgroups.lookup(&cgroup);
-		if (!group) {
-			pass->uncounted_cgroups++;
-			return 0;
-		}
-	}
-	u64 session = FIELD(ctx->meta, BPF_ITER_META_SESSION_ID);
-	if (group->pass != session) {
-		__builtin_memset(group->held, 0, sizeof(group->held));
-		group->pass = session;
-	}
 	u32 mark = mark_pages_of(touched);
-	u32 held = mark > inherited ? mark : inherited;
-	group->held[(held - 1) & (COUNTED_PAGES - 1)]++;
+	count_in_cgroup(pass, cgroup_of(css_set), FIELD(ctx->meta, BPF_ITER_META_SESSION_ID),
+			mark > inherited ? mark : inherited);
 	return 0;
 }
 
 int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 {
-	u32 *key = ctx->key;
 	u32 zero = 0;
 	struct living_counters *pass = living.lookup(&zero);
 	struct scratch *s = scratch.lookup(&zero);
 
-	if (!key || !s || !pass)
+	if (!s || !pass || !read_idle_stack(s, ctx->key))
 		return 0;
-	u64 task = idle_task_of(s, *key);
-	u64 stack = PEEK(task, TASK_STRUCT_STACK);
-	if (!task || !stack)
-		return 0;
-
 	struct stack_record *r = &s->record;
-	describe_idle_stack(r, task, stack);
-	scan_stack(s, r->stack_bytes / PAGE_BYTES);
 	if (r->flags & FLAG_STATIC)
 		pass->boot_idle_mark_bytes = r->mark_bytes;
 	else if (r->flags & FLAG_UNREADABLE)

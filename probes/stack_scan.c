@@ -8,17 +8,10 @@
  *
  * Offsets of kernel fields come from BTF as macros, STRUCT_FIELD.
  */
-#include "task.h"
+#include "idle.h"
 
 /* One reader at a time: a second one would write over the first one's page. */
 BPF_ARRAY(scratch, struct scratch, 1);
-
-/* One slot for each possible CPU: what the second iterator walks over. */
-BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
-
-/* asm/thread_info.h */
-#define TS_COMPAT 2
-#define NO_SYSCALL (~0ULL)
 
 /*
  * The system call in which a user task sleeps, from its top page, which scan_stack() reads
@@ -30,11 +23,11 @@ BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
  */
 static __always_inline void set_syscall(struct stack_record *r, struct scratch *s, u32 status)
 {
-	r->syscall = NO_SYSCALL;
+	r->syscall = UNKNOWN;
 	if (r->kind != KIND_USER || r->flags & (FLAG_ON_CPU | FLAG_UNREADABLE))
 		return;
 	u32 orig_ax = s->page[PAGE_WORDS - (s->page[PAGE_WORDS - 1] ? 6 : 8)];
-	if (orig_ax != (u32)-1)
+	if (orig_ax != NO_SYSCALL)
 		r->syscall = status & TS_COMPAT ? orig_ax | SYSCALL_IA32 : orig_ax;
 }
 
@@ -97,32 +90,23 @@ int bpf_iter__task(struct task_iter *ctx)
 
 int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 {
-	u32 *key = ctx->key;
 	u32 zero = 0;
 	struct scratch *s = scratch.lookup(&zero);
+	u64 task = read_idle_stack(s, ctx->key);
 
-	if (!key || !s)
+	if (!s || !task)
 		return 0;
-
-	u64 task = idle_task_of(s, *key);
-	u64 stack = PEEK(task, TASK_STRUCT_STACK);
-	if (!task || !stack)
-		return 0;
-
 	struct stack_record *r = &s->record;
-	describe_idle_stack(r, task, stack);
 	r->cgroup_id = 0;
 	r->switches = PEEK(task, TASK_STRUCT_NVCSW) + PEEK(task, TASK_STRUCT_NIVCSW);
 	r->start_boot_ns = 0;
-	r->syscall = NO_SYSCALL;
+	r->syscall = UNKNOWN;
 	r->tid = 0;
 	r->tgid = 0;
 	r->kind = KIND_IDLE;
 	bpf_probe_read_kernel(r->comm, sizeof(r->comm), (void *)(task + TASK_STRUCT_COMM));
 	set_depth(r, PEEK(task, TASK_STRUCT_THREAD_SP), ON_CPU(PEEK, task));
 	set_asleep(r, PEEK(task, TASK_STRUCT_SE_EXEC_START));
-
-	scan_stack(s, r->stack_bytes / PAGE_BYTES);
 	bpf_seq_write(POINTER(ctx->meta, BPF_ITER_META_SEQ), r, sizeof(*r));
 	return 0;
 }

@@ -6,17 +6,10 @@
 
 #include "high_water.h"
 
-/* Contexts of BPF iterators: bpf_iter__task and bpf_iter__bpf_map_elem. */
+/* What a BPF iterator over tasks is given, see bpf_iter__task. */
 struct task_iter {
 	void *meta;
 	void *task;
-};
-
-struct map_iter {
-	void *meta;
-	void *map;
-	u32 *key;
-	u64 *value;
 };
 
 /*
@@ -43,10 +36,6 @@ struct map_iter {
 /* The same for a field that is itself such a pointer. */
 #define POINTER(base, field) LOAD_AS(void *, base, field)
 
-/* bpf_get_current_task_btf(), since Linux 5.11: a pointer whose type the verifier knows. To
- * load from it takes 2 ns, to copy by PEEK() 30. */
-#define current_task() (((void *(*)(void))158)())
-
 /* A number of so many bytes behind an address that is only a number to the verifier. 0 if
  * unreadable. Little-endian: a narrow one fills the low bytes. */
 #define PEEK_AT(address, bytes)                                                                    \
@@ -58,6 +47,18 @@ struct map_iter {
 #define PEEK(base, field)                                                                          \
 	BITS_OF(PEEK_AT((u64)(base) + (field), field##_BYTES), field##_SHIFT, field##_BITS)
 
+/* The current task: bpf_get_current_task_btf(), since Linux 5.11, gives a pointer whose type
+ * the verifier knows. To load from it takes 2 ns, to copy by PEEK() 30. */
+#ifdef TYPED_CURRENT_TASK
+#define current_task() (((void *(*)(void))158)())
+#define OWN_FIELD FIELD
+#define OWN_POINTER POINTER
+#else
+#define current_task() ((void *)bpf_get_current_task())
+#define OWN_FIELD PEEK
+#define OWN_POINTER(base, field) ((void *)PEEK_AT((u64)(base) + (field), sizeof(u64)))
+#endif
+
 /* What BPF_PROG_TYPE_PERF_EVENT is given begins with the interrupted registers. */
 struct registers {
 	u64 words[21];
@@ -68,6 +69,20 @@ struct registers {
 
 /* linux/sched.h: not in BTF. PF_KTHREAD has had this value since 2.6.27. */
 #define PF_KTHREAD 0x00200000
+
+/* asm/thread_info.h: in a 32-bit system call */
+#define TS_COMPAT 2
+
+/* pt_regs.orig_ax where no system call was entered */
+#define NO_SYSCALL 0xFFFFFFFF
+
+/* uapi/linux/bpf.h: BPF_RB_NO_WAKEUP */
+#define RB_NO_WAKEUP 1
+
+/* What a program at a raw tracepoint is given: its arguments, by TP_PROTO(). */
+struct raw_args {
+	u64 args[4];
+};
 
 /* linux/vmalloc.h: get_vm_area_size() */
 #define VM_NO_GUARD 0x40
@@ -120,12 +135,26 @@ static __always_inline u32 kind_of(u32 flags)
 	return flags & USER_WORKER_FLAGS ? KIND_USER_WORKER : KIND_USER;
 }
 
+/* THREAD_SIZE, from a stack's vm_struct. */
+static __always_inline u32 stack_bytes_of(u64 vm)
+{
+	return VM_AREA_BYTES(PEEK(vm, VM_STRUCT_SIZE), PEEK(vm, VM_STRUCT_FLAGS));
+}
+
 /* The cgroup, in the default (v2) hierarchy, that a css_set belongs to. */
 static __always_inline u64 cgroup_of(void *css_set)
 {
 	void *cgroup = POINTER(css_set, CSS_SET_DFL_CGRP);
 
 	return FIELD(POINTER(cgroup, CGROUP_KN), KERNFS_NODE_ID);
+}
+
+/* The same of a task whose address is only a number. */
+static __always_inline u64 cgroup_id_of(u64 task)
+{
+	u64 cgroup = PEEK(PEEK(task, TASK_STRUCT_CGROUPS), CSS_SET_DFL_CGRP);
+
+	return PEEK(PEEK(cgroup, CGROUP_KN), KERNFS_NODE_ID);
 }
 
 /*
@@ -137,72 +166,6 @@ static __always_inline u64 readable_pages(void *task, u32 stack_bytes, u32 vm_pa
 	bool own = (u64)task == bpf_get_current_task();
 
 	return own ? vm_pages : stack_bytes / PAGE_BYTES;
-}
-
-#ifdef IDLE_BY_PER_CPU_OFFSET
-/* Only the address of its element on each CPU matters. */
-BPF_PERCPU_ARRAY(per_cpu, u64, 1);
-
-/* bcc makes bpf_map_lookup_elem() of lookup() and knows no bpf_map_lookup_percpu_elem(). */
-#define bpf_map_lookup_elem(map, key)                                                              \
-	((void *(*)(void *, const void *, u32))195)((void *)(map), key, cpu)
-
-/* Where a CPU keeps its element. Forgotten: an address, no value to be read. */
-static __always_inline u64 element_of(struct scratch *s, u32 cpu)
-{
-	u32 zero = 0;
-
-	return forget(s, (u64)per_cpu.lookup(&zero));
-}
-#undef bpf_map_lookup_elem
-#endif
-
-/*
- * The run queue of a CPU, as an address; 0 if it can't be found. Any possible CPU has one,
- * plugged in or not.
- */
-static __always_inline u64 run_queue_of(struct scratch *s, u32 cpu)
-{
-#ifdef IDLE_BY_PER_CPU_OFFSET
-	/* It is as far from the reader's as are all per-CPU variables of their CPUs. */
-	u64 rq = PEEK(PEEK(bpf_get_current_task(), TASK_STRUCT_SE_CFS_RQ), CFS_RQ_RQ);
-	u64 here = element_of(s, PEEK(rq, RQ_CPU));
-	u64 there = element_of(s, cpu);
-	return here && there ? rq + there - here : 0;
-#elif defined(TASK_GROUP_CFS_RQ)
-	/* Any task group has a cfs_rq on each possible CPU. */
-	u64 group = PEEK(bpf_get_current_task(), TASK_STRUCT_SCHED_TASK_GROUP);
-	u64 cfs_rqs = PEEK(group, TASK_GROUP_CFS_RQ);
-	u64 cfs_rq = PEEK_AT(cfs_rqs + cpu * sizeof(u64), sizeof(u64));
-	return PEEK(cfs_rq, CFS_RQ_RQ);
-#else
-	return 0;
-#endif
-}
-
-/* The idle task of a CPU, as an address. 0 if it can't be found. */
-static __always_inline u64 idle_task_of(struct scratch *s, u32 cpu)
-{
-#ifdef RQ_IDLE
-	u64 rq = run_queue_of(s, cpu);
-
-	return PEEK(rq, RQ_CPU) == cpu ? PEEK(rq, RQ_IDLE) : 0;
-#else
-	return 0;
-#endif
-}
-
-/* Where an idle task's stack is and how large; the boot CPU's has no vmalloc area. */
-static __always_inline void describe_idle_stack(struct stack_record *r, u64 task, u64 stack)
-{
-	u64 vm = PEEK(task, TASK_STRUCT_STACK_VM_AREA);
-
-	r->flags = vm ? 0 : FLAG_STATIC;
-	if (!vm) /* init_stack is as large as the reader's */
-		vm = PEEK(bpf_get_current_task(), TASK_STRUCT_STACK_VM_AREA);
-	r->stack = stack;
-	r->stack_bytes = VM_AREA_BYTES(PEEK(vm, VM_STRUCT_SIZE), PEEK(vm, VM_STRUCT_FLAGS));
-	r->vm_pages = PEEK(vm, VM_STRUCT_NR_PAGES);
 }
 
 #endif

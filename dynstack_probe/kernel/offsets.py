@@ -112,6 +112,8 @@ def probe_macros(btf: Btf) -> dict[str, int]:
     macros.update(field_macros(btf, OPTIONAL_FIELDS))
     if btf.find("task_struct.lowest_stack") is not None:
         macros["KSTACK_ERASE"] = 1
+    if btf.has_helper("get_current_task_btf"):
+        macros["TYPED_CURRENT_TASK"] = 1
     macros["USER_WORKER_FLAGS"] = (
         PF_IO_WORKER if btf.find("kernel_clone_args.io_thread") else 0
     ) | (PF_USER_WORKER if btf.find("kernel_clone_args.user_worker") else 0)

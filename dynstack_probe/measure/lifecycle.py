@@ -59,10 +59,13 @@ def load_lifecycle(
     loader: Loader,
     *,
     btf_path: Path = VMLINUX,
-    macros: Mapping[str, int] | None = None,
+    macros: Mapping[str, int | None] | None = None,
     maps: tuple[str, ...] = (),
 ) -> LoadedProbe:
-    """Load and attach the probe; it counts from here on. Errors as Loader.load()."""
+    """Load and attach the probe; it counts from here on. Errors as Loader.load().
+
+    `macros` are changes, None for one to leave out (for tests).
+    """
     with Btf(btf_path) as btf:
         values = probe_macros(btf)
         has_free = btf.has_tracepoint(VMAP_FREE)
@@ -75,7 +78,8 @@ def load_lifecycle(
     if has_free:
         values["VMAP_FREE_TRACEPOINT"] = 1
         tracepoints[VMAP_FREE] = "on_vmap_free"
-    values.update(macros or {})
+    changed = {**values, **(macros or {})}
+    values = {name: value for name, value in changed.items() if value is not None}
     return loader.load(
         probes_dir() / "stack_lifecycle.c",
         values,

@@ -381,9 +381,13 @@ def test_growth_is_told_by_age(sampler: Sampler) -> None:
     assert all(b >= a for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("macros", [{"KSTACK_ERASE": 1}], ids=" ".join)
+@pytest.mark.parametrize(
+    "macros",
+    [{"KSTACK_ERASE": 1}, {"TYPED_CURRENT_TASK": None}],
+    ids=["KSTACK_ERASE", "before 5.11"],
+)
 def test_variants_for_other_kernels_count_the_same(
-    sampler: Sampler, macros: dict[str, int]
+    sampler: Sampler, macros: dict[str, int | None]
 ) -> None:
     with (
         Loader() as loader,
