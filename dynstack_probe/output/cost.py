@@ -127,8 +127,7 @@ def cost_rows(cost: HostCost) -> Iterable[tuple[str, str]]:
     yield "Cheaper forks", _forks(cost)
     yield (
         "Net",
-        f"modelled: {ratio_in_words(row.net_ratio)} of all CPU time"
-        + ("; negative: it saves time too" if row.net_ratio and row.net_ratio.best < 0 else ""),
+        f"modelled: {ratio_in_words(row.net_ratio)} of all CPU time" + _which_way(row.net_ratio),
     )
     worth = worth_in_words(row)
     if worth is not None:
@@ -141,6 +140,14 @@ def cost_rows(cost: HostCost) -> Iterable[tuple[str, str]]:
     yield "#PF path", _even("page fault in kernel mode", " more", cost.kernel_page_fault, kernel)
     if row.what == FAULTS:
         yield "Break-even", _even("stack fault", "", cost.stack_fault, row.events_per_second)
+
+
+def _which_way(net: Range | None) -> str:
+    if net is None or net.best >= 0:
+        return ""
+    if net.high < 0:
+        return "; negative: it saves time too"
+    return "; negative: likely it saves time too, but the range leaves that open"
 
 
 def _measured(cost: HostCost) -> str:
