@@ -62,27 +62,28 @@ class Machine(NamedTuple):
 
 
 def main() -> int:
+    machines: list[Machine] = []
     try:
         check_host()
         kernel, version = get_truth_kernel()
-        machines = [_boot(kernel, way) for way in WAYS]
+        for way in WAYS:
+            machines.append(_boot(kernel, way))
+            _publish(kernel, version, machines)  # as far as it got, should the run be ended
     except (UnavailableError, GuestError) as error:
         print(f"truth: {error}", file=sys.stderr)
         return 1
-    day = datetime.now(UTC).strftime("%Y-%m-%d")
-    publish(
-        PAGE,
-        "make truth",
-        [
-            f"Measured {day} on Linux {kernel.release} (Debian's source, {version}), in QEMU with"
-            " 2 CPUs.",
-            "",
-            *_table(machines),
-        ],
-    )
     wrong = [line for machine in machines for line in wrong_in(machine)]
     print("\n".join(wrong) or "truth: all agree", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def _publish(kernel: Kernel, version: str, machines: list[Machine]) -> None:
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    about = (
+        f"Measured {day} on Linux {kernel.release} (Debian's source, {version}),"
+        " in QEMU with 2 CPUs."
+    )
+    publish(PAGE, "make truth", [about, "", *_table(machines)])
 
 
 def _boot(kernel: Kernel, way: str) -> Machine:
