@@ -1,7 +1,7 @@
 """A kernel that counts stack usage itself, built from Debian's linux-source.
 
 tinyconfig and kernel.config beside this file: minutes to build. Source and result lie in the
-cache of tests/vm; the result stays until Debian's version or kernel.config changes.
+cache of tests/vm; the result stays until kernel.config changes or the cache is deleted.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ def get_truth_kernel() -> tuple[Kernel, str]:
     cache = cache_folder() / "truth"
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache):
-        version = newest(ask_archive("apt-cache", "madison", SOURCE, folder=cache))
-        key = hashlib.sha256(FRAGMENT.read_bytes()).hexdigest()[:8]
-        folder = cache / f"{version}-{key}"
+        folder = cache / hashlib.sha256(FRAGMENT.read_bytes()).hexdigest()[:16]
         if not folder.exists():
             for tool, package in TOOLS.items():
                 if shutil.which(tool) is None:
                     raise UnavailableError(f"no {tool} here: apt-get install {package}")
+            version = newest(ask_archive("apt-cache", "madison", SOURCE, folder=cache))
             _build(cache, version, folder)
-    return Kernel((folder / "release").read_text(), folder), version
+    return Kernel((folder / "release").read_text(), folder), (folder / "version").read_text()
 
 
 def newest(madison: str) -> str:
@@ -82,6 +81,7 @@ def _build(cache: Path, version: str, folder: Path) -> None:
     (source / "arch/x86/boot/bzImage").rename(fresh / "vmlinuz")
     (source / ".config").rename(fresh / "config")
     (fresh / "release").write_text((source / "include/config/kernel.release").read_text().strip())
+    (fresh / "version").write_text(version)
     # last, and at once: what exists is whole
     fresh.rename(folder)
     shutil.rmtree(work)
