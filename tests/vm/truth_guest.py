@@ -25,7 +25,7 @@ FORKS = 503
 PROGRAMS = 101
 DEEP_NAME = "truth-deep"
 DEEP = 61
-# What to read, if large; splice holds its pages on the stack while the file system reads.
+# What to read, if large.
 DEEP_FILES = "/usr/lib/x86_64-linux-gnu/*.so*"
 DEEP_BYTES = 200_000
 LOAD_SECONDS = 20
@@ -62,7 +62,7 @@ def show_tasks() -> str:
 
 
 _DEEP = """
-import glob, os, sys, threading
+import glob, mmap, os, sys, threading
 pattern, least, first, count, name, keep = sys.argv[1:]
 first, count = int(first), int(count)
 files = [f for f in sorted(set(map(os.path.realpath, glob.glob(pattern))))
@@ -74,7 +74,11 @@ def read(path):
     with open("/proc/thread-self/comm", "w") as comm:
         comm.write(name)
     with open(path, "rb") as file:
-        os.sendfile(null, file.fileno(), 0, 1 << 20)
+        os.sendfile(null, file.fileno(), 0, 1 << 14)
+        end_of_it = (os.path.getsize(path) - (1 << 14)) & -4096
+        page = mmap.mmap(file.fileno(), 4096, access=mmap.ACCESS_COPY, offset=end_of_it)
+        # a read whose copy to user memory faults, and reads a file again
+        os.preadv(file.fileno(), [page], 1 << 15)
     done.wait()
     if keep == "keep":
         end.wait()
@@ -91,14 +95,17 @@ end.set()
 
 @contextlib.contextmanager
 def deep(first: int, keep: bool) -> Iterator[None]:
-    """Threads that read a file each, by splice, which nobody has read; kept, they then sleep."""
+    """Threads that each read a file which nobody has read; kept, they then sleep.
+
+    By splice, and into memory that is itself a page of the file, not yet read.
+    """
     arguments = [DEEP_FILES, DEEP_BYTES, first, DEEP, DEEP_NAME, "keep" if keep else "end"]
     command = [sys.executable, "-c", _DEEP, *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         if not process.stdout.readline():
-            raise SystemExit("guest: the readers by splice failed")
+            raise SystemExit("guest: the readers failed")
         yield
         process.stdin.close()
 
