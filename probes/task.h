@@ -141,10 +141,18 @@ static __always_inline u32 stack_bytes_of(u64 vm)
 	return VM_AREA_BYTES(PEEK(vm, VM_STRUCT_SIZE), PEEK(vm, VM_STRUCT_FLAGS));
 }
 
-/* The cgroup, in the default (v2) hierarchy, that a css_set belongs to. */
+/*
+ * The cgroup that a css_set belongs to: in the default (v2) hierarchy, or where that is not
+ * mounted, in the one of a version 1 controller.
+ */
 static __always_inline u64 cgroup_of(void *css_set)
 {
+#ifdef CSS_SET_V1_STATE
+	void *state = POINTER(css_set, CSS_SET_V1_STATE);
+	void *cgroup = POINTER(state, CGROUP_SUBSYS_STATE_CGROUP);
+#else
 	void *cgroup = POINTER(css_set, CSS_SET_DFL_CGRP);
+#endif
 
 	return FIELD(POINTER(cgroup, CGROUP_KN), KERNFS_NODE_ID);
 }

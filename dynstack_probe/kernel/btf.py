@@ -210,16 +210,19 @@ class Btf:
 
     def has_helper(self, name: str) -> bool:
         """Whether BPF programs of this kernel may call bpf_NAME()."""
-        found = self._lib.btf__find_by_name_kind(self._btf, b"bpf_func_id", KIND_ENUM)
+        return self.enumerator("bpf_func_id", f"BPF_FUNC_{name}") is not None
+
+    def enumerator(self, enumeration: str, name: str) -> int | None:
+        """The value that a name has in an enumeration; None if this kernel has no such."""
+        found = self._lib.btf__find_by_name_kind(self._btf, enumeration.encode(), KIND_ENUM)
         if found <= 0:
-            return False
+            return None
         _, _, vlen, _ = self._type(found)
-        wanted = f"BPF_FUNC_{name}".encode()
-        raw = self._behind(found, vlen * _ENUMERATOR.size)
-        return any(
-            self._lib.btf__name_by_offset(self._btf, name_offset) == wanted
-            for name_offset, _ in _ENUMERATOR.iter_unpack(raw)
-        )
+        wanted, raw = name.encode(), self._behind(found, vlen * _ENUMERATOR.size)
+        for name_offset, value in _ENUMERATOR.iter_unpack(raw):
+            if self._lib.btf__name_by_offset(self._btf, name_offset) == wanted:
+                return int(value)
+        return None
 
     def _find_member(self, type_id: int, field: str, depth: int = 0) -> Member | None:
         type_id = self._resolve(type_id)

@@ -1,22 +1,60 @@
-"""Names of cgroups (version 2): from the id that the kernel uses to the path people know."""
+"""Names of cgroups: from the id that the kernel uses to the path people know."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from dynstack_probe.kernel.features import Root
 
+# Controllers of version 1 by which tasks may be grouped, the first that is mounted.
+V1_CONTROLLERS = ("memory", "pids")
 
-def mount_point(root: Root | None = None) -> Path | None:
-    """Where the cgroup2 file system is mounted; None if it is not."""
+
+class Hierarchy(NamedTuple):
+    """Where cgroups are looked up: None, ""; a cgroup2 mount, ""; or a v1 mount, controller."""
+
+    mount: Path | None
+    controller: str
+
+
+def hierarchy(root: Root | None = None) -> Hierarchy:
+    """cgroup2 if it is in use, else the mount of a version 1 controller.
+
+    In use: has a group below its root, or nothing else is mounted. Containers are often
+    grouped by version 1 alone beside a cgroup2 mount that nobody uses.
+    """
+    found: dict[str, Path] = {}
+    unified: Path | None = None
     for line in ((root or Root()).read("proc/self/mountinfo") or "").splitlines():
         fields, _, rest = line.partition(" - ")
-        if rest.split(" ", 1)[0] == "cgroup2":
-            # proc(5): space, tab, newline and backslash are octal
-            return Path(fields.split()[4].encode().decode("unicode_escape"))
-    return None
+        # proc(5): space, tab, newline and backslash are octal
+        mount = Path(fields.split()[4].encode().decode("unicode_escape"))
+        kind, _, options = (*rest.split(" ", 2), "", "")[:3]
+        if kind == "cgroup2":
+            unified = unified or mount
+        if kind == "cgroup":
+            for option in options.split(","):
+                found.setdefault(option, mount)
+    controller = next((name for name in V1_CONTROLLERS if name in found), "")
+    if unified is not None and (not controller or _has_groups(unified)):
+        return Hierarchy(unified, "")
+    return Hierarchy(found.get(controller), controller)
+
+
+def _has_groups(mount: Path) -> bool:
+    try:
+        with os.scandir(mount) as entries:
+            return any(entry.is_dir(follow_symlinks=False) for entry in entries)
+    except OSError:
+        return False
+
+
+def mount_point(root: Root | None = None) -> Path | None:
+    """Where cgroups are found as folders; None if nowhere."""
+    return hierarchy(root).mount
 
 
 def paths_by_id(ids: Iterable[int], mount: Path | None = None) -> dict[int, str]:

@@ -15,7 +15,8 @@ import os
 from collections.abc import Mapping
 
 from dynstack_probe.errors import UnmeasurableError
-from dynstack_probe.kernel.btf import Btf, FieldType, Member, Shape
+from dynstack_probe.kernel.btf import POINTER_BYTES, Btf, FieldType, Member, Shape
+from dynstack_probe.kernel.cgroups import hierarchy
 
 REQUIRED_FIELDS = {
     "task_struct.stack": "void *",
@@ -74,6 +75,11 @@ TASK_GROUP_FIELDS = {
     "task_group.cfs_rq": "struct cfs_rq **",
 }
 
+# The way to a task's cgroup in a version 1 hierarchy, by the controller's number.
+CGROUP_V1_FIELDS = {
+    "cgroup_subsys_state.cgroup": "struct cgroup *",
+}
+
 LOADABLE_BYTES = (1, 2, 4, 8)
 # Structures whose fields are read through a pointer that another field is.
 _FOLLOWED = {
@@ -118,7 +124,25 @@ def probe_macros(btf: Btf) -> dict[str, int]:
         PF_IO_WORKER if btf.find("kernel_clone_args.io_thread") else 0
     ) | (PF_USER_WORKER if btf.find("kernel_clone_args.user_worker") else 0)
     macros.update(_idle_macros(btf))
+    macros.update(_cgroup_v1_macros(btf))
     return macros
+
+
+def _cgroup_v1_macros(btf: Btf) -> dict[str, int]:
+    """Where css_set keeps the state of the controller by which tasks are grouped.
+
+    {} where cgroup2 is mounted, or no controller of version 1 that limits memory or tasks:
+    then cgroups are those of the default hierarchy.
+    """
+    controller = hierarchy().controller
+    states = btf.find("css_set.subsys")
+    if not controller or states is None:
+        return {}
+    number = btf.enumerator("cgroup_subsys_id", f"{controller}_cgrp_id")
+    fields = field_macros(btf, CGROUP_V1_FIELDS)
+    if number is None or not fields:
+        return {}
+    return {"CSS_SET_V1_STATE": states.offset_bytes + POINTER_BYTES * number, **fields}
 
 
 def register_macros(btf: Btf) -> dict[str, int]:

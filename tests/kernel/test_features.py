@@ -122,6 +122,23 @@ def test_cgroup_mount_point(kernel_root: Path) -> None:
     assert cgroups.mount_point(Root(kernel_root)) == Path("/sys/fs/my group")
 
 
+def test_where_only_version_1_is_used_a_controller_groups(kernel_root: Path) -> None:
+    """A cgroup2 mount in which nobody made a group says nothing of who belongs together."""
+    unused = kernel_root / "unified"
+    unused.mkdir()
+    v1 = "30 23 0:27 / /sys/fs/cgroup/{0} rw - cgroup cgroup rw,{0}\n"
+    lines = v1.format("cpu") + v1.format("pids") + v1.format("memory")
+    v2 = f"31 23 0:28 / {unused} rw - cgroup2 cgroup2 rw\n"
+    mounts = kernel_root / "proc/self/mountinfo"
+    mounts.write_text(lines + v2)
+    expected = cgroups.Hierarchy(Path("/sys/fs/cgroup/memory"), "memory")
+    assert cgroups.hierarchy(Root(kernel_root)) == expected
+    (unused / "system.slice").mkdir()
+    assert cgroups.hierarchy(Root(kernel_root)) == cgroups.Hierarchy(unused, "")
+    mounts.write_text(v1.format("cpu"))
+    assert cgroups.hierarchy(Root(kernel_root)) == cgroups.Hierarchy(None, "")
+
+
 def test_cgroup_paths(tmp_path: Path) -> None:
     inner = tmp_path / "a.slice" / "b\x1b.scope"
     inner.mkdir(parents=True)
