@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dynstack_probe.errors import UnmeasurableError
+from dynstack_probe.errors import UnmeasurableError, UsageError
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.offsets import preemption_macros, probe_macros
 from tests.kernel.btf_file import a_btf_file
@@ -17,7 +17,11 @@ from tests.kernel.btf_file import a_btf_file
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own, named by --btf, is his mistake; the kernel's own says what it lacks."""
+    with pytest.raises(UsageError, match=r"--btf: can't read .*none: No such file"):
+        Btf(tmp_path / "none")
+    monkeypatch.setattr("dynstack_probe.kernel.btf.VMLINUX", tmp_path / "none")
     with pytest.raises(UnmeasurableError, match="CONFIG_DEBUG_INFO_BTF"):
         Btf(tmp_path / "none")
 
