@@ -174,12 +174,13 @@ def cost_plot(rows: Sequence[PolicyCost], best: Collection[str]) -> BarPlot | No
             Bar(
                 f"{row.policy} *" if row.policy in best else row.policy,
                 share,
-                f"{small_percent(net)}, {row.saved_kib} KiB saved",
+                f"{small_percent(net)}, {row.saved_kib} KiB",
             )
             for (row, net), share in zip(known, shares, strict=True)
         ],
-        note="Modelled on calibrated prices: faults or refills, less what forks save; of refills"
-        " only those seen. *: no other policy saves as much memory for as little.",
+        note="Modelled on calibrated prices: faults or refills, less what forks save; of"
+        " refills only those seen. Beside it KiB saved. *: no other policy saves as much memory"
+        " for as little.",
         in_text=False,
     )
 
