@@ -29,11 +29,14 @@ class Progress:
         self._task = self._bar.add_task(what, total=seconds or None, said="")
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        # rich 13.3, Debian 12's, ends a bar with a line feed even where it is disabled
+        if not self._bar.disable:
+            self._bar.stop()
 
     def show(self, said: str) -> None:
         """Say where it stands; the bar moves with time."""
