@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Each target does its own set-up: system packages once, then .venv, then the job.
 
 PYTHON ?= /usr/bin/python3

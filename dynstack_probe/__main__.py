@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`python -m dynstack_probe`, and the command: Ctrl-C is told in a line from here on."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command line: which subcommands there are, and how errors end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One exception type for each exit code; each message is one line that a person can act on."""
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Atomic file creation: write a temporary file beside the target, then rename it."""
 
 from __future__ import annotations

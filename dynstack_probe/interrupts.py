@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Ctrl-C: one line and exit code 130, at whichever moment it comes.
 
 Standard library only, and little of it: this is imported before anything else.

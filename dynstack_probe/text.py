@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Text that is safe to show, whatever a task or cgroup calls itself."""
 
 from __future__ import annotations

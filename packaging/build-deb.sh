@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Builds the Debian package and its source package in the folder given (default: dist/), and
 # prints the name of the former. The same sources give the same bytes: times come from
 # SOURCE_DATE_EPOCH, by default that of the last commit.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Prints the completion script for a shell, as typer makes it: completion.py bash|zsh|fish."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Puts an SPDX line at the head of each source file that has none: packaging/spdx.py [--check]."""
 
 from __future__ import annotations

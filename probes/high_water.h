@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The zero-scan. Linux hands out every kernel stack zeroed (kernel/fork.c,
  * alloc_thread_stack_node(), since 4.17) and a stack grows down, so the lowest

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The idle tasks: each possible CPU's pid-0 task, which no task list holds although
  * fork_idle() gave it a stack that the kernel counts. An iterator over the map of CPUs visits

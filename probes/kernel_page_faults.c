@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * How many page faults on user memory does this host take in kernel mode? User mode, which is
  * far more often, is told without a program: the kernel counts the sum of both.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the probes hand to user space, defined once: measure/records.py reads
  * these structs, so they keep to u64, u32, char and arrays of them, have no

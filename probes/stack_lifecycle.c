@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Which stacks were born, died, were reused, and how deep did they end? And, as one
  * count a shape, how deep are the living?

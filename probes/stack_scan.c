@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * How deep has every live task's kernel stack ever been, how deep is it now?
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * How probes read a task. Offsets of kernel fields come from BTF as macros, STRUCT_FIELD.
  */

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Live tests run wherever BPF does, and a machine with BPF on which none ran has failed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Snapshots made by hand, for tests that need no kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Names that a task, a cgroup or a host may have and that no output may take for more."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A real Prometheus, for tests to ask."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which room may know of which: an import that points back fails here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command as a user runs it, as far as no BPF is needed."""
 
 from __future__ import annotations

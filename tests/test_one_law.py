@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One law over all commands: whatever the series, each figure is the same wherever it is told.
 
 A host is made up task by task. What its frames and the daemon's samples would hold follows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How a command that fails must fail."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """All policies side by side on the same evidence."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The only owner of what a policy costs: counts of an interval times calibrated prices.
 
 A stack fault is not a page fault, but its parts are: both enter by an exception, set a PTE,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Depth itself: how deep ever and now, what a few bytes more or less would change."""
 
 from __future__ import annotations

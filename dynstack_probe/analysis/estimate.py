@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a policy would have cost and saved on the stacks of one snapshot."""
 
 from __future__ import annotations

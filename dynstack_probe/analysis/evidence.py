@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A series of frames: the one that stands for it, and what happened on the way."""
 
 from __future__ import annotations

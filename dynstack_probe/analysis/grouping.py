@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The name under which each stack of a snapshot is grouped."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """All that `estimate` tells of one host, and of several together."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whether stacks could have grown safely: memory that was free, and what the reserve must give."""
 
 from __future__ import annotations

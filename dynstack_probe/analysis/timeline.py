@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The only owner of what happens per second: frames in, an Interval for each two of them out."""
 
 from __future__ import annotations

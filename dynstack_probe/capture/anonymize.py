@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Take names out of a snapshot, so that a company may share it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The lines of a gzip file, however hostile: bounded in memory, and up to the cut."""
 
 from __future__ import annotations

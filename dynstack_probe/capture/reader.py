@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Read captures. What stands in them is hostile until checked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Write captures: gzip'd lines of JSON, one gzip member a snapshot."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`dynstack-probe estimate`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Options that several commands have, and how their values are understood."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`dynstack-probe report`."""
 
 from __future__ import annotations

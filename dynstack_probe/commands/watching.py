@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A series of this host that can be walked through twice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Call paths as a flame graph: one file, SVG or HTML, that needs nothing else to be seen.
 
 The outermost function is on top, as stacks grow down. A frame is as wide as the share of

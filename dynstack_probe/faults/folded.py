@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Call paths as folded stacks, which every flame-graph tool reads.
 
 One line a path: the task's name, the system call, the functions from the outermost in,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`faults` for people and programs: who first used a further page of a stack, and in what."""
 
 from __future__ import annotations

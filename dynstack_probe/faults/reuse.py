@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Of the pages that stacks came to use during a watch: which a kernel would have had to map.
 
 The kernel hands stacks of ended tasks out again, and grow-only ones keep their pages. Counted

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where a Prometheus server is and who we are to it: checked before anything is sent."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The questions, in PromQL, and the rows that their answers make.
 
 Two queries: how the hosts are, and their figures. All figures come in one query, since

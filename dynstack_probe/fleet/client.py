@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Prometheus' HTTP API, asked so that no answer can hang, flood or mislead us.
 
 One thread does the request, and who asked waits for it no longer than the timeout: that

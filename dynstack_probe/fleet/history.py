@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One host's past, as a Prometheus server has it.
 
 A range is asked for as a subquery, which any server answers at the address where the

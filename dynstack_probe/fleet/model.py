@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What there is to say about a fleet: rows, their sum, and how far they can be trusted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A fleet as table, JSON and CSV: the RFC's columns, a row a host, CPU model or kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon's web server: /metrics, a landing page, /-/healthy and /-/ready.
 
 One thread does all input and output and never waits for a client; a few workers make the

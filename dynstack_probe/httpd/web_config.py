@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The file of --web.config.file: TLS, client certificates, passwords, headers.
 
 Its format is that of all Prometheus exporters:

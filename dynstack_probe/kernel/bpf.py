@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The few bpf(2) calls that the daemon makes itself, on descriptors that it was handed.
 
 None needs a capability since Linux 5.19, which made unprivileged_bpf_disabled forbid only

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where the fields of kernel structures lie, and of which types they are: BTF, through libbpf.
 
 libbpf comes with bcc, so it is on every machine that can load our probes. It is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whether this process may load BPF programs.
 
 bpf() asks for CAP_BPF and, for programs that read kernel memory, CAP_PERFMON;

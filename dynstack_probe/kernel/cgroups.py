@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Names of cgroups: from the id that the kernel uses to the path people know."""
 
 from __future__ import annotations

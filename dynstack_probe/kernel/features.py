@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What this kernel was built with and how it runs, asked by looking, not by version."""
 
 from __future__ import annotations

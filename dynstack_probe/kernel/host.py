@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The machine: processor, memory, and what its kernel counts."""
 
 from __future__ import annotations

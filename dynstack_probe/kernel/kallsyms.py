@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Names of kernel functions by address, from /proc/kallsyms.
 
 proc(5): the addresses are all zero for a process without CAP_SYSLOG, and for everybody

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the probes must know of this kernel's structures, as C macros.
 
 `task_struct.thread.sp` becomes TASK_STRUCT_THREAD_SP, its offset in bytes,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Gives up everything that this process could do beyond any other one of its user.
 
 The child of the loader needs CAP_BPF and CAP_PERFMON; a process that listens on the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Read a BPF ring buffer by its descriptor alone: no bcc, no libbpf, no capability.
 
 Layout (Documentation/bpf/ringbuf.rst, kernel/bpf/ringbuf.c): one page that holds the

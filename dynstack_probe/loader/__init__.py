@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From probe source to open file descriptors, without bcc in this process.
 
 A child process (child.py, under a Python that has the real bcc) compiles, loads and

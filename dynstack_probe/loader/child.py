@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The only code that imports bcc. Runs under whichever Python has it, and exits.
 
 Usage: python3 -I child.py SOCKET_FD PARENT_PID. Standard library and bcc only.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the kernel's verifier or the compiler said, in its own last words."""
 
 from __future__ import annotations

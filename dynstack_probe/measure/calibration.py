@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Time a few kernel operations here and now: well under a second, no privilege.
 
 The loops that are timed run in C: assigning to every 4096th byte of an mmap touches a page

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """By which call paths tasks go deep: samples of probes/call_paths.c.
 
 Exact: the depth at the sampled stack pointer, and the chain of functions as the kernel

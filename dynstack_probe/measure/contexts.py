@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a CPU was doing when it was sampled: its preempt count and the saved flags.
 
 The count as a sample finds it holds the sampling itself: an interrupt, and what perf and

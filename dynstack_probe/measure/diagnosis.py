@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Everything that a measurement needs of this machine, checked one by one."""
 
 from __future__ import annotations

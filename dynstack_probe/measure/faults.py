@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Who first uses a further page of its stack, and in which system call: stack_faults.c."""
 
 from __future__ import annotations

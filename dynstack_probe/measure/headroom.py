@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Free memory above the minimum watermarks, sampled from /proc/zoneinfo.
 
 Memory that a stack's page may come from: GFP_KERNEL takes from every zone but Movable (and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Sample the running kernel with probes/stack_lifecycle.c, again and again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Page faults of this host on user memory, by the mode of the CPU that took them.
 
 Kernel mode is counted by probes/kernel_page_faults.c, user mode is the rest of pgfault in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A series of snapshots of this host, with what was counted in between."""
 
 from __future__ import annotations

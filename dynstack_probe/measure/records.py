@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The wire records of probes/records.h, read from that file: their only definition."""
 
 from __future__ import annotations

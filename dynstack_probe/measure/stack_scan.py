@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Take a Snapshot of the running kernel with probes/stack_scan.c."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a few kernel operations take on one host: the units that costs are told in."""
 
 from __future__ import annotations

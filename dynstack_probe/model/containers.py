@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Container ids in cgroup paths, shortened to what people know."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a policy would cost in CPU time, and save: modelled on calibrated prices."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A moment of one host: who it is, every stack, and how complete that is."""
 
 from __future__ import annotations

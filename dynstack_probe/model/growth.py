@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Pages of stacks that came into use, counted by how far from the top they lie."""
 
 from __future__ import annotations

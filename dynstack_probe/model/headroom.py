@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How much memory was free above what the kernel keeps for itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One host's past, as a Prometheus server has it."""
 
 from __future__ import annotations

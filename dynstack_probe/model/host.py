@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The machine, and what its kernel was built and booted with."""
 
 from __future__ import annotations

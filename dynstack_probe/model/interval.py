@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What happened on a host between two frames, or over several such intervals."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the tracepoints counted: tasks created and exited, and how deep those went."""
 
 from __future__ import annotations

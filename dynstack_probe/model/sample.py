@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One pass of the daemon: the living by shape, and what has happened since it began.
 
 Nothing in it grows with the number of tasks.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What some stacks hold and would hold: the only place where a saving is worked out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A figure over time: what stands for all of it, and how far it went."""
 
 from __future__ import annotations

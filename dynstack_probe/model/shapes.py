@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Stacks as policies see them.
 
 A host with a million tasks has a handful of different shapes, so each policy's work

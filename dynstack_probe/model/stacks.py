@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Kernel stacks as one scan read them, a column a fact."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Names of x86-64's system calls.
 
 The numbers are the kernel's ABI and never change. Source: asm/unistd_64.h of Linux 6.1

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`estimate --format csv`: a row a policy, or with --by a row a group."""
 
 from __future__ import annotations

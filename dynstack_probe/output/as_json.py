@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`estimate --format json`: schema_version 1. Fields are added, never renamed."""
 
 from __future__ import annotations

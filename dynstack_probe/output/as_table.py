@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`estimate` for people: the RFC's table with this host on top, and what it leaves out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The doctor's findings, for people and as JSON."""
 
 from __future__ import annotations

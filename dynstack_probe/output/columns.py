@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A column is declared once; table, CSV and JSON walk the list.
 
 Names are escaped here, by whatever writes them, and nowhere else.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`cost`: what a policy would cost in CPU time, and whether it is safe."""
 
 from __future__ import annotations

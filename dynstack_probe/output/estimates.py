@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The columns of estimates and of groups of stacks."""
 
 from __future__ import annotations

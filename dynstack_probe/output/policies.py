@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`policies`: all schemes side by side, and each in words."""
 
 from __future__ import annotations

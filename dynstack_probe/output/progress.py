@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How far long work has come, on standard error; silent where that is no terminal."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How rates are written: with no more digits than their error leaves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The RFC's own table, quoted: five machines, idle and freshly booted.
 
 Source: Pasha Tatashin, "[RFC 00/14] Dynamic Kernel Stacks", 11 March 2024. The saving

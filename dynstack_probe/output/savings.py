@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The columns by which every command tells what a policy would save."""
 
 from __future__ import annotations

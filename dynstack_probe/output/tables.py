@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Tables and facts in a terminal, at most 80 columns wide; plain text elsewhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where a report goes: the terminal, or a file that is never half written."""
 
 from __future__ import annotations

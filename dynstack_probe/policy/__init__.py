@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Models of kernel-stack allocators: pure functions of stack depths in pages.
 
 A model is a class in a file of this folder that registers itself and its instances. With

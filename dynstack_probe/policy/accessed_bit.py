@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whole stacks to run on; pages never accessed are taken back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a policy is asked, and the register of all that there are."""
 
 from __future__ import annotations

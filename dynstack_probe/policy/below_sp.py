@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What lies below a sleeper's stack pointer is taken back."""
 
 from __future__ import annotations

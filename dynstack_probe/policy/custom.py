@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One's own policy: a model and its parameters, as read from a TOML file."""
 
 from __future__ import annotations

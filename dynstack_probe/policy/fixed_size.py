@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Stacks of another size that never grow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A whole stack only while a task is in the kernel."""
 
 from __future__ import annotations

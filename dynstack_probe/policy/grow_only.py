@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Stacks that grow on faults: the RFC's scheme, and its variants."""
 
 from __future__ import annotations

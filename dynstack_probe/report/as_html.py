@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A report as one HTML page that needs no network and runs no script.
 
 The page is built as a tree of elements, so that whatever a task calls itself is escaped

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A report for a mailing list: plain ASCII, no line of more than 71 characters."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a report says, in order: built once, and rendered by as_html and as_text.
 
 All text is plain and printable. A figure's note says what unit it has, what it covers and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The plots of a report, from what was measured and modelled."""
 
 from __future__ import annotations

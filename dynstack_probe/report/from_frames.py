@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A report's subject from frames: of a capture, or of this host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A report's subject from a host's past in Prometheus.
 
 The daemon counts pages, not bytes, so depths in bytes, single tasks and what follows from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Plots as inline SVG, drawn by pygal: no script, no colour and no font of their own.
 
 pygal is told to lay out; its style sheet, script and tooltips are thrown away, and what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Axes whose ticks are round numbers."""
 
 from __future__ import annotations

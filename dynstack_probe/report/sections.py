@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a report says: its sections, sentences and tables, from whatever source.
 
 Every figure comes from `analysis`, so that no other command can tell another.

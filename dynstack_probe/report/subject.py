@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a report knows of one host, wherever it comes from: frames or a Prometheus."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A Sample as Prometheus metrics: base units, no label that grows with tasks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon's configuration file: TOML, every key known and checked."""
 
 from __future__ import annotations

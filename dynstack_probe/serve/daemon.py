@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`serve`: load the probes, give up every privilege, then sample and answer until told to end.
 
 The main thread samples and handles signals; the web server's threads answer from the last

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Tells systemd how the daemon fares, as sd_notify(3) does, with nothing but a datagram.
 
 Without $NOTIFY_SOCKET, so when systemd did not start us, every call does nothing.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The metrics as a file, for the textfile collector of node_exporter."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What was typed: from a terminal's bytes to keys.
 
 A key is a printable character, or one of the names in NAMED. What a terminal sends besides

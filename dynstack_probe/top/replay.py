@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Walk through a series of frames at its own pace, forward and back."""
 
 from __future__ import annotations

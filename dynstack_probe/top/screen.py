@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A whole terminal: lines out, keys in, and all as it was when it is given back.
 
 What a terminal understands is asked of terminfo, and where that does not know it, it is

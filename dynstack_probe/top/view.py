@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`top`: frames as they come, and the view of one of them in any number of lines.
 
 Nothing here knows a terminal: what a key does is a new View, what is shown is lines of text.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`python -m grafana.generate [FOLDER]` writes the dashboards' JSON."""
 
 from __future__ import annotations

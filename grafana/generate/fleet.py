@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """All hosts: the RFC's table of today, spread and course of the saving, who stands out.
 
 What is summed over hosts comes from grafana/rules/dynstack-recording.yml.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """One host: what a policy would save on it, how deep its tasks go, what the probe costs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Panels and variables as this project uses them: a unit and a description are never optional.
 
 What only a model says has the word `modelled` in its title or in its series' names.

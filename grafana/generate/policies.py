@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Policies side by side, on the chosen hosts together."""
 
 from __future__ import annotations

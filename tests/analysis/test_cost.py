@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a policy costs: figures worked out by hand, and laws that hold for any."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
 /* The yardstick: copy THREAD_SIZE minus one page of each task's stack, do nothing with it. */
 #include <linux/types.h>
 

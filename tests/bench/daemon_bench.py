@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Compare `serve` with what one would otherwise keep open on a host, in one run.
 
 Usage: python tests/bench/daemon_bench.py docs/performance.md [--quick]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where benchmarks write their figures: between two markers of docs/performance.md."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Measure what `estimate` costs and write it into docs/performance.md.
 
 Usage: python tests/bench/estimate_bench.py docs/performance.md

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Measure what `faults` costs while it runs and write it into docs/performance.md.
 
 Usage: python tests/bench/faults_bench.py docs/performance.md [--quick]

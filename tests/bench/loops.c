@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The loops that a tool may slow down, timed from within one small static process.
  *

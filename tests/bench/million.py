@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How fast a capture of a million tasks is read and compared.
 
 Usage: python tests/bench/million.py docs/performance.md

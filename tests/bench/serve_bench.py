@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Measure what a pass of `serve` costs and write it into docs/performance.md.
 
 Usage: python tests/bench/serve_bench.py docs/performance.md

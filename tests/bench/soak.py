@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Run `serve` for long under fork storms and see that nothing of it grows.
 
 Usage: python tests/bench/soak.py [docs/performance.md] [--minutes 30]

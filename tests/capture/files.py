@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Captures as bytes, as lines, and pulled to pieces; and what must hold for any file at all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Mutate captures, and check that whatever comes out is read soundly or refused in a line.
 
 Usage: python -m tests.capture.fuzz SECONDS SEED [FOLDER]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files that were cut off or flipped on their way: no traceback, no wrong figure."""
 
 from __future__ import annotations

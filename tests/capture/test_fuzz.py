@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A minute of tests/capture/fuzz.py, in a process of its own whose memory is watched.
 
 DYNSTACK_FUZZ_SECONDS says how long, DYNSTACK_FUZZ_SEED with which seed.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Files made to do harm, or that are something else: refused in one line, cheaply."""
 
 from __future__ import annotations

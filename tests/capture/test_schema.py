@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """docs/capture.schema.json says what the reader asks for: neither more nor less."""
 
 from __future__ import annotations

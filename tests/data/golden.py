@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How the captures beside this file were made.
 
 Usage: python -m tests.data.golden here|6.1|6.12 (as root, under a modest load)

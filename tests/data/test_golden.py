@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Captures of real kernels: every policy's figures, by the models and by the naive one.
 
 NAME.json beside each capture holds them, so that a change of either is noticed:

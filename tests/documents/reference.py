@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """docs/metrics.md and docs/policies.md from the code: python -m tests.documents.reference."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The documents: made from the code where they can be, and no link that leads nowhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What `faults` shows, from crossings and samples made by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A server that answers as it is told: well, badly, slowly, or in another language."""
 
 from __future__ import annotations

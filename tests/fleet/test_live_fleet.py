@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A real Prometheus, a real daemon and synthetic hosts: the table is the sum of all hosts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From a server's answer to rows, and from rows to what is printed."""
 
 from __future__ import annotations

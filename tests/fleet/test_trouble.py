@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A server in trouble, or none at all: one clear line, and the right exit code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Hosts that are not there: a page of metrics each, with the daemon's names, and rising counters.
 
 Each host has one trait that an alert looks for, so that the alerts' expressions have

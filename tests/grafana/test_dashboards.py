@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The committed dashboards: what the SDK makes of the code, and what Grafana asks of them."""
 
 from __future__ import annotations

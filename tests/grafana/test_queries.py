@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every panel's and every rule's query, run by a real Prometheus with the shipped configuration.
 
 It scrapes the real daemon and simulated hosts. Of the shipped files only what would not fit a

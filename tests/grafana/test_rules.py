@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The rules, by Prometheus' own checker and unit tests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """With real certificates, made by openssl, and real connections."""
 
 from __future__ import annotations

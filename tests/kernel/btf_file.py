@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Writes BTF files: kernels that exist nowhere, for tests."""
 
 from __future__ import annotations

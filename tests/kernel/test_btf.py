@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """BTF of this kernel if it has any, and files that are none."""
 
 from __future__ import annotations

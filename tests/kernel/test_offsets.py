@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Macros for made-up kernels: each field we read in turn of another size or kind, or missing."""
 
 from __future__ import annotations

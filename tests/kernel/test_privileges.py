@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Each in a process of its own: what is dropped does not come back."""
 
 from __future__ import annotations

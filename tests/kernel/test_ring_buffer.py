@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The reader against a file laid out like a ring buffer."""
 
 from __future__ import annotations

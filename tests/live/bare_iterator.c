@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
 /* The tid of each task that the kernel's iterator shows, and nothing else. */
 #include <linux/types.h>
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every command there is, as the command line itself lists them, and how to run each quickly.
 
 A command or an output that is added later is found here, and so by every test that uses this.

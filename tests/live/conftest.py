@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What every command can be run on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Tasks that each make one known system call, all alive before it and after it.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What live tests do to this machine: run the tool, start tasks, ask the kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Takes page faults in a known mode, on the CPU that it is started on.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`estimate --by syscall` against /proc/PID/syscall, the kernel's own answer."""
 
 from __future__ import annotations

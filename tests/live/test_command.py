@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The command on the real kernel: output, permissions, and what it leaves behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the CPU was doing when stacks were deep, under loads that are known.
 
 A datagram to oneself sends with bottom halves off (__dev_queue_xmit()), and its softirq then

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`cost` on this host, and the same from a capture of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`faults` against tasks whose calls are known, and against two scans around it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Ctrl-C at ten moments of every command's start: one line, exit code 130, nothing left behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon's counters against known loads and against a replay of the same events."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Counted page faults against programs that take a known number of them."""
 
 from __future__ import annotations

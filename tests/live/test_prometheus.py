@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A real Prometheus scrapes the daemon while the machine is under stress."""
 
 from __future__ import annotations

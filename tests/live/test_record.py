@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`record` on this machine, and what reads captures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The scan against what is known of this machine by other means."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon as it runs on a host: privileges, signals, scrapes, what it leaves behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`top` in a real terminal: tmux draws it, types into it, resizes it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Every command, every output, where writing fails: one line with path and reason, nothing lost."""
 
 from __future__ import annotations

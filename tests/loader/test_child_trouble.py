@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A child that is missing, dies, hangs or talks rubbish: one clear error each."""
 
 from __future__ import annotations

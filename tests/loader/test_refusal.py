@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is picked out of a log: lines as Linux 5.10, 6.18 and 7.2 and clang 14 printed them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Prints, in nanoseconds, what touching a fresh page takes and what the kernel takes to clear
  * one: medians of single ones, with no line in common with measure/calibration.py.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The calibration against a C program that measures the same in its own way."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Contexts from preempt counts made by hand, as include/linux/preempt.h lays them out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Headroom from /proc/zoneinfo: made up ones, and this machine's own."""
 
 from __future__ import annotations

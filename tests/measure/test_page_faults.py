@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How a part of the time stands for all of it; real counters are in tests/live."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What windows at exits may have missed."""
 
 from __future__ import annotations

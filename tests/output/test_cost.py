@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`cost` on captures: its words, its JSON, and that its figures are the owner's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`policies` and `estimate --depths`: figures worked out by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Puts a command under what a unit's file allows, as far as that goes without systemd.
 
 Usage: sandbox.py UNIT COMMAND... as root: user nobody, the unit's capabilities, its

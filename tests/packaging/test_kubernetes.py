@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The Kubernetes manifests: valid for the API, and no more privileged than the unit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The Debian package, the unit and the manual, as far as no systemd need run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The RPM, built by Debian's rpmbuild; no Fedora is at hand to install it on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The wheel, installed into an environment of its own, as pipx does."""
 
 from __future__ import annotations

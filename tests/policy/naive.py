@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The allocators once more, straight from the formulas of docs/policies.md.
 
 Deliberately naive: one task at a time, bytes and ifs, and nothing of dynstack_probe.policy.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Laws across policies, and every figure against the naive implementation's."""
 
 from __future__ import annotations

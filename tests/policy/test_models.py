@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The policies against the RFC's figures, and laws that any figures must obey."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Reports of hosts made by hand: the same figures everywhere, and nothing that breaks out."""
 
 from __future__ import annotations

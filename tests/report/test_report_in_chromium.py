@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Reports in a real browser: quiet, offline, and to be read at each width and in each scheme."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A host's past from a real Prometheus that was filled with a day that we know."""
 
 from __future__ import annotations

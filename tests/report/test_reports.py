@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What people and programs are shown, from snapshots made by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The questions that reviewers asked, each answered by figures of the captures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The committed captures, and what the commands say of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Write docs/results.md, its figures and docs/results-mail.txt from the captures.
 
 Usage: python -m tests.results.document

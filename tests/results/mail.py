@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The same as plain text under 72 columns, to be sent to a list as it is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where one load runs: its cgroup, its files, its processes; all of it is undone at the end."""
 
 from __future__ import annotations

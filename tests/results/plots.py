@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The two figures: saving against net cost, and how deep stacks are."""
 
 from __future__ import annotations

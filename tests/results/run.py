@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Run real software as real loads, record each, and write docs/results.md from the captures.
 
 Usage: python tests/results/run.py [--loads pgbench-10,nginx] [--no-document] [--list | --packages]

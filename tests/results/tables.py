@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The tables of docs/results.md, each from what the commands say of the captures."""
 
 from __future__ import annotations

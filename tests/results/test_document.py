@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """docs/results.md says what its captures say."""
 
 from __future__ import annotations

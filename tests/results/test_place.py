@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A load leaves nothing behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The configurations that docs/scale.md recommends, so that tests can try them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Synthetic hosts: each a /metrics page made from a real one, with figures of its own.
 
 Run as a program it serves N of them: the page of host 7 is /host/7/metrics.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Measure a real Prometheus that scrapes N synthetic hosts; write it into docs/scale.md.
 
 Usage: python tests/scale/measure.py docs/scale.md [N ...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How many series a host costs: at most 200 by default, counted on the real page and by worst case.
 
 docs/scale.md reckons with these figures.

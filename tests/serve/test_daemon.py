@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon's loop without a kernel: a stand-in takes the samples."""
 
 from __future__ import annotations

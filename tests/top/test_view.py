@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The view of `top` at any size, with any names, and what its keys do."""
 
 from __future__ import annotations

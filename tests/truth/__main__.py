@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`make truth`: the kernel's own word on each stack beside the tool's, in docs/accuracy.md.
 
 Boots a kernel with CONFIG_DEBUG_STACK_USAGE twice, with and without its random stack offset.

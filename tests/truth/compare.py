@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the kernel says of its stacks beside what dynstack-probe says: values only."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A kernel that counts stack usage itself, built from Debian's linux-source.
 
 tinyconfig and kernel.config beside this file: minutes to build. Source and result lie in the

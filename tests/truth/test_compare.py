@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The comparison with the kernel's own figures, which `make truth` has made."""
 
 from __future__ import annotations

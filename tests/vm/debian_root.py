@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A Debian 12 with systemd as PID 1, in an emulated machine, and a way to ask things of it.
 
 Its root is made by mmdebstrap, once, and holds what a package depends on but not the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What runs inside the virtual machine: does known things to its kernel, notes what the tool says.
 
 Only notes: what is right is decided by test_kernels.py, on the host. Runs as root under

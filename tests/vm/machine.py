@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Debian's kernels, each in an emulated machine that has this machine's root, read-only.
 
 The kernels and busybox are Debian packages, downloaded through an apt configuration of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """docs/support.md, made from what each kernel of the matrix did."""
 
 from __future__ import annotations

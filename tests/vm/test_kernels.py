@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The tool under Debian's kernels: a matrix of releases, flavours and ways to boot them.
 
 Two kernels, an old one and the newest that the archive has, are part of `make test`, and are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The Debian package as a Debian runs it: apt, systemd as PID 1, the unit as shipped.
 
 One machine, one life: installed, reloaded, hung, revived, stopped, purged. Each fixture is a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What `make truth` does inside its machine: known loads, and the kernel's own word on each.
 
 Only notes, as guest.py does: what agrees is decided by tests/truth, on the host.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Keep many connections to memcached open, and set and get on one after another.
 
 Usage: memcached.py PORT CONNECTIONS

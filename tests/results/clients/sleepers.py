@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """So many threads that sleep for good.
 
 Usage: sleepers.py THREADS

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Memory pressure: reclaim in the task that asks for memory, and swap."""
 
 from __future__ import annotations

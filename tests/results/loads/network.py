@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Traffic between network namespaces; nothing leaves this machine."""
 
 from __future__ import annotations

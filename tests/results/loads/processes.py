@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Tasks that are made, that sleep, and that end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Servers and their clients, all on the loopback interface."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """File systems over loop devices, nested, and walks over trees."""
 
 from __future__ import annotations

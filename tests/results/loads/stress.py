@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """stress-ng's classes: each of their stressors that runs here, one second after the other."""
 
 from __future__ import annotations

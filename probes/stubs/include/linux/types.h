@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The kernel's fixed-width names: all that bcc's prelude and our probes use. */
 #ifndef STUB_LINUX_TYPES_H
 #define STUB_LINUX_TYPES_H
