@@ -26,6 +26,7 @@ from dynstack_probe.model.cost import PolicyCost
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.series import median_index
 from dynstack_probe.model.shapes import count_shapes
 from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind
 from dynstack_probe.policy import Policy
@@ -483,13 +484,14 @@ def _trend(page: _Page) -> Text:
     ratios = [ratio for _, ratio in points]
     if len(ratios) < 2:
         return Text(page.fitting("Trend     from the second frame on", "Trend -"))
-    room = page.width - len("Trend     00.00%..00.00%  over 999s  ")
+    room = page.width - len("Trend     00.00%..00.00%, median 00.00%  over 999s  ")
     shown = points[-max(8, min(room, len(points))) :]
     ratios = [ratio for _, ratio in shown]
     low, high = min(ratios), max(ratios)
     over = duration((shown[-1][0] - shown[0][0]) / 1e9)
     graph = sparkline(ratios, page.glyphs)
-    span = f"{percent(low)}..{percent(high)}"
+    median = ratios[median_index([at / 1e9 for at, _ in shown], ratios)]
+    span = f"{percent(low)}..{percent(high)}, median {percent(median)}"
     line = Text(page.fitting(f"Trend     {span} over {over}  ", f"{span} ", ""))
     line.append(graph, "green")
     return line

@@ -159,7 +159,7 @@ def test_80x24_shows_all_that_matters() -> None:
     text = "\n".join(lines)
     assert len(lines) == 24
     assert "Saving    37.50% (rfc-v1): 320 KiB would be 200" in text
-    assert "Trend     37.50%..37.50% over 2s" in text
+    assert "Trend     37.50%..37.50%, median 37.50% over 2s" in text
     assert "Coverage  20 stacks of 20, 0 missed; 0 kernel threads, 20 user threads" in text
     assert "faults 1.5 (modelled), created 2.0, exited 1.5" in text
     for label in (" 1 page   5  25.00%", " 2 pages  5  25.00%", " 3 pages  5", " 4 pages  5"):
@@ -285,8 +285,8 @@ def test_trend() -> None:
         return next(line.plain for line in lines if line.plain.startswith("Trend"))
 
     assert trend(moments[0]) == "Trend     from the second frame on"
-    assert trend(moments[2]) == "Trend     25.00%..75.00% over 2s  █▅▁"
-    assert trend(moments[3]) == "Trend     0.00%..75.00% over 3s  █▆▃▁"
+    assert trend(moments[2]) == "Trend     25.00%..75.00%, median 50.00% over 2s  █▅▁"
+    assert trend(moments[3]) == "Trend     0.00%..75.00%, median 25.00% over 3s  █▆▃▁"
 
 
 def test_bars() -> None:
