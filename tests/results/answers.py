@@ -144,7 +144,8 @@ def answers(loads: Sequence[Measured]) -> Iterator[tuple[str, str]]:
         + span(loads, lambda one: _headroom(one), number)
         + " KiB;"
         f" {sum(int(one.cost['safety']['allocation_stalls'] or 0) for one in loads):,}"
-        " allocations stalled in all loads together.",
+        " allocations stalled in all loads together, reclaim inside a memory cgroup left out,"
+        " which the kernel does not count there.",
     )
     saving_time = [one for one in loads if (net := one.cost["cost"]["net_cpu_ratio"]) and net < 0]
     yield (

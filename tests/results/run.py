@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,10 +63,13 @@ def main() -> None:
         return
     if os.geteuid() != 0:
         raise SystemExit("needs root: it mounts, makes namespaces and loads BPF")
+    # Ended from outside it takes down its load first, also where a shell had it ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     folder = Path(arguments.folder)
     folder.mkdir(exist_ok=True, parents=True)
-    for number, name in enumerate(names, 1):
-        print(f"{number}/{len(names)} {name} ...", end=" ", flush=True, file=sys.stderr)
+    for position, name in enumerate(names, 1):
+        print(f"{position}/{len(names)} {name} ...", end=" ", flush=True, file=sys.stderr)
         began = time.monotonic()
         outcome = measure(LOADS[name], folder)
         print(f"{outcome}, {time.monotonic() - began:.0f} s", file=sys.stderr)

@@ -264,7 +264,9 @@ def safety(loads: Sequence[Measured]) -> Table:
             ("with more", lambda one: exits(one, more=True)),
         ],
         loads,
-        "Measured. Headroom: free memory above the minimum watermarks, of all zones. Over 8 and"
+        "Measured. Headroom: free memory above the minimum watermarks, of all zones. The kernel"
+        " counts stalls and direct reclaim of the whole host only: those inside a memory cgroup,"
+        " as in *reclaim*, are not in them. Over 8 and"
         " 12 KiB: living tasks. Exits: tasks that ended while the series ran, by the pages down"
         " to their marks; a cached stack is cleared before it is handed out again, so a mark is"
         " the task's own.",
