@@ -128,8 +128,8 @@ def checks(loads: Sequence[Measured]) -> Iterator[str]:
     yield from (
         "## Checked by other means",
         "",
-        "- Page faults a second, perf's counter over ours (user and kernel together; 4 s of"
-        f" the series): {span(loads, page_faults, _times)}.",
+        "- Page faults a second, perf's counter over ours (user and kernel together; 4 s"
+        f" about the series): {span(loads, page_faults, _times)}.",
         f"- Tasks created a second, perf's tracepoint over ours, in loads that make"
         f" {BUSY_A_SECOND} a second or more: {span(busy, created, _times)}.",
         "- Stacks read and missed, over what the kernel counts (`nr_kernel_stack`, refreshed):"
@@ -153,7 +153,8 @@ def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
         "",
         "- Each load starts in a cgroup of its own where cgroup v2 is mounted, warms up for 2 s,"
         " and is recorded by `dynstack-probe record`, a snapshot each 2 s (6 s for the 50,000"
-        " sleepers); meanwhile `perf stat -a` counts for 4 s. Then it counts system calls and"
+        " sleepers); about then `perf stat -a` counts for 4 s, in part before"
+        " the series begins where `record` starts slowly. Then it counts system calls and"
         " `dynstack-probe faults` watches, some seconds each and apart, since watching costs some"
         " 100 ns a system call.",
         f"- This host was not quiet: builds and test suites of other people ran on the same"

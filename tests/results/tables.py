@@ -193,7 +193,7 @@ def rates(loads: Sequence[Measured]) -> Table:
         "Of the whole host. Tasks created measured; stack faults modelled (rfc-v1: what grew"
         " beyond what a cached stack brought; errs high); page faults measured, those in kernel"
         " mode in about a fifteenth of the time. `perf stat -a` counted page faults and new tasks"
-        " for some seconds of the same series, as a check by other means, and then system calls.",
+        " for 4 s while `record` started or ran, not the same seconds, and then system calls.",
     )
 
 
