@@ -166,6 +166,7 @@ def _frame_line(frame: Frame) -> Mapping[str, Any]:
     counted, lifecycle = None, frame.lifecycle
     if lifecycle is not None:
         counted = asdict(lifecycle)
+        del counted["exit_reads"]  # the daemon's own matter
         counted["exited"] = [
             [mark, inherited, count] for (mark, inherited), count in lifecycle.exited.items()
         ]

@@ -382,7 +382,7 @@ class Loader:
         try:
             return _bcc(answer, self._child.python)
         except (KeyError, TypeError) as error:
-            raise self._child.failed("sent something unexpected") from error
+            raise self._child.failed("sent a malformed answer") from error
 
     def _ask(self, job: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
         tried: list[str] = []
@@ -431,7 +431,7 @@ class Loader:
         except (KeyError, TypeError, ValueError) as error:
             for fd in fds:
                 os.close(fd)
-            raise self._child.failed("sent something unexpected") from error
+            raise self._child.failed("sent a malformed answer") from error
 
 
 def _bcc(answer: Mapping[str, Any], python: str) -> Bcc:

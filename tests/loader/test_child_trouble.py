@@ -81,14 +81,14 @@ def test_child_sends_rubbish(fake_python: Path, message: bytes) -> None:
     becomes(fake_python, f"connection.send({message[:1]!r} * {len(message)})\n")
     if len(set(message)) > 1:
         becomes(fake_python, f"connection.send({message!r})\n")
-    with pytest.raises(ProbeError, match="sent something"):
+    with pytest.raises(ProbeError, match="sent a malformed answer"):
         load()
 
 
 def test_rubbish_leaves_no_descriptor_open(fake_python: Path) -> None:
     becomes(fake_python, "socket.send_fds(connection, [b'rubbish'], [0, 0, 0])\n")
     before = open_fds()
-    with pytest.raises(ProbeError, match="sent something"):
+    with pytest.raises(ProbeError, match="sent a malformed answer"):
         load()
     assert open_fds() == before
 
@@ -99,7 +99,7 @@ def test_the_figures_of_an_answer_are_checked(fake_python: Path) -> None:
         fake_python, f"socket.send_fds(connection, [json.dumps({answer!r}).encode()], [0, 0])\n"
     )
     before = open_fds()
-    with pytest.raises(ProbeError, match="sent something"):
+    with pytest.raises(ProbeError, match="sent a malformed answer"):
         load()
     assert open_fds() == before
 

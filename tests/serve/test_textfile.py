@@ -81,7 +81,7 @@ def test_says_why_it_cant_be_written(tmp_path: Path, registry: CollectorRegistry
     (tmp_path / "folder.prom").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         textfile.write(tmp_path / "folder.prom", registry)
-    with pytest.raises(UsageError, match=r"can't write /proc/a\.prom"):
+    with pytest.raises(WriteError, match=r"can't write /proc/a\.prom"):
         textfile.write(Path("/proc/a.prom"), registry)
 
 
