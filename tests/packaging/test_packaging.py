@@ -448,7 +448,7 @@ class TestInTheUnitsSandbox:
         command[2] = strict
         result = run(*command, "estimate", **self.environment(package))
         assert result.returncode == 4
-        assert "seccomp filter may forbid bpf()" in result.stderr
+        assert "a seccomp filter, as containers have, forbids it" in result.stderr
         assert len(result.stderr.splitlines()) == 1
 
     def test_capabilities_can_be_dropped(self, package: Package) -> None:
