@@ -11,6 +11,13 @@ from pathlib import Path
 from tests.results.place import CGROUP, CLIENTS, Place, SetUpError, load
 
 REDIS_SOURCE = "redis"
+END_CONTAINERS = """\
+for group in $(find /sys/fs/cgroup -depth -path "*$1*" -type d); do
+    kill -9 $(cat "$group/cgroup.procs") 2>/dev/null
+    rmdir "$group" 2>/dev/null
+done
+[ -z "$(find /sys/fs/cgroup -path "*$1*" -type d)" ]
+"""
 
 
 @load("idle", "nothing started")
@@ -121,10 +128,7 @@ def _bundle(place: Place, cgroup: str, name: str) -> Path:
     configuration["process"].update(terminal=False, args=["/bin/busybox", "ls", "/"])
     configuration["linux"]["cgroupsPath"] = cgroup
     file.write_text(json.dumps(configuration))
-    # cgroups of runc's own in each hierarchy, which outlive a container that is killed
-    place.undo(
-        *("sh", "-c", 'find /sys/fs/cgroup -depth -path "*$1*" -type d -exec rmdir {} +'),
-        "sh",
-        cgroup,
-    )
+    # runc's own cgroups, in each hierarchy: a container that was being started lives on there
+    group = str(Path(cgroup).parent)
+    place.undo("sh", "-c", END_CONTAINERS, "sh", group)
     return bundle
