@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -30,6 +31,10 @@ MARKED = {
     "grafana/test_queries.py": "prometheus",
     "grafana/test_rules.py": "prometheus",
 }
+
+# A shell starts what it puts in the background with SIGINT ignored, and whoever we start would
+# inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("patient", deadline=None)
