@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-import traceback
-from collections.abc import Iterable
 
 import typer
 
-from dynstack_probe import __version__, interrupts
+from dynstack_probe import __version__, ending
 from dynstack_probe.commands import (
     cost,
     doctor,
@@ -24,9 +21,6 @@ from dynstack_probe.commands import (
     serve,
     top,
 )
-from dynstack_probe.errors import ProbeError
-from dynstack_probe.output.writing import StandardOutput
-from dynstack_probe.text import printable, say
 
 # Typers before 0.12 draw boxes around help where rich is installed, whatever their markup mode.
 if getattr(typer.core, "rich", None) is not None:
@@ -34,7 +28,6 @@ if getattr(typer.core, "rich", None) is not None:
 
 PROGRAM = "dynstack-probe"
 _COMPLETION = "_DYNSTACK_PROBE_COMPLETE"  # set by the shell
-REPORT = "report this, with the traceback that `dynstack-probe -v ...` shows"
 
 app = typer.Typer(
     name=PROGRAM,
@@ -73,39 +66,6 @@ def _root(
     pass
 
 
-def _complain(message: str, details: str = "") -> None:
-    """One line; what is behind it only for those who ask."""
-    say(f"dynstack-probe: {message}")
-    if details and {"-v", "--verbose"} & set(sys.argv[1:]):
-        say(details)
-
-
-def _open_standard_streams() -> None:
-    """Put something where the caller closed 0, 1 or 2 (`>&-`), before a file takes the number.
-
-    Writing to 1 then fails as it should; what goes to 2 is lost, as it should.
-    """
-    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.dup2(os.open(os.devnull, flags), number)  # of itself: the lowest free number
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.__stdout__ in (sys.stdout, None):
-        sys.stdout = StandardOutput(sys.stdout)
-
-
-def _settle_output() -> None:
-    """What can't be written of stdout's buffer is lost: no second error at Python's end."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ProbeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
 def _run(arguments: list[str]) -> int:
     """What app() does, less its own ways to end: it has some for Ctrl-C and for closed pipes."""
     if _COMPLETION in os.environ:
@@ -114,6 +74,8 @@ def _run(arguments: list[str]) -> int:
     try:
         with command.make_context(PROGRAM, arguments) as context:
             result = command.invoke(context)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except typer.Exit as end:
         result = end.exit_code
     sys.stdout.flush()
@@ -121,48 +83,5 @@ def _run(arguments: list[str]) -> int:
 
 
 def main() -> int:
-    """Run the command line; returns the exit code. Users never see a traceback."""
-    _open_standard_streams()
-    try:
-        interrupts.raise_interrupt()
-        code = _run(sys.argv[1:] or ["--help"])
-        interrupts.ignore()
-    except BaseException as error:
-        interrupts.ignore()
-        return _end_of(error)
-    return code
-
-
-def _end_of(error: BaseException) -> int:
-    """Tell in one line what ended the command; returns the exit code."""
-    _settle_output()
-    notes = getattr(error, "__notes__", ())
-    if isinstance(error, ProbeError):
-        _complain("; ".join((str(error), *notes)), error.details)
-        return error.exit_code
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
-        _complain("; ".join(("interrupted", *notes)))
-        return interrupts.EXIT_CODE
-    if isinstance(error, BrokenPipeError):  # `dynstack-probe estimate | head`
-        return 0
-    if isinstance(error, SystemExit):  # shell completion
-        return error.code if isinstance(error.code, int) else 0
-    # A usage error of click, which newer typers carry inside: known by its shape.
-    describe = getattr(error, "format_message", None)
-    if describe is not None:
-        _complain(f"{describe()} (see dynstack-probe --help)")
-        return 2
-    return _unforeseen(error, notes)
-
-
-def _unforeseen(error: BaseException, notes: Iterable[str]) -> int:
-    """The last line of defence."""
-    log = "".join(traceback.format_exception(error)).rstrip()
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        what = f"{where}{error.strerror or error}"
-    else:
-        said = printable(str(error)) if str(error) else ""
-        what = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    _complain("; ".join((f"unexpected error: {what}", *notes, f"please {REPORT}")), log)
-    return 1
+    """Run the command line; returns the exit code."""
+    return ending.run(lambda: _run(sys.argv[1:] or ["--help"]))

@@ -25,6 +25,7 @@ SIGHUP reads --config again; SIGTERM ends it. Exit codes: 0 ended by a signal, 1
 
 
 def command(
+    context: typer.Context,
     listen: Optional[str] = typer.Option(  # noqa: UP045
         None,
         "--listen",
@@ -46,7 +47,7 @@ def command(
     ),
 ) -> None:
     """Run HELP's command."""
-    from dynstack_probe.serve.daemon import Daemon, Options
+    from dynstack_probe.serve.options import Options, become_daemon
 
-    options = Options(config, web_config, textfile, listen, page_faults)
-    raise typer.Exit(Daemon(options).run())
+    verbose = bool(context.parent and context.parent.params.get("verbose"))
+    become_daemon(Options(config, web_config, textfile, listen, page_faults), verbose=verbose)

@@ -7,8 +7,6 @@ import os
 import re
 from pathlib import Path
 
-import psutil
-
 from dynstack_probe.kernel.features import Features, Root
 
 
@@ -23,7 +21,7 @@ def cpu_model(root: Root | None = None) -> str:
 
 def online_cpus() -> int:
     """CPUs that run tasks now: each would hold a reserve under the RFC."""
-    return psutil.cpu_count() or 1
+    return os.cpu_count() or 1
 
 
 def possible_cpus(root: Root | None = None) -> int:
@@ -35,7 +33,8 @@ def possible_cpus(root: Root | None = None) -> int:
 
 def memory_total_kib() -> int:
     """MemTotal."""
-    return int(psutil.virtual_memory().total) // 1024
+    found = re.search(r"^MemTotal:\s*(\d+) kB", Root().read("proc/meminfo") or "", re.MULTILINE)
+    return int(found.group(1)) if found else 0
 
 
 def context_switches() -> int | None:

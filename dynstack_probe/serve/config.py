@@ -12,6 +12,7 @@ from dynstack_probe.errors import UsageError
 from dynstack_probe.httpd.server import parse_address
 from dynstack_probe.measure.lifecycle import PROVING_EXITS
 from dynstack_probe.policy import BUILT_IN, Policy
+from dynstack_probe.serve.options import Options
 
 SCAN_CPU_RATIO = 0.0005
 SHORTEST_PAUSE_SECONDS = 15.0
@@ -43,6 +44,13 @@ class Config:
     def chosen_policies(self) -> list[Policy]:
         """The policies themselves."""
         return [BUILT_IN[name] for name in dict.fromkeys(self.policies)]
+
+
+def configure(options: Options) -> Config:
+    """The file's settings with the command line's over them. Raises UsageError."""
+    asked = {"listen": options.listen, "page_faults": options.page_faults}
+    given = {key: value for key, value in asked.items() if value is not None}
+    return Config(**{**read_config(options.config_file).__dict__, **given})
 
 
 def read_config(path: Path | None, defaults: Config | None = None) -> Config:

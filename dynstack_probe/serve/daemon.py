@@ -11,8 +11,6 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -33,33 +31,13 @@ from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
 from dynstack_probe.serve.collector import CostInputs, HostCollector, Pass, PassCounter
-from dynstack_probe.serve.config import Config, read_config
+from dynstack_probe.serve.config import configure
+from dynstack_probe.serve.options import Options
 from dynstack_probe.text import counted, percent, printable, say
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A sample older than this many intervals is no longer healthy.
 STALE_INTERVALS = 3
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line said; what it left out is None and comes from the file."""
-
-    config_file: Path | None = None
-    web_config_file: Path | None = None
-    textfile: Path | None = None
-    listen: str | None = None
-    page_faults: bool | None = None
-
-    def read_config(self) -> Config:
-        """The file's settings with the command line's over them."""
-        config = read_config(self.config_file)
-        changes: dict[str, object] = {}
-        if self.listen is not None:
-            changes["listen"] = self.listen
-        if self.page_faults is not None:
-            changes["page_faults"] = self.page_faults
-        return Config(**{**config.__dict__, **changes})
 
 
 class Daemon:
@@ -68,7 +46,7 @@ class Daemon:
     def __init__(self, options: Options) -> None:
         """Read the configuration and take the port. Raises UsageError."""
         self._options = options
-        self._config = options.read_config()
+        self._config = configure(options)
         if options.textfile is not None:
             textfile.check(options.textfile)
         self._newest: Pass | None = None
@@ -177,7 +155,7 @@ class Daemon:
         """Read the configuration again; what is wrong with it changes nothing."""
         sd_notify.reloading()
         try:
-            fresh = self._options.read_config()
+            fresh = configure(self._options)
             if (fresh.listen, fresh.page_faults) != (
                 self._config.listen,
                 self._config.page_faults,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import re
 import signal
@@ -120,6 +121,30 @@ def test_every_promised_metric_is_there_and_no_privilege_is_left() -> None:
         assert daemon.get("/-/healthy")
         assert daemon.get("/-/ready")
         assert "# EOF" in daemon.get("/metrics", Accept="application/openmetrics-text")
+
+
+def test_the_command_lines_libraries_are_not_in_the_daemons_process(tmp_path: Path) -> None:
+    """Python itself tells what that process has imported; the pid and its name stay."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, json, pathlib, sys\n"
+        "def tell():\n"
+        f"    with pathlib.Path({str(tmp_path / 'modules')!r}).open('a') as file:\n"
+        "        file.write(json.dumps(sorted(sys.modules)) + '\\n')\n"
+        "atexit.register(tell)\n"
+    )
+    with serving("--no-page-faults", PYTHONPATH=str(tmp_path)) as daemon:
+        process = Path(f"/proc/{daemon.process.pid}")
+        words = process.joinpath("cmdline").read_text().split("\0")
+        assert daemon.url.replace("http://", "--listen=") in words
+        assert "--no-page-faults" in words
+        assert process.joinpath("comm").read_text() == "dynstack-probe\n"
+        daemon.get("/metrics")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(timeout=5) == 0
+    imported = set(json.loads((tmp_path / "modules").read_text().splitlines()[-1]))
+    assert "dynstack_probe.serve.daemon" in imported
+    assert not imported & {"typer", "click", "rich", "pygal", "psutil", "dynstack_probe.cli"}
+    assert not [name for name in imported if name.startswith("dynstack_probe.report")]
 
 
 def test_counters_move_and_never_fall(tmp_path: Path) -> None:

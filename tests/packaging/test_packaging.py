@@ -33,7 +33,7 @@ MODULES = "usr/lib/python3/dist-packages"
 
 def has_packages(python: str) -> bool:
     """Whether the system's Python has what the package depends on."""
-    code = "import prometheus_client, psutil, rich, typer"
+    code = "import prometheus_client, rich, typer"
     return subprocess.run([python, "-Ic", code], capture_output=True, check=False).returncode == 0
 
 

@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from dynstack_probe.errors import UsageError
-from dynstack_probe.serve.config import Config, read_config
-from dynstack_probe.serve.daemon import Daemon, Options
+from dynstack_probe.serve.config import Config, configure, read_config
+from dynstack_probe.serve.daemon import Daemon
+from dynstack_probe.serve.options import Options
 from tests import ROOT
 
 # Scans once a second; the third scan hangs.
 _HANGS = """
 import sys, time
 from dynstack_probe.serve import sd_notify
-from dynstack_probe.serve.daemon import Daemon, Options
+from dynstack_probe.serve.daemon import Daemon
+from dynstack_probe.serve.options import Options
 from pathlib import Path
 daemon = Daemon(Options(config_file=Path(sys.argv[1]), listen="127.0.0.1:0"))
 scans = 0
@@ -70,8 +72,21 @@ def test_defaults() -> None:
 def test_the_command_line_wins(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('listen = "127.0.0.1:1"\npage_faults = true\ntop_cgroups = 3\n')
-    config = Options(path, listen="[::1]:2", page_faults=False).read_config()
+    config = configure(Options(path, listen="[::1]:2", page_faults=False))
     assert (config.listen, config.page_faults, config.top_cgroups) == ("[::1]:2", False, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        Options(page_faults=True),
+        Options(Path("a=b c"), Path("--page-faults"), Path("x\ny.prom"), "[::1]:2", False),
+        Options(Path("\udcff.toml"), listen=""),
+    ],
+)
+def test_the_daemons_process_is_asked_what_the_command_line_was(options: Options) -> None:
+    assert Options.from_words(["--verbose", *options.words()]) == options
 
 
 def test_scans_are_rare_where_they_are_dear() -> None:
