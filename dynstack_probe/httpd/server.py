@@ -574,6 +574,7 @@ class _Request:
     method: str
     path: str
     """Without query and, from a proxy, without scheme and host."""
+    query: str
     headers: dict[str, str]
     """By names in lower case; what came more than once is joined by commas."""
     keep_alive: bool
@@ -615,8 +616,9 @@ def parse_request(head: bytes) -> _Request | HTTPStatus:
     options = {option.strip() for option in headers.get("connection", "").lower().split(",")}
     keep_alive = "keep-alive" in options if minor == "0" else "close" not in options
     has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-    path = re.sub(r"^https?://[^/?]*", "", target, flags=re.IGNORECASE).partition("?")[0]
-    return _Request(method, path or "/", headers, keep_alive and not has_body)
+    target = re.sub(r"^https?://[^/?]*", "", target, flags=re.IGNORECASE)
+    path, _, query = target.partition("?")
+    return _Request(method, path or "/", query, headers, keep_alive and not has_body)
 
 
 class _Pages:
@@ -653,7 +655,7 @@ class _Pages:
         from prometheus_client.exposition import choose_encoder
 
         encoder, content_type = choose_encoder(_understood(request.headers.get("accept", "")))
-        body = encoder(self._registry)
+        body = encoder(self._asked_for(request.query))
         headers = {"Vary": "Accept, Accept-Encoding"}
         wants_gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
         if wants_gzip and len(body) >= MIN_GZIP_BYTES:
@@ -662,6 +664,35 @@ class _Pages:
             body = gzip.compress(body, compresslevel=GZIP_LEVEL, mtime=0)
             headers["Content-Encoding"] = "gzip"
         return _Response(HTTPStatus.OK, content_type, body, headers)
+
+    def _asked_for(self, query: str) -> CollectorRegistry:
+        """The registry, or of it only what ?name[]= names, by the names of its samples.
+
+        Its own restricted_registry() wants names that are known before collecting.
+        """
+        from urllib.parse import parse_qs
+
+        names = frozenset(parse_qs(query).get("name[]", ()))
+        if not names:
+            return self._registry
+        from prometheus_client import CollectorRegistry
+        from prometheus_client.core import Metric
+        from prometheus_client.registry import Collector
+
+        whole = self._registry
+
+        class Named(Collector):
+            def collect(self) -> Iterable[Metric]:
+                for metric in whole.collect():
+                    samples = [sample for sample in metric.samples if sample.name in names]
+                    if samples:
+                        kept = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+                        kept.samples = samples
+                        yield kept
+
+        only = CollectorRegistry()
+        only.register(Named())
+        return only
 
     def _landing_page(self) -> _Response:
         import html

@@ -201,11 +201,15 @@ class HostCollector(Collector):
         top = max(0, self._top_cgroups())
         paths = self._cgroup_paths()
         shown: dict[str, tuple[int, ...]] = {}
+        rest = [held for _, held in rows[top:]]
         for cgroup_id, held in rows[:top]:
-            name = short_name(paths.get(cgroup_id, f"cgroup:{cgroup_id}"))
+            path = paths.get(cgroup_id, "")
+            if not path:  # gone before it had a name: no label that nobody knows
+                rest.append(held)
+                continue
+            name = short_name(path)
             # two may be shortened to one name, as a container's cgroup and one below it
             shown[printable(name)] = _sum(shown.get(printable(name), (0,) * len(held)), held)
-        rest = [held for _, held in rows[top:]]
         if rest:
             shown["other"] = tuple([sum(column) for column in zip(*rest, strict=True)])
         for name, held in shown.items():

@@ -144,7 +144,7 @@ class Daemon:
         top = sorted(sample.cgroups, key=lambda i: -sum(sample.cgroups[i]))
         wanted = top[: self._config.top_cgroups]
         if any(cgroup not in self._cgroup_paths for cgroup in wanted):
-            unknown = {cgroup: f"cgroup:{cgroup}" for cgroup in wanted}  # not looked for again
+            unknown = dict.fromkeys(wanted, "")  # gone; not looked for again
             self._cgroup_paths = unknown | cgroups.paths_by_id(wanted)
         policies = self._config.chosen_policies()
         self._newest = self._passes.add(sample, policies, self._calibration)

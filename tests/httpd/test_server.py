@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -101,11 +101,15 @@ def read_response(client: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def serving(
-    web_config: WebConfig | None = None, listen: str = "127.0.0.1:0", **limits: Any
+    web_config: WebConfig | None = None,
+    listen: str = "127.0.0.1:0",
+    registry: CollectorRegistry | None = None,
+    **limits: Any,
 ) -> Iterator[World]:
     stacks = Stacks()
-    registry = CollectorRegistry()
-    registry.register(stacks)
+    if registry is None:
+        registry = CollectorRegistry()
+        registry.register(stacks)
     state = {"ready": True, "healthy": True}
     paragraphs = ["97 stacks <here> & now."]
     complaints: list[str] = []
@@ -147,6 +151,33 @@ def test_classic_metrics(world: World) -> None:
     assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert body.count("\ndynstack_tasks{") == TASKS
     assert "# EOF" not in body
+
+
+def test_only_what_is_asked_for_by_name_as_prometheus_clients_own_server() -> None:
+    registry = CollectorRegistry()
+    for name in ("pages", "faults"):
+        Counter(name, "A counter.", registry=registry).inc(97)
+    Gauge("stacks", "A gauge.", registry=registry).set(89)
+    queries = {
+        "name[]=stacks": ["stacks"],
+        "name%5B%5D=faults_total&name[]=stacks&x=1": ["faults_total", "stacks"],
+        "name[]=nothing": ["nothing"],
+        "name[]=pages": ["pages"],  # a family, of which no sample has this name
+    }
+    with serving(registry=registry) as world:
+        for query, names in queries.items():
+            expected = generate_latest(registry.restricted_registry(names))
+            answer = world.get(f"/metrics?{query}").read()
+            # restricted_registry() asks its collectors in the order of a set
+            assert sorted(answer.splitlines()) == sorted(expected.splitlines()), query
+        for query in ("", "name[]=", "name=stacks"):
+            assert world.get(f"/metrics?{query}").read() == generate_latest(registry), query
+
+
+def test_what_can_be_named_need_not_be_known_before_collecting(world: World) -> None:
+    body = world.get("/metrics?name[]=dynstack_tasks").read().decode()
+    assert body.count("\ndynstack_tasks{") == TASKS
+    assert world.get("/metrics?name[]=stacks").read() == b""
 
 
 def test_openmetrics_if_asked_for(world: World) -> None:

@@ -159,6 +159,14 @@ def test_cgroups_are_the_largest_and_other() -> None:
     assert page["dynstack_cgroups_in_other"] == 2
 
 
+def test_a_cgroup_that_nobody_can_name_adds_to_other() -> None:
+    held = {1: (2,) + (0,) * 7, 987654321: (5,) + (0,) * 7}
+    (page,) = collected(a_sample({(1, 1): 7}, cgroups=held))
+    assert page["dynstack_cgroup_stack_bytes other"] == 5 * 16384
+    assert page["dynstack_cgroups_in_other"] == 1
+    assert not [series for series in page if "987654321" in series]
+
+
 PAGES = st.integers(1, 4)
 
 
