@@ -8,6 +8,8 @@ from typing import Optional
 
 import typer
 
+from dynstack_probe.errors import UsageError
+
 HELP = """Run as a daemon that exports metrics to Prometheus.
 
 Counts every task that is created or exits, scans the living every 15 seconds (less often
@@ -45,9 +47,15 @@ def command(
     page_faults: Optional[bool] = typer.Option(  # noqa: UP045
         None, "--page-faults/--no-page-faults", help="Count page faults.  [default: yes]"
     ),
+    systemd_socket: bool = typer.Option(
+        False, "--web.systemd-socket", help="Serve on the socket that systemd hands over."
+    ),
 ) -> None:
     """Run HELP's command."""
     from dynstack_probe.serve.options import Options, become_daemon
 
+    if listen is not None and systemd_socket:
+        raise UsageError("give --listen or --web.systemd-socket, not both")
     verbose = bool(context.parent and context.parent.params.get("verbose"))
-    become_daemon(Options(config, web_config, textfile, listen, page_faults), verbose=verbose)
+    options = Options(config, web_config, textfile, listen, page_faults, systemd_socket)
+    become_daemon(options, verbose=verbose)

@@ -130,7 +130,7 @@ class WebServer:
 
     def __init__(
         self,
-        listen: str,
+        listen: str | socket.socket,
         registry: CollectorRegistry,
         landing: Callable[[], Iterable[str]],
         ready: Callable[[], bool],
@@ -139,13 +139,17 @@ class WebServer:
         limits: Limits = DEFAULT_LIMITS,
         complain: Callable[[str], None] = _to_stderr,
     ) -> None:
-        """Raises UsageError in one line if `listen` can't be listened on."""
+        """On HOST:PORT, or a socket that listens already.
+
+        Raises UsageError in one line if `listen` can't be listened on.
+        """
         self._pages = _Pages(registry, landing, ready, healthy)
         self._web_config = web_config
         self._limits = limits
         self._complain_now = complain
         self._complained_at = float("-inf")
-        self._listener = _listen(listen)
+        self._listener = _listen(listen) if isinstance(listen, str) else listen
+        self._listener.setblocking(False)
         self._address: tuple[str, int] = self._listener.getsockname()[:2]
         self._selector = selectors.DefaultSelector()
         self._accept_again_at = float("-inf")

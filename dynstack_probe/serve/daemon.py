@@ -30,6 +30,7 @@ from dynstack_probe.model.growth import whole_shapes
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
+from dynstack_probe.serve.activation import systemd_socket
 from dynstack_probe.serve.collector import CostInputs, HostCollector, Pass, PassCounter
 from dynstack_probe.serve.config import configure
 from dynstack_probe.serve.options import Options
@@ -71,7 +72,7 @@ class Daemon:
         ProcessCollector(registry=self._registry)
         web_config = WebConfig(options.web_config_file) if options.web_config_file else None
         self._web = WebServer(
-            self._config.listen,
+            systemd_socket() if options.systemd_socket else self._config.listen,
             self._registry,
             landing=self._landing,
             ready=lambda: self._newest is not None,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 MODULE = "dynstack_probe.serve"
+_SYSTEMD_SOCKET = "--web.systemd-socket"
 _YES_NO = {"--page-faults": True, "--no-page-faults": False}
 
 
@@ -28,6 +29,7 @@ class Options:
     textfile: Path | None = None
     listen: str | None = None
     page_faults: bool | None = None
+    systemd_socket: bool = False
 
     def words(self) -> list[str]:
         """As arguments, so that `ps` tells what was asked for."""
@@ -38,6 +40,7 @@ class Options:
             "--textfile": self.textfile,
         }
         words = [f"{name}={value}" for name, value in given.items() if value is not None]
+        words += [_SYSTEMD_SOCKET] if self.systemd_socket else []
         return words + [word for word, value in _YES_NO.items() if value is self.page_faults]
 
     @classmethod
@@ -50,7 +53,14 @@ class Options:
         )
         answers = [_YES_NO[word] for word in words if word in _YES_NO]
         page_faults = answers[0] if answers else None
-        return cls(config, web_config, textfile, given.get("--listen"), page_faults)
+        return cls(
+            config,
+            web_config,
+            textfile,
+            given.get("--listen"),
+            page_faults,
+            systemd_socket=_SYSTEMD_SOCKET in words,
+        )
 
 
 def become_daemon(options: Options, *, verbose: bool) -> NoReturn:

@@ -239,6 +239,38 @@ def test_systemd_is_told(tmp_path: Path) -> None:
         assert re.search(r"STATUS=\d+ stacks, .* would save \d", told)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_socket_that_systemd_has_bound(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as bound:
+        port = bound.getsockname()[1]
+        # as systemd does it: descriptor 3, and the pid of the process that it becomes
+        start = f'exec 3<&{bound.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+        command = [sys.executable, "-m", "dynstack_probe", "serve", "--web.systemd-socket"]
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", start, "sh", *command],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True, pass_fds=[bound.fileno()],
+        )  # fmt: skip
+        try:
+            assert process.stderr is not None
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+            assert process.stderr.readline() == f"dynstack-probe: serving {url}metrics\n"
+            with urllib.request.urlopen(url + "metrics", timeout=10) as answer:
+                assert b"dynstack_stack_bytes" in answer.read()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=5) == 0
+            # the port is systemd's: who comes now waits for the next daemon
+            socket.create_connection((host, port), timeout=5).close()
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def test_no_socket_from_systemd() -> None:
+    complains(run("serve", "--web.systemd-socket"), 2, ".socket unit")
+    complains(run("serve", "--web.systemd-socket", "--listen", ":1"), 2, "not both")
+
+
 def test_usage_errors_are_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

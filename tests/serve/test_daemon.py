@@ -83,6 +83,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         Options(page_faults=True),
         Options(Path("a=b c"), Path("--page-faults"), Path("x\ny.prom"), "[::1]:2", False),
         Options(Path("\udcff.toml"), listen=""),
+        Options(systemd_socket=True),
     ],
 )
 def test_the_daemons_process_is_asked_what_the_command_line_was(options: Options) -> None:
