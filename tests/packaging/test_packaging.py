@@ -131,6 +131,7 @@ class TestContent:
             "usr/bin/dynstack-probe",
             "usr/share/bash-completion/completions/dynstack-probe",
             "usr/share/doc/dynstack-probe/README.md",
+            "usr/share/doc/dynstack-probe/dynstack-probe.socket",
             "usr/share/doc/dynstack-probe/changelog.gz",
             "usr/share/doc/dynstack-probe/copyright",
             "usr/share/fish/vendor_completions.d/dynstack-probe.fish",
