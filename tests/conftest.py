@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -31,10 +32,6 @@ MARKED = {
     "grafana/test_queries.py": "prometheus",
     "grafana/test_rules.py": "prometheus",
 }
-
-# A shell starts what it puts in the background with SIGINT ignored, and whoever we start would
-# inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -63,6 +60,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.live)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=f"needs BPF: {reason}"))
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """SIGINT as a terminal has it, for whoever the test starts inherits it.
+
+    A shell's background ignores it, and so does a command that was run in this process.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class LiveTally:

@@ -90,9 +90,12 @@ def answering(
         stub = Stub(f"{scheme}://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
-        yield stub
-        server.shutdown()
-        thread.join()
+        try:
+            yield stub
+        finally:
+            # one that goes on would spin on whatever gets its descriptor next
+            server.shutdown()
+            thread.join()
 
 
 @contextlib.contextmanager
@@ -108,15 +111,17 @@ def raw(talk: Callable[[socket.socket], None]) -> Iterator[str]:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=work, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
 
 
 def drip(connection: socket.socket) -> None:
     """A byte now and then, so that no timeout of a single read ever passes."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    while True:
+    for _ in range(60):  # the client's thread reads on, whoever has given up on it
         connection.sendall(b"x")
         time.sleep(0.05)
 

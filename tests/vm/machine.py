@@ -203,7 +203,7 @@ def unpacked_kernel(offer: Offer, modules: tuple[str, ...] = MODULES) -> Kernel:
 def _fill_busybox(cache: Path) -> None:
     with _unpacked(cache, "busybox-static") as unpacked:
         # last, and at once: what exists is whole
-        (unpacked / "bin/busybox").rename(cache / "busybox")
+        _one(unpacked, "bin/busybox").rename(cache / "busybox")
 
 
 def _fill_kernel(cache: Path, offer: Offer, modules: tuple[str, ...], folder: Path) -> None:
