@@ -31,7 +31,8 @@ ARROWS = {
     "faults": {*MEASURED, "measure", "kernel", "loader"},
     "fleet": MEASURED,
     "httpd": set[str](),
-    "serve": {*MEASURED, "measure", "kernel", "loader", "httpd"},
+    # the last two: it is a process of its own, without the command line
+    "serve": {*MEASURED, "measure", "kernel", "loader", "httpd", "interrupts", "ending"},
 }
 # Rooms without I/O: what they may import of the standard library, and nothing else.
 PURE = {"model", "policy", "analysis"}

@@ -70,7 +70,7 @@ def series_with(config: Config, thread_size_bytes: int = 16384) -> int:
             lambda: newest,
             config.chosen_policies,
             lambda: config.top_cgroups,
-            dict,
+            lambda: {number: f"/{number}.slice" for number in newest.sample.cgroups},
             lambda: COSTS,
         )
     )
