@@ -20,10 +20,15 @@ from dynstack_probe.text import printable, say
 REPORT = "report this, with the traceback that `dynstack-probe -v ...` shows"
 
 
+def is_verbose() -> bool:
+    """Whether -v was given, also where the command line itself was wrong."""
+    return bool({"-v", "--verbose"} & set(sys.argv[1:]))
+
+
 def _complain(message: str, details: str = "") -> None:
     """One line; what is behind it only for those who ask."""
     say(f"dynstack-probe: {message}")
-    if details and {"-v", "--verbose"} & set(sys.argv[1:]):
+    if details and is_verbose():
         say(details)
 
 

@@ -27,7 +27,6 @@ SIGHUP reads --config again; SIGTERM ends it. Exit codes: 0 ended by a signal, 1
 
 
 def command(
-    context: typer.Context,
     listen: Optional[str] = typer.Option(  # noqa: UP045
         None,
         "--listen",
@@ -56,6 +55,4 @@ def command(
 
     if listen is not None and systemd_socket:
         raise UsageError("give --listen or --web.systemd-socket, not both")
-    verbose = bool(context.parent and context.parent.params.get("verbose"))
-    options = Options(config, web_config, textfile, listen, page_faults, systemd_socket)
-    become_daemon(options, verbose=verbose)
+    become_daemon(Options(config, web_config, textfile, listen, page_faults, systemd_socket))

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Self
 
+from dynstack_probe.ending import is_verbose
+
 MODULE = "dynstack_probe.serve"
 _SYSTEMD_SOCKET = "--web.systemd-socket"
 _YES_NO = {"--page-faults": True, "--no-page-faults": False}
@@ -39,7 +41,7 @@ class Options:
             "--web.config.file": self.web_config_file,
             "--textfile": self.textfile,
         }
-        words = [f"{name}={value}" for name, value in given.items() if value is not None]
+        words = [f"{word}={value}" for word, value in given.items() if value is not None]
         words += [_SYSTEMD_SOCKET] if self.systemd_socket else []
         return words + [word for word, value in _YES_NO.items() if value is self.page_faults]
 
@@ -47,30 +49,28 @@ class Options:
     def from_words(cls, words: Sequence[str]) -> Self:
         """What `words()` made of them; anything else is none of its business."""
         given = dict(word.split("=", 1) for word in words if "=" in word)
-        config, web_config, textfile = (
-            Path(given[name]) if name in given else None
-            for name in ("--config", "--web.config.file", "--textfile")
-        )
-        answers = [_YES_NO[word] for word in words if word in _YES_NO]
-        page_faults = answers[0] if answers else None
+
+        def path(word: str) -> Path | None:
+            return Path(given[word]) if word in given else None
+
         return cls(
-            config,
-            web_config,
-            textfile,
-            given.get("--listen"),
-            page_faults,
+            config_file=path("--config"),
+            web_config_file=path("--web.config.file"),
+            textfile=path("--textfile"),
+            listen=given.get("--listen"),
+            page_faults=next((_YES_NO[word] for word in words if word in _YES_NO), None),
             systemd_socket=_SYSTEMD_SOCKET in words,
         )
 
 
-def become_daemon(options: Options, *, verbose: bool) -> NoReturn:
+def become_daemon(options: Options) -> NoReturn:
     """Replace this process: same pid, descriptors, environment, and privileges."""
     flags = ["-I"] if sys.flags.isolated else []
     if not _imports_from_here():
         flags.append("-P")  # -m alone would
     # Blocked until the new process can tell in a line that it was interrupted.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    words = [*(["--verbose"] if verbose else []), *options.words()]
+    words = [*(["--verbose"] if is_verbose() else []), *options.words()]
     os.execv(sys.executable, [sys.executable, *flags, "-m", MODULE, *words])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def manager(
     if request.param == "path":
         address = name = str(tmp_path / "notify")
     else:
-        name = f"@dynstack-test-{uuid.uuid4()}"
+        name = f"@dynstack-test-{os.getpid()}"
         address = "\0" + name[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(address)
