@@ -16,6 +16,12 @@ from dynstack_probe.errors import NotPermittedError, UnmeasurableError
 
 KALLSYMS = Path("/proc/kallsyms")
 _TEXT = frozenset("tTwW")
+# include/asm-generic/sections.h: where text ends. What follows has no name until a module begins.
+_ENDS = frozenset({"_etext", "_einittext"})
+
+# x86: ftrace patches a call of 5 bytes into a traced function, at its very start or behind
+# ENDBR64; BPF's fentry, fexit and LSM programs are called from there, and live patches.
+_HOOK_RETURNS = frozenset({5, 4 + 5})
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,12 @@ class Symbols:
     def name(self, address: int) -> str:
         """The function that an address lies in; the address in hex where none is known."""
         at = bisect_right(self.addresses, address) - 1
-        return self.names[at] if at >= 0 else f"{address:#x}"
+        return f"{address:#x}" if at < 0 or self.names[at] in _ENDS else self.names[at]
+
+    def returns_to_hook(self, address: int) -> bool:
+        """Whether a return address is that of the call that a traced function begins with."""
+        at = bisect_right(self.addresses, address) - 1
+        return at >= 0 and address - self.addresses[at] in _HOOK_RETURNS
 
 
 def read_symbols(path: Path = KALLSYMS) -> Symbols:

@@ -57,6 +57,9 @@ _USER_CS, _USER_DS = (0x33, 0x23), 0x2B
 _SS, _CS, _ORIG_AX = -1, -4, -6
 _PADDINGS = (0, 2)
 
+# What stands between both halves of a traced function: a trampoline, named or not.
+_GENERATED = ("bpf_trampoline_", "0x")
+
 _KIND_NAMES = {
     Kind.USER_WORKER: Context.WORKER.label,
     Kind.KTHREAD: Context.KTHREAD.label,
@@ -241,16 +244,12 @@ class Sampling:
         head = raw[: self._layout.size_bytes]
         values = self._layout.unpack(head)
         numbers = {name: v for name, v in values.items() if isinstance(v, int)}
-        frames = values["frames"]
-        assert isinstance(frames, tuple)
+        addresses = values["frames"]
+        assert isinstance(addresses, tuple)
         words = array("Q")
         words.frombytes(raw[len(head) : len(head) + numbers["copied_bytes"] // 8 * 8])
-        chain = frames[: numbers["frame_count"]]
-        depths = frame_depths(chain, words, numbers["depth_bytes"])
-        named = [
-            Frame(self._symbols.name(address - (0 if at == 0 else 1)), depth)
-            for at, (address, depth) in enumerate(zip(chain, depths, strict=True))
-        ]
+        chain = addresses[: numbers["frame_count"]]
+        frames = named_frames(chain, words, numbers["depth_bytes"], self._symbols)
         kind = Kind(numbers["kind"])
         ia32 = bool(numbers["flags"] & self._ia32)
         return Sample(
@@ -258,7 +257,7 @@ class Sampling:
             comm=self._layout.texts(head, "comm")[0],
             call=_KIND_NAMES.get(kind) or entry_name(words, ia32=ia32),
             depth_bytes=numbers["depth_bytes"],
-            frames=tuple(reversed(named)),
+            frames=tuple(reversed(frames)),
             context=context_of(
                 numbers["preempt_count"],
                 self._baseline,
@@ -294,6 +293,28 @@ class ContextWatch:
 
     def _read(self) -> None:
         self.contexts.update(sample.context.value for sample in self._sampling.read())
+
+
+def named_frames(
+    chain: Sequence[int], words: array[int], depth_bytes: int, symbols: Symbols
+) -> list[Frame]:
+    """The frames of a chain, innermost first; see frame_depths.
+
+    A traced function begins with a call, of a trampoline which calls the rest of it (BPF's
+    fexit and LSM programs): the unwinder then finds the function twice, and rightly, as both
+    return addresses are on the stack. Called it was once, so the frame of that first call,
+    eight bytes, is left out. A function that calls itself does so from further inside.
+    """
+    frames: list[Frame] = []
+    inner = ""  # the last one that is not generated code
+    for at, depth in enumerate(frame_depths(chain, words, depth_bytes)):
+        function = symbols.name(chain[at] - (0 if at == 0 else 1))
+        if at > 0 and function == inner and symbols.returns_to_hook(chain[at]):
+            continue
+        frames.append(Frame(function, depth))
+        if not function.startswith(_GENERATED):
+            inner = function
+    return frames
 
 
 def frame_depths(chain: Sequence[int], words: array[int], depth_bytes: int) -> list[int | None]:

@@ -11,6 +11,7 @@ from dynstack_probe.kernel.kallsyms import read_symbols
 TEXT = """\
 ffffffff81000000 T _stext
 ffffffff81000100 t local.isra.0
+ffffffff81000200 T _etext
 ffffffff82000000 D data
 ffffffffc0000000 t inside\t[module]
 """
@@ -25,6 +26,8 @@ def test_functions_by_address(tmp_path: Path) -> None:
     assert symbols.name(0xFFFFFFFF81000100) == "local.isra.0"
     assert symbols.name(0xFFFFFFFFC0000010) == "inside [module]"
     assert symbols.name(0x1000) == "0x1000"
+    assert symbols.name(0xFFFFFFFF810001FF) == "local.isra.0"
+    assert symbols.name(0xFFFFFFFF81000200) == "0xffffffff81000200"
 
 
 def test_hidden_addresses(tmp_path: Path) -> None:
