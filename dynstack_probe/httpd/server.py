@@ -18,6 +18,7 @@ import queue
 import re
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -755,8 +756,9 @@ def _waits_for(error: OSError, state: _State) -> int:
     """The event that a socket waits for which would have blocked; 0 if it has failed."""
     if isinstance(error, BlockingIOError):
         return selectors.EVENT_WRITE if state is _State.SENDING else selectors.EVENT_READ
-    import ssl
-
+    ssl = sys.modules.get("ssl")  # 6 MB, which a connection without TLS must not bring in
+    if ssl is None:
+        return 0
     if isinstance(error, ssl.SSLWantReadError):
         return selectors.EVENT_READ
     return selectors.EVENT_WRITE if isinstance(error, ssl.SSLWantWriteError) else 0

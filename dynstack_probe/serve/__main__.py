@@ -12,6 +12,9 @@ NAME = "dynstack-probe"
 
 
 def _serve() -> int:
+    from dynstack_probe.serve.lean import import_prometheus_client
+
+    import_prometheus_client()  # before anybody does it plainly
     from dynstack_probe.serve.daemon import Daemon
     from dynstack_probe.serve.options import Options
 

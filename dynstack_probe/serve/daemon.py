@@ -11,13 +11,13 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from dynstack_probe.analysis.estimate import Estimate, estimate
 from dynstack_probe.errors import ProbeError, UsageError
 from dynstack_probe.httpd.server import WebServer
-from dynstack_probe.httpd.web_config import WebConfig
 from dynstack_probe.kernel import cgroups
 from dynstack_probe.kernel.privileges import drop_privileges
 from dynstack_probe.loader import LoadedProbe, Loader
@@ -35,6 +35,9 @@ from dynstack_probe.serve.collector import CostInputs, HostCollector, Pass, Pass
 from dynstack_probe.serve.config import configure
 from dynstack_probe.serve.options import Options
 from dynstack_probe.text import counted, percent, printable, say
+
+if TYPE_CHECKING:
+    from dynstack_probe.httpd.web_config import WebConfig
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A sample older than this many intervals is no longer healthy.
@@ -70,14 +73,13 @@ class Daemon:
             )
         )
         ProcessCollector(registry=self._registry)
-        web_config = WebConfig(options.web_config_file) if options.web_config_file else None
         self._web = WebServer(
             systemd_socket() if options.systemd_socket else self._config.listen,
             self._registry,
             landing=self._landing,
             ready=lambda: self._newest is not None,
             healthy=self._is_healthy,
-            web_config=web_config,
+            web_config=_web_config(options),
         )
 
     def run(self) -> int:
@@ -223,6 +225,15 @@ def _loaded(load: Callable[[Loader], LoadedProbe]) -> Iterator[LoadedProbe]:
         probe = load(loader)
     with probe:
         yield probe
+
+
+def _web_config(options: Options) -> WebConfig | None:
+    if options.web_config_file is None:
+        return None
+    # here, since it brings OpenSSL with it, 4 MB
+    from dynstack_probe.httpd.web_config import WebConfig
+
+    return WebConfig(options.web_config_file)
 
 
 def _calibration() -> Calibration | None:
