@@ -6,11 +6,14 @@ It knows no command line's library, as the daemon has none.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from dynstack_probe import interrupts
 from dynstack_probe.errors import ProbeError
@@ -104,3 +107,34 @@ def _unforeseen(error: BaseException, notes: Iterable[str]) -> int:
         what = f"{type(error).__name__}: {said}" if said else type(error).__name__
     _complain("; ".join((f"unexpected error: {what}", *notes, f"please {REPORT}")), log)
     return 1
+
+
+class Ending(threading.Event):
+    """Set when a command is to end; `worthwhile` once there is something that it can keep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.worthwhile = False
+
+
+@contextlib.contextmanager
+def ended_by_signal(*, worthwhile: bool = False) -> Iterator[Ending]:
+    """Set by Ctrl-C or SIGTERM: both end what the command does, not the program.
+
+    Before it is worthwhile they raise KeyboardInterrupt.
+    """
+    stop = Ending()
+    stop.worthwhile = worthwhile
+
+    def end(*_: object) -> None:
+        if not stop.worthwhile:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, end) for number in signals}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -28,7 +28,7 @@ ARROWS = {
     "output": {"model", "policy", "analysis"},
     "report": {*MEASURED, "fleet"},
     "top": MEASURED,
-    "faults": {*MEASURED, "measure", "kernel", "loader"},
+    "faults": {*MEASURED, "measure", "kernel", "loader", "ending"},
     "fleet": MEASURED,
     "httpd": set[str](),
     # the last two: it is a process of its own, without the command line
@@ -87,6 +87,13 @@ def test_pure_rooms_do_no_io(room: str) -> None:
 def test_only_the_loader_imports_bcc() -> None:
     users = {s.parent.name for s in PACKAGE.rglob("*.py") if "bcc" in set(imports(s))}
     assert users == {"loader"}
+
+
+def test_commands_hold_nothing_that_a_test_needs() -> None:
+    """They parse, call and print: what they call is tested, and they through the command line."""
+    for source in (ROOT / "tests").rglob("*.py"):
+        used = {name for name in imports(source) if name.startswith("dynstack_probe.commands")}
+        assert not used, f"{source.relative_to(ROOT)} imports {used}"
 
 
 def test_the_standard_library_is_what_we_think() -> None:

@@ -91,12 +91,7 @@ def command(
         safety = safety_of(policies[0], found.frame, found.whole, contexts)
         if watch is not None:
             safety = replace(safety, sampled_by_clock=watch.by_clock)
-        renderers = {
-            Format.table: report.as_table,
-            Format.json: report.as_json,
-            Format.csv: report.as_csv,
-        }
-        return renderers[form](cost, safety)
+        return options.render(report, form, cost, safety)
 
     if capture is not None:
         if duration:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dynstack_probe.analysis.host_estimate import HostEstimate
-    from dynstack_probe.model.frame import Frame
     from dynstack_probe.policy import Policy
 
 
@@ -103,14 +102,16 @@ def command(
         write(render(reports, form), output, force)
         return
 
+    from dynstack_probe.kernel.host import peak_rss_kib
     from dynstack_probe.measure.stack_scan import take_frame
+    from dynstack_probe.output.estimates import cost_in_words
 
     frame = take_frame(btf, with_cgroup_paths=by in (By.cgroup, By.container))
     scanned = time.perf_counter()
     report = host_estimate(frame, policies, chosen_by, with_depths=depths)
     write(render([report], form), output, force)
     if verbose:
-        say(explain_cost(frame, time.perf_counter() - scanned))
+        say(cost_in_words(frame.cost, time.perf_counter() - scanned, peak_rss_kib()))
 
 
 def _of_capture(
@@ -126,16 +127,3 @@ def _of_capture(
     return host_estimate(
         found.frame, policies, by, source=path.name, with_depths=depths, series=found.series
     )
-
-
-def explain_cost(frame: Frame, render_seconds: float) -> str:
-    """What each step took, and what bcc printed."""
-    from dynstack_probe.kernel.host import peak_rss_kib
-
-    cost = frame.cost
-    return (
-        f"child start {cost.child_start_seconds:.3f} s, compile {cost.compile_seconds:.3f} s,"
-        f" load {cost.load_seconds:.3f} s, scan {cost.scan_seconds:.4f} s,"
-        f" render {render_seconds:.3f} s; peak {peak_rss_kib()} KiB,"
-        f" child peak {cost.child_peak_rss_kib} KiB\n{cost.native_output}"
-    ).rstrip()

@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import typer
 
 from dynstack_probe.commands import options
 from dynstack_probe.commands.options import Format, refuse_unused_common
 from dynstack_probe.fleet.model import By
-
-if TYPE_CHECKING:
-    from dynstack_probe.fleet.model import Fleet
 
 HELP = """Show the RFC's table for all hosts that a Prometheus knows.
 
@@ -30,16 +27,6 @@ Thanos, Mimir and VictoriaMetrics answer too: give the address below which they 
 /api/v1/query. Exit codes: 0 good, 1 the server failed or has no such metrics, 2 usage,
 4 the server refused (401, 403).
 """
-
-
-def _render(fleet: Fleet, form: Format) -> str:
-    from dynstack_probe.fleet import table as report
-
-    if form is Format.json:
-        return report.as_json(fleet)
-    if form is Format.csv:
-        return report.as_csv(fleet)
-    return report.as_table(fleet)
 
 
 def command(
@@ -71,7 +58,7 @@ def command(
     ),
 ) -> None:
     """Run HELP's command."""
-    from dynstack_probe.fleet.access import parse_access
+    from dynstack_probe.fleet import table
     from dynstack_probe.fleet.ask import ask
     from dynstack_probe.fleet.client import Answer, Server
     from dynstack_probe.output.writing import check_writable, write
@@ -79,17 +66,6 @@ def command(
 
     refuse_unused_common(context, live=True, output=output)
     check_writable(output, force)
-    access = parse_access(
-        prometheus,
-        username=username,
-        password_file=password_file,
-        bearer_token_file=bearer_token_file,
-        headers=header,
-        ca_file=ca_file,
-        cert_file=cert_file,
-        key_file=key_file,
-        insecure=insecure,
-    )
 
     def tell(expression: str, answer: Answer) -> None:
         if verbose:
@@ -98,5 +74,5 @@ def command(
                 f" {expression}"
             )
 
-    fleet = ask(Server(access, timeout), by, policy, job, tell)
-    write(_render(fleet, form), output, force)
+    fleet = ask(Server(options.access(context, prometheus), timeout), by, policy, job, tell)
+    write(options.render(table, form, fleet), output, force)

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import math
 import re
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +15,9 @@ from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
+    from dynstack_probe.fleet.access import Access
     from dynstack_probe.policy import Policy
 
 
@@ -29,6 +27,12 @@ class Format(enum.StrEnum):
     table = "table"
     json = "json"
     csv = "csv"
+
+
+def render(how: ModuleType, form: Format, *what: object) -> str:
+    """What as_table(), as_json() or as_csv() of a module makes of it."""
+    text: str = getattr(how, f"as_{form.value}")(*what)
+    return text
 
 
 FORMAT = typer.Option(Format.table, "--format", help="How to print.")
@@ -78,6 +82,20 @@ CA_FILE = typer.Option(None, "--ca-file", help="Trust this authority's certifica
 CERT_FILE = typer.Option(None, "--cert-file", help="Our own certificate, if the server wants one.")
 KEY_FILE = typer.Option(None, "--key-file", help="Its key.  [default: in --cert-file]")
 INSECURE = typer.Option(False, "--insecure", help="Trust any certificate.")
+ACCESS = (
+    *("username", "password_file", "bearer_token_file", "header"),
+    *("ca_file", "cert_file", "key_file", "insecure"),
+)
+
+
+def access(context: typer.Context, url: str) -> Access:
+    """How to reach that server, by the options above. Raises UsageError."""
+    from dynstack_probe.fleet.access import parse_access
+
+    given = {name: context.params[name] for name in ACCESS}
+    files = {name: Path(file) for name, file in given.items() if file and name.endswith("_file")}
+    return parse_access(url, headers=given.pop("header"), **{**given, **files})
+
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_SECONDS = 30 * 86400
@@ -130,37 +148,6 @@ def interval_of(text: str) -> float:
     if seconds < 0.1:
         raise UsageError(f"--interval {text}: must be 0.1s or more")
     return seconds
-
-
-class Ending(threading.Event):
-    """Set when a command is to end; `worthwhile` once there is something that it can keep."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.worthwhile = False
-
-
-@contextlib.contextmanager
-def ended_by_signal(*, worthwhile: bool = False) -> Iterator[Ending]:
-    """Set by Ctrl-C or SIGTERM: both end what the command does, not the program.
-
-    Before it is worthwhile they raise KeyboardInterrupt.
-    """
-    stop = Ending()
-    stop.worthwhile = worthwhile
-
-    def end(*_: object) -> None:
-        if not stop.worthwhile:
-            raise KeyboardInterrupt
-        stop.set()
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, end) for number in signals}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def choose_policies(names: Sequence[str]) -> list[Policy]:

@@ -79,12 +79,7 @@ def command(
     chosen = choose_policies(policy or list(BUILT_IN))
     check_writable(output, force)
     comparison = _of_capture(capture, chosen, partial) if capture else _of_host(chosen, btf)
-    renderers = {
-        Format.table: report.as_table,
-        Format.json: report.as_json,
-        Format.csv: report.as_csv,
-    }
-    write(renderers[form](comparison), output, force)
+    write(options.render(report, form, comparison), output, force)
 
 
 def _of_host(policies: Sequence[Policy], btf: Path) -> Comparison:

@@ -12,11 +12,11 @@ import typer
 from dynstack_probe.commands import options
 from dynstack_probe.commands.options import (
     check_series,
-    ended_by_signal,
     interval_of,
     refuse_unused,
     seconds_of,
 )
+from dynstack_probe.ending import ended_by_signal
 from dynstack_probe.errors import UsageError
 
 HELP = """Record this host's kernel stacks in a capture file.

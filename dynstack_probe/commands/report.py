@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
-import shlex
-import time
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -24,11 +24,9 @@ from dynstack_probe.commands.options import (
 from dynstack_probe.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
-    from dynstack_probe.fleet.access import Access
-    from dynstack_probe.policy import Policy
-    from dynstack_probe.report.document import Document
+    from dynstack_probe.analysis.evidence import Frames
 
 
 class Format(enum.StrEnum):
@@ -57,11 +55,6 @@ Without a capture it scans this host, once or for --duration. HTML goes to --out
 codes: 0 good, 1 failed, 2 usage, 3 this kernel
 can't be measured, 4 not permitted.
 """
-# for --prometheus only
-ACCESS = (
-    *("timeout", "username", "password_file", "bearer_token_file", "header"),
-    *("ca_file", "cert_file", "key_file", "insecure"),
-)
 DEFAULT_OUTPUT = Path("dynstack-report.html")
 
 
@@ -113,15 +106,18 @@ def command(
     insecure: bool = options.INSECURE,
 ) -> None:
     """Run HELP's command."""
-    from dynstack_probe.fleet.access import parse_access
+    from dynstack_probe.fleet.client import Server
+    from dynstack_probe.fleet.history import history_of, range_of
     from dynstack_probe.output.writing import check_writable, write
-    from dynstack_probe.policy import BUILT_IN
+    from dynstack_probe.policy import BUILT_IN, HEADLINE
+    from dynstack_probe.report.from_frames import document_of_captures, document_of_host
+    from dynstack_probe.report.from_prometheus import document_of_history
     from dynstack_probe.text import say
 
     if not (duration and prometheus is None):
         refuse_unused(context, ["interval"], "for watching this host: give --duration too")
     if prometheus is None:
-        refuse_unused(context, ACCESS, "for --prometheus")
+        refuse_unused(context, ["timeout", *options.ACCESS], "for --prometheus")
     if not captures:
         refuse_unused(context, ["partial"], "for captures")
     refuse_unused_common(context, live=not captures and prometheus is None)
@@ -135,29 +131,21 @@ def command(
     if prometheus is not None:
         if captures or policy:
             raise UsageError("--prometheus takes no capture and no --policy")
-        access = parse_access(
-            prometheus,
-            username=username,
-            password_file=password_file,
-            bearer_token_file=bearer_token_file,
-            headers=header,
-            ca_file=ca_file,
-            cert_file=cert_file,
-            key_file=key_file,
-            insecure=insecure,
-        )
         seconds = seconds_of(duration or "1h", "--duration")
-        begin = _unix_time(start) if start else None
-        document = _of_prometheus(access, timeout, begin, seconds, instance, job)
+        server = Server(options.access(context, prometheus), timeout)
+        asked = range_of(_unix_time(start) if start else None, seconds)
+        document = document_of_history(history_of(server, asked, HEADLINE, instance, job))
     elif instance or job or start:
         raise UsageError("--instance, --job and --from are for --prometheus")
     elif captures:
         if duration:
             raise UsageError("--duration is for this host: a capture lasts as long as it does")
-        document = _of_captures(captures, policies, partial)
+        document = document_of_captures(captures, policies, partial=partial)
     else:
-        document = _of_host(policies, duration, interval, btf)
-    write(render(document, form), target, force)
+        with _frames(duration, interval, btf) as frames:
+            document = document_of_host(frames, policies)
+    how = importlib.import_module(f"dynstack_probe.report.as_{form.value}")
+    write(how.render(document), target, force)
     if target is not None:
         say(f"{target}: {target.stat().st_size} bytes")
 
@@ -168,51 +156,19 @@ def _target(form: Format, output: Path | None) -> Path | None:
     return None if output == Path("-") else output
 
 
-def render(document: Document, form: Format) -> str:
-    """The document in the form asked for."""
-    if form is Format.html:
-        from dynstack_probe.report import as_html
-
-        return as_html.render(document)
-    from dynstack_probe.report import as_text
-
-    return as_text.render(document)
-
-
-def _of_captures(paths: Sequence[Path], policies: Sequence[Policy], partial: bool) -> Document:
-    from dynstack_probe.capture import Capture
-    from dynstack_probe.report.from_frames import subject_of
-    from dynstack_probe.report.sections import document_of
-    from dynstack_probe.text import printable
-
-    subjects = [
-        subject_of(Capture(path, partial=partial), policies, path.name, path.name) for path in paths
-    ]
-    names = " ".join(shlex.quote(printable(path.name)) for path in paths)
-    again = [
-        f"dynstack-probe report {names} --output report.html",
-        f"dynstack-probe report {names} --format text",
-    ]
-    return document_of(subjects, again, time.time())
-
-
-def _of_host(
-    policies: Sequence[Policy], duration: str | None, interval: str, btf: Path
-) -> Document:
+@contextlib.contextmanager
+def _frames(duration: str | None, interval: str, btf: Path) -> Iterator[Frames]:
+    """One of this host, or a series."""
     from dynstack_probe.commands.watching import watched
     from dynstack_probe.measure.stack_scan import take_frame
-    from dynstack_probe.report.from_frames import subject_of
-    from dynstack_probe.report.sections import document_of
 
-    again = ["dynstack-probe report host.dsp", "dynstack-probe report host.dsp --format text"]
     if not duration:
-        subject = subject_of([take_frame(btf)], policies, "this host", "host.dsp")
-        return document_of([subject], again, time.time())
+        yield [take_frame(btf)]
+        return
     seconds, every = seconds_of(duration, "--duration"), interval_of(interval)
     check_series(every, seconds)
     with watched(seconds, every, btf) as frames:
-        subject = subject_of(frames, policies, "this host", "host.dsp")
-    return document_of([subject], again, time.time())
+        yield frames
 
 
 def _unix_time(text: str) -> float:
@@ -221,30 +177,3 @@ def _unix_time(text: str) -> float:
         return (when if when.tzinfo else when.replace(tzinfo=datetime.UTC)).timestamp()
     except (ValueError, OverflowError):
         raise UsageError(f"--from {text!a}: must be a time such as 2026-11-23T08:00") from None
-
-
-def _of_prometheus(
-    access: Access,
-    timeout_seconds: float,
-    start: float | None,
-    seconds: float,
-    instance: str | None,
-    job: str | None,
-) -> Document:
-    from dynstack_probe.fleet.client import Server
-    from dynstack_probe.fleet.history import history_of, range_of
-    from dynstack_probe.policy import HEADLINE
-    from dynstack_probe.report.from_prometheus import subject_of
-    from dynstack_probe.report.sections import document_of
-    from dynstack_probe.text import printable
-
-    asked = range_of(start, seconds)
-    history = history_of(Server(access, timeout_seconds), asked, HEADLINE, instance, job)
-    begin = datetime.datetime.fromtimestamp(asked.end - asked.seconds, datetime.UTC)
-    again = (
-        f"dynstack-probe report --prometheus {shlex.quote(access.url)}"
-        f" --instance {shlex.quote(printable(history.instance))}"
-        f" --job {shlex.quote(printable(history.job))}"
-        f" --from {begin:%Y-%m-%dT%H:%M:%SZ} --duration {seconds:.0f}s"
-    )
-    return document_of([subject_of(history)], [again, f"{again} --format text"], time.time())

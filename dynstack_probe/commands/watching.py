@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dynstack_probe.analysis.evidence import Frames
 from dynstack_probe.capture import Capture, CaptureWriter
-from dynstack_probe.commands.options import ended_by_signal
+from dynstack_probe.ending import ended_by_signal
 from dynstack_probe.measure.recording import record
 from dynstack_probe.output.progress import Progress
 

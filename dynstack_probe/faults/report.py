@@ -297,7 +297,7 @@ def _headroom(report: FaultReport) -> str:
     )
 
 
-def render_table(report: FaultReport, *, colour: bool | None = None) -> str:
+def as_table(report: FaultReport, *, colour: bool | None = None) -> str:
     """At most 80 columns; colour only on a terminal unless said."""
     console = console_for(colour)
     if report.calls:
@@ -418,12 +418,12 @@ def document(report: FaultReport) -> dict[str, Any]:
     return result
 
 
-def render_json(report: FaultReport) -> str:
+def as_json(report: FaultReport) -> str:
     """JSON text, one trailing newline."""
     return json.dumps(document(report), indent=2, ensure_ascii=False) + "\n"
 
 
-def render_csv(report: FaultReport) -> str:
+def as_csv(report: FaultReport) -> str:
     """A row a crossing. Names that look like a formula get a leading quote."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from dynstack_probe.analysis.comparison import compare
 from dynstack_probe.analysis.cost import host_cost
 from dynstack_probe.analysis.evidence import Evidence, Frames, Moment, evidence_of
 from dynstack_probe.analysis.host_estimate import host_estimate
 from dynstack_probe.analysis.safety import safety_of
+from dynstack_probe.capture import Capture
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.history import Span
 from dynstack_probe.output.savings import series_rows
 from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
+from dynstack_probe.report.document import Document
 from dynstack_probe.report.figures import spans_of
+from dynstack_probe.report.sections import document_of
 from dynstack_probe.report.subject import Depths, Subject
 from dynstack_probe.text import date, printable
 
@@ -99,6 +104,28 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
         cost=cost,
         safety=safety,
     )
+
+
+def document_of_captures(
+    paths: Sequence[Path], policies: Sequence[Policy], *, partial: bool
+) -> Document:
+    """The report on these captures. Raises UsageError."""
+    subjects = [
+        subject_of(Capture(path, partial=partial), policies, path.name, path.name) for path in paths
+    ]
+    names = " ".join(shlex.quote(printable(path.name)) for path in paths)
+    again = [
+        f"dynstack-probe report {names} --output report.html",
+        f"dynstack-probe report {names} --format text",
+    ]
+    return document_of(subjects, again, time.time())
+
+
+def document_of_host(frames: Frames, policies: Sequence[Policy]) -> Document:
+    """The report on frames that were taken of this host."""
+    again = ["dynstack-probe report host.dsp", "dynstack-probe report host.dsp --format text"]
+    subject = subject_of(frames, policies, "this host", "host.dsp")
+    return document_of([subject], again, time.time())
 
 
 def _spans(moments: Sequence[Moment], figure: str) -> list[Span]:

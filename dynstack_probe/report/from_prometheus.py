@@ -7,6 +7,9 @@ them are not there.
 
 from __future__ import annotations
 
+import datetime
+import shlex
+import time
 from collections.abc import Iterable, Sequence
 
 from dynstack_probe.analysis.comparison import Row
@@ -21,8 +24,10 @@ from dynstack_probe.model.series import series_of
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.savings import series_rows
 from dynstack_probe.policy import BUILT_IN, HEADLINE
+from dynstack_probe.report.document import Document
 from dynstack_probe.report.figures import mean
 from dynstack_probe.report.from_frames import MEASURED_ERRORS
+from dynstack_probe.report.sections import document_of
 from dynstack_probe.report.subject import Subject
 from dynstack_probe.text import date, printable
 
@@ -90,6 +95,19 @@ def subject_of(history: History) -> Subject:
         missing=MISSING,
         facts=[*series_rows(series), *_deepest(history)],
     )
+
+
+def document_of_history(history: History) -> Document:
+    """The report. Raises ProbeError as subject_of()."""
+    asked = history.asked
+    begin = datetime.datetime.fromtimestamp(asked.end - asked.seconds, datetime.UTC)
+    again = (
+        f"dynstack-probe report --prometheus {shlex.quote(history.url)}"
+        f" --instance {shlex.quote(printable(history.instance))}"
+        f" --job {shlex.quote(printable(history.job))}"
+        f" --from {begin:%Y-%m-%dT%H:%M:%SZ} --duration {asked.seconds:.0f}s"
+    )
+    return document_of([subject_of(history)], [again, f"{again} --format text"], time.time())
 
 
 def _info(history: History, label: str) -> str:

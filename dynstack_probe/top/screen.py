@@ -266,6 +266,12 @@ class Screen:
             if not select.select([self._in], [], [], ESCAPE_SECONDS)[0]:
                 return keys + self._decoder.flush()
 
+    def obey(self) -> None:
+        """End by the signal that came, as whoever sent it expects; Ctrl-C only ended the view."""
+        if self.ended_by in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(self.ended_by, signal.SIG_DFL)
+            os.kill(os.getpid(), self.ended_by)
+
     def _stop(self) -> None:
         """Ctrl-Z: give the terminal back to the shell until it says to go on."""
         self._stop_wanted = False
@@ -282,9 +288,3 @@ def terminal_size(fd: int) -> tuple[int, int]:
     except OSError:
         return DEFAULT_SIZE
     return size.columns or DEFAULT_SIZE[0], size.lines or DEFAULT_SIZE[1]
-
-
-def obey(number: signal.Signals) -> None:
-    """End by this signal, as whoever sent it expects."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)

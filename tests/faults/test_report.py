@@ -73,7 +73,7 @@ EVENTS = [
 
 
 def test_the_table_is_plain_and_fits() -> None:
-    text = faults.render_table(a_report(EVENTS), colour=False)
+    text = faults.as_table(a_report(EVENTS), colour=False)
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 80
     assert "\\x1b[31m" in text
@@ -89,19 +89,19 @@ def test_the_table_with_many_long_names() -> None:
         a_fault(b"x" * 15, f"a_system_call_with_a_long_name_{n}", mark_bytes=16000)
         for n in range(40)
     ]
-    text = faults.render_table(a_report(events), colour=False)
+    text = faults.as_table(a_report(events), colour=False)
     assert max(map(len, text.splitlines())) <= 80
     assert "... 25 more" in text
     assert " 16000 " in text
 
 
 def test_nothing_found() -> None:
-    text = faults.render_table(a_report([], with_paths=False), colour=False)
+    text = faults.as_table(a_report([], with_paths=False), colour=False)
     assert "No stack used a page" in text
 
 
 def test_json_adds_up() -> None:
-    document = json.loads(faults.render_json(a_report(EVENTS)))
+    document = json.loads(faults.as_json(a_report(EVENTS)))
     assert document["schema_version"] == 1
     assert document["found"]["faults"] == 4
     assert document["found"]["pages"] == sum(c["pages"] for c in document["crossings"]) == 4
@@ -113,7 +113,7 @@ def test_json_adds_up() -> None:
 
 
 def test_csv_has_a_row_a_crossing() -> None:
-    rows = list(csv.DictReader(io.StringIO(faults.render_csv(a_report(EVENTS)))))
+    rows = list(csv.DictReader(io.StringIO(faults.as_csv(a_report(EVENTS)))))
     assert [row["faults"] for row in rows] == ["1", "2", "1"]
     assert rows[1]["comm"].startswith("\\x1b")
     assert rows[2]["found"] == "by pass"
