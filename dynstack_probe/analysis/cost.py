@@ -124,13 +124,15 @@ def cpu_seconds(
     return (work.best if work else 0.0), (forks.best if forks else 0.0)
 
 
-def break_even(events_per_second: float | None, cpus: int, saved_ratio: float | None) -> BreakEven:
-    """What each event may take; saved_ratio: of all CPU time."""
-    if not events_per_second:
-        return BreakEven(None, None, None)
-    whole_ns = cpus * 1e9 / events_per_second
-    saved = saved_ratio * whole_ns if saved_ratio is not None and saved_ratio > 0 else None
-    return BreakEven(0.001 * whole_ns, 0.01 * whole_ns, saved)
+def break_even(events: int | None, seconds: float, cpus: int, saved: Range | None) -> BreakEven:
+    """What each event may take; saved: of all CPU time."""
+    if not events or seconds <= 0:
+        return BreakEven(events, None, None, None)
+    whole_ns = cpus * 1e9 * seconds / events
+    eaten = None
+    if saved is not None and saved.best > 0:
+        eaten = replace(saved, low=max(0.0, saved.low)).times(whole_ns)
+    return BreakEven(events, 0.001 * whole_ns, 0.01 * whole_ns, eaten)
 
 
 def host_cost(
@@ -149,9 +151,8 @@ def host_cost(
         feasible = not saved.over_limit_tasks
         rows.append(policy_cost(policy, saved, whole, frame.host, prices, feasible=feasible))
     headline = rows[0]
-    faults = headline.events_per_second if headline.what == FAULTS else None
-    forks = headline.fork_saving_ratio.best if headline.fork_saving_ratio else None
-    net = headline.net_ratio.best if headline.net_ratio else None
+    faults = round(headline.events_per_second * whole.seconds) if headline.what == FAULTS else None
+    net = headline.net_ratio
     kernel = whole.page_faults.kernel if whole.page_faults else None
     return HostCost(
         source=source,
@@ -160,10 +161,11 @@ def host_cost(
         prices=prices,
         calibration=whole.calibration,
         rows=tuple(rows),
-        stack_fault=break_even(faults, frame.host.cpus, forks),
+        stack_fault=break_even(faults, whole.seconds, frame.host.cpus, headline.fork_saving_ratio),
         kernel_page_fault=break_even(
-            whole.per_second(kernel), frame.host.cpus, None if net is None else -net
+            kernel, whole.seconds, frame.host.cpus, None if net is None else _NOTHING - net
         ),
+        caveats=frame.caveats,
     )
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,7 +15,11 @@ from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.series import Series, series_of
 from dynstack_probe.model.shapes import count_shapes
+from dynstack_probe.model.stacks import Stacks
 from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
+
+# Two pages: whoever has been deeper is told by name.
+DEEP_BYTES = 8192
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Evidence:
 
     frame: the one whose saving is the median over time, so that no headline depends on
     when the series happened to end; the only one if there is but one, when `whole` and
-    `series` are None.
+    `series` are None. deepest_bytes: of all frames; deep: their tasks that have been deeper
+    than DEEP_BYTES, each once, by name.
     """
 
     source: str
@@ -47,6 +52,8 @@ class Evidence:
     moments: Sequence[Moment]
     whole: Interval | None
     series: Series | None
+    deepest_bytes: int = 0
+    deep: Sequence[tuple[bytes, int]] = ()
 
     @property
     def seconds(self) -> float:
@@ -70,7 +77,11 @@ def evidence_of(
     whole: Interval | None = None
     last: Frame | None = None
     seconds = 0.0
+    deepest = 0
+    deep: dict[tuple[int, int], tuple[bytes, int]] = {}
     for last in frames:
+        deepest = max(deepest, *last.stacks.mark_bytes, 0)
+        deep.update(_deep(last.stacks))
         shapes = count_shapes(last.stacks, [headline.asleep_seconds])
         savings = estimate(headline, shapes, last.host)
         interval = timeline.add(last)
@@ -92,7 +103,14 @@ def evidence_of(
     if last is None:
         raise UsageError(f"{source} holds no snapshot")
     if whole is None:
-        return Evidence(source, last, moments, None, None)
+        return Evidence(source, last, moments, None, None, deepest, list(deep.values()))
     at, series = series_of([m.seconds for m in moments], [m.savings for m in moments])
     chosen = last if at == len(moments) - 1 else next(islice(frames, at, None))
-    return Evidence(source, chosen, moments, whole, series)
+    return Evidence(source, chosen, moments, whole, series, deepest, list(deep.values()))
+
+
+def _deep(stacks: Stacks) -> Iterator[tuple[tuple[int, int], tuple[bytes, int]]]:
+    """By tid and start, which are a task's for good; a mark never falls."""
+    for at, mark in enumerate(stacks.mark_bytes):
+        if mark > DEEP_BYTES:
+            yield (stacks.tids[at], stacks.start_boot_ns[at]), (stacks.comms[at], mark)

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dynstack_probe.model.frame import Frame
+from dynstack_probe.analysis.evidence import Evidence
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import PAGE_BYTES
-from dynstack_probe.model.interval import Interval
 from dynstack_probe.policy import Policy
 
 DEEP_KIB = (8, 12)
@@ -25,8 +24,9 @@ class Safety:
     refills_below_min: of the time's refills, those that fell on samples without any memory
     above the minimum watermarks (their share of the samples, rounded up); None: not known.
     deeper: by size in KiB, the tasks that have been deeper, by name. contexts: samples of
-    stacks deeper than a page, by what the CPU was doing; None where none were taken.
-    sampled_by_clock: so that time with interrupts off was not seen.
+    stacks deeper than a page, by what the CPU was doing; None where none were taken, as
+    not_sampled says. kernel_samples: all that met the kernel. sampled_by_clock: so that time
+    with interrupts off was not seen.
     """
 
     headroom: Headroom | None
@@ -36,7 +36,9 @@ class Safety:
     deepest_bytes: int
     deeper: Mapping[int, Counter[bytes]]
     contexts: Mapping[str, int] | None = None
+    kernel_samples: int = 0
     sampled_by_clock: bool = True
+    not_sampled: str = ""
 
     @property
     def context_shares(self) -> dict[str, float]:
@@ -54,29 +56,26 @@ class Safety:
         return self.headroom.least_pages / self.reserve_pages
 
 
-def safety_of(
-    policy: Policy, frame: Frame, whole: Interval, contexts: Mapping[str, int] | None = None
-) -> Safety:
-    """Of the living, and of what happened in that time."""
-    thread_pages = frame.host.thread_size_bytes // PAGE_BYTES
-    stacks, headroom = frame.stacks, whole.headroom
-    work = policy.work(whole, thread_pages)
+def safety_of(policy: Policy, evidence: Evidence) -> Safety:
+    """Of the living, and of what happened in that time; contexts are for who sampled them."""
+    whole, host = evidence.whole, evidence.frame.host
+    thread_pages = host.thread_size_bytes // PAGE_BYTES
+    headroom = whole.headroom if whole else None
+    work = policy.work(whole, thread_pages) if whole else None
     below_min = None
     if headroom is not None:
         empty = sum(1 for pages in headroom.above_min_pages if not pages)
         done = work.events if work else 0
         below_min = -(-done * empty // len(headroom.above_min_pages))
-    pairs = list(zip(stacks.comms, stacks.mark_bytes, strict=True))
     return Safety(
         headroom=headroom,
-        reserve_pages=policy.reserve_pages(frame.host.cpus, thread_pages),
+        reserve_pages=policy.reserve_pages(host.cpus, thread_pages),
         a_cpu_pages=max(0, thread_pages - policy.pages_at_fork(thread_pages)),
         refills_below_min=below_min,
-        deepest_bytes=max(stacks.mark_bytes, default=0),
+        deepest_bytes=evidence.deepest_bytes,
         deeper={
-            kib: Counter(comm for comm, mark in pairs if mark > kib * 1024)
+            kib: Counter(comm for comm, mark in evidence.deep if mark > kib * 1024)
             for kib in DEEP_KIB
-            if kib * 1024 < frame.host.thread_size_bytes
+            if kib * 1024 < host.thread_size_bytes
         },
-        contexts=contexts,
     )

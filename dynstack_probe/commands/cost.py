@@ -73,6 +73,7 @@ def command(
     from dynstack_probe.analysis.evidence import evidence_of
     from dynstack_probe.analysis.safety import safety_of
     from dynstack_probe.capture import Capture
+    from dynstack_probe.measure.call_paths import ContextWatch
     from dynstack_probe.output import cost as report
     from dynstack_probe.output.writing import check_writable, write
 
@@ -80,17 +81,23 @@ def command(
     policies = choose_policies(policy)
     check_writable(output, force)
 
-    def of(found: Evidence, watch: ContextWatch | None = None) -> str:
+    def of(found: Evidence, watch: ContextWatch | str = "") -> str:
         if found.whole is None or found.seconds <= 0:
             raise UsageError(
                 f"{found.source} holds a single snapshot: what happens in a second takes a"
                 " series, as of record --duration 1m"
             )
         cost = host_cost(found.source, found.frame, found.whole, policies, fault_ns)
-        contexts = dict(watch.contexts) if watch else None
-        safety = safety_of(policies[0], found.frame, found.whole, contexts)
-        if watch is not None:
-            safety = replace(safety, sampled_by_clock=watch.by_clock)
+        safety = safety_of(policies[0], found)
+        if isinstance(watch, ContextWatch):
+            safety = replace(
+                safety,
+                contexts=dict(watch.contexts),
+                kernel_samples=watch.kernel_samples,
+                sampled_by_clock=watch.by_clock,
+            )
+        else:
+            safety = replace(safety, not_sampled=watch)
         return options.render(report, form, cost, safety)
 
     if capture is not None:
@@ -109,8 +116,8 @@ def command(
     write(text, output, force)
 
 
-def _contexts(stack: contextlib.ExitStack, btf: Path) -> ContextWatch | None:
-    """Samples until the stack is closed; None where this kernel lets us take none."""
+def _contexts(stack: contextlib.ExitStack, btf: Path) -> ContextWatch | str:
+    """Samples until the stack is closed; the reason where this kernel lets us take none."""
     from dynstack_probe.errors import ProbeError
     from dynstack_probe.loader import Loader
     from dynstack_probe.measure.call_paths import ContextWatch, load_call_paths
@@ -118,6 +125,6 @@ def _contexts(stack: contextlib.ExitStack, btf: Path) -> ContextWatch | None:
     try:
         with Loader() as loader:
             probe = stack.enter_context(load_call_paths(loader, btf_path=btf))
-    except ProbeError:
-        return None
+    except ProbeError as error:
+        return str(error)
     return stack.enter_context(ContextWatch(probe))

@@ -274,6 +274,7 @@ class ContextWatch:
         self.contexts: Counter[str] = Counter()
         self.by_clock = CLOCK in probe.perf_events
         self._sampling = Sampling(probe)
+        self.kernel_samples = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="contexts", daemon=True)
 
@@ -293,6 +294,7 @@ class ContextWatch:
 
     def _read(self) -> None:
         self.contexts.update(sample.context.value for sample in self._sampling.read())
+        self.kernel_samples = self._sampling.counters().in_kernel
 
 
 def named_frames(

@@ -239,12 +239,28 @@ def _try_serve(btf_path: Path) -> str:
     with Loader() as loader, load_lifecycle(loader, btf_path=btf_path) as probe:
         if not may_iterate_without_privileges(probe.links.values()):
             raise UnmeasurableError(NO_UNPRIVILEGED_ITERATORS)
+    return _try_page_faults()
+
+
+def _try_page_faults() -> str:
     try:
         with Loader() as loader:
             count_page_faults(loader).close()
     except ProbeError as error:
         return str(error)
     return ""
+
+
+def _try_cost(btf_path: Path) -> str:
+    """What `cost` can do without is a caveat: page faults, and contexts."""
+    _try_series(btf_path)
+    missed = [_try_page_faults()]
+    try:
+        with Loader() as loader:
+            load_call_paths(loader, btf_path=btf_path).close()
+    except ProbeError as error:
+        missed.append(f"contexts can't be sampled: {error}")
+    return "; ".join(filter(None, missed))
 
 
 def _try_faults(btf_path: Path) -> str:
@@ -262,6 +278,7 @@ def _try_call_paths(btf_path: Path) -> str:
 # Commands by what they load; `estimate` and `policies` only scan.
 TRIALS: tuple[tuple[str, Callable[[Path], str]], ...] = (
     ("record, report, top", _try_series),
+    ("cost", _try_cost),
     ("serve", _try_serve),
     ("faults", _try_faults),
     ("faults --flamegraph", _try_call_paths),

@@ -54,7 +54,10 @@ def record(
         while not stop.is_set():
             # Counted before the scan: who exits during it is missing once, not there twice.
             changes = counts.take() if counts else {}
-            yield replace(scanner.scan(with_cgroup_paths=True), **changes)
+            frame = scanner.scan(with_cgroup_paths=True)
+            if counts:
+                changes["caveats"] = (*frame.caveats, *counts.caveats)
+            yield replace(frame, **changes)
             due = max(due + interval_seconds, time.monotonic())
             if due > started + duration_seconds:
                 return
@@ -80,9 +83,12 @@ class _Counts:
             probe = stack.enter_context(load_lifecycle(loaders[0], btf_path=self._btf_path))
             self._sampler = stack.enter_context(Sampler(probe))
             self._page_faults: PageFaultCounter | None = None
-            with contextlib.suppress(ProbeError):  # this kernel lets nobody count them
+            self.caveats: tuple[str, ...] = ()
+            try:
                 self._page_faults = count_page_faults(loaders[1])
                 stack.callback(self._page_faults.close)
+            except ProbeError as error:
+                self.caveats = (f"Page faults were not counted: {error}",)
             self._headroom = HeadroomSampler()
             self._stack = stack.pop_all()
         return self

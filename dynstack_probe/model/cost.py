@@ -11,6 +11,8 @@ from dynstack_probe.model.savings import Savings
 
 # A policy's worth: KiB saved for this share of all CPU time, 0.001%.
 WORTH_UNIT_RATIO = 1e-5
+# Fewer events tell no rate: of 30 the standard error is a fifth.
+FEW_EVENTS = 30
 
 
 @dataclass(frozen=True)
@@ -95,20 +97,31 @@ class PolicyCost:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """Nanoseconds that one of some event may take before all of them together take...
+    """Nanoseconds that each of some events may take before all of them together take...
 
-    budget: BUDGETS' shares of all CPU time; fork_saving: what the policy saves otherwise.
-    None where there was no such event, or there is nothing saved.
+    tenth_percent, one_percent: so much of all CPU time; fork_saving: what the policy saves
+    otherwise, whose range begins at 0 where that leaves open whether anything is saved. None
+    where there was no such event, or nothing is likely to be saved. events: how many were
+    seen, None if nobody counted.
     """
 
+    events: int | None
     tenth_percent: float | None
     one_percent: float | None
-    fork_saving: float | None
+    fork_saving: Range | None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether enough events were seen for a figure."""
+        return self.events is not None and self.events >= FEW_EVENTS
 
 
 @dataclass(frozen=True)
 class HostCost:
-    """One host over some time. The headline's policy is `headline`, the first of `rows`."""
+    """One host over some time. The headline's policy is `headline`, the first of `rows`.
+
+    caveats: sentences that a reader of its figures must know.
+    """
 
     source: str
     cpus: int
@@ -118,6 +131,7 @@ class HostCost:
     rows: tuple[PolicyCost, ...]
     stack_fault: BreakEven
     kernel_page_fault: BreakEven
+    caveats: tuple[str, ...] = ()
 
     @property
     def headline(self) -> PolicyCost:

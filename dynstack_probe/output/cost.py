@@ -13,11 +13,13 @@ from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import FAULTS
 from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, titles
 from dynstack_probe.output.rates import per_second
-from dynstack_probe.text import percent, printable, small_percent
+from dynstack_probe.text import counted, percent, printable, small_percent
 
 SCHEMA_VERSION = 1
 NAMES_SHOWN = 4
 _PAGE_KIB = PAGE_BYTES // 1024
+# A millisecond: no fault is that slow, so larger break-evens are not told apart.
+NO_FAULT_NS = 1e6
 
 
 def ratio_in_words(ratio: Range | None) -> str:
@@ -106,7 +108,7 @@ def as_table(cost: HostCost, safety: Safety) -> str:
         console.print(BEST_WORDS)
     console.print()
     console.print("Is it safe")
-    console.print(facts(safety_rows(safety)))
+    console.print(facts([*safety_rows(safety), *(("Note", note) for note in cost.caveats)]))
     return plain(console)
 
 
@@ -118,7 +120,8 @@ BEST_WORDS = (
 
 def cost_rows(cost: HostCost) -> Iterable[tuple[str, str]]:
     """The first half of the screen: what there is to say, and how each figure was had."""
-    whole, row = cost.whole, cost.headline
+    row = cost.headline
+    yield "Net", _net_in_words(row)
     yield "Measured", _measured(cost)
     yield "Calibrated", _calibrated(cost)
     if row.what == FAULTS:
@@ -126,29 +129,30 @@ def cost_rows(cost: HostCost) -> Iterable[tuple[str, str]]:
     elif row.what is not None:
         yield "Refills", _refills(row)
     yield "Cheaper forks", _forks(cost)
-    yield (
-        "Net",
-        f"modelled: {ratio_in_words(row.net_ratio)} of all CPU time" + _which_way(row.net_ratio),
-    )
-    worth = worth_in_words(row)
-    if worth is not None:
-        yield (
-            "Worth",
-            f"modelled: {row.saved_kib} KiB saved with the reserve paid,"
-            + (f" {worth} KiB for 0.001% of CPU" if row.kib_per_unit else " at no net cost"),
-        )
-    kernel = whole.per_second(whole.page_faults.kernel) if whole.page_faults else None
-    yield "#PF path", _even("page fault in kernel mode", " more", cost.kernel_page_fault, kernel)
+    yield "#PF path", _even("page fault", " in kernel mode", cost.kernel_page_fault, cost)
     if row.what == FAULTS:
-        yield "Break-even", _even("stack fault", "", cost.stack_fault, row.events_per_second)
+        yield "Break-even", _even("stack fault", "", cost.stack_fault, cost)
 
 
-def _which_way(net: Range | None) -> str:
-    if net is None or net.best >= 0:
+def _net_in_words(row: PolicyCost) -> str:
+    """The answer: memory saved, and the CPU time that it takes on balance."""
+    saved = f"{row.saved_kib} KiB saved with the reserve paid"
+    if row.net_ratio is None:
+        return f"modelled: {saved}, for CPU time that is not known"
+    bound = "at least " if row.lower_bound else ""
+    told = f"modelled: {bound}{ratio_in_words(row.net_ratio)} of all CPU time, {saved}"
+    if row.saved_kib > 0 and row.kib_per_unit:
+        most = "at most " if row.lower_bound else ""
+        told += f": {most}{row.kib_per_unit:.0f} KiB for 0.001% of CPU time"
+    return told + _which_way(row.net_ratio)
+
+
+def _which_way(net: Range) -> str:
+    if net.best >= 0:
         return ""
     if net.high < 0:
-        return "; negative: it saves time too"
-    return "; negative: likely it saves time too, but the range leaves that open"
+        return ". Negative: it saves time too"
+    return ". Negative: likely it saves time too, but the range leaves that open"
 
 
 def _measured(cost: HostCost) -> str:
@@ -196,7 +200,7 @@ def _stack_faults(cost: HostCost) -> str:
         if fault.low == fault.high
         else f"{fault.best:.0f} ns each ({fault.low:.0f} to {fault.high:.0f}), refill included"
     )
-    return f"{told}, {each}: {ratio_in_words(row.work_ratio)} of all CPU time"
+    return f"{told} (errs high), {each}: {ratio_in_words(row.work_ratio)} of all CPU time"
 
 
 def _refills(row: PolicyCost) -> str:
@@ -222,21 +226,35 @@ def _forks(cost: HostCost) -> str:
     )
 
 
-def _even(what: str, more: str, even: BreakEven, rate: float | None) -> str:
-    if even.tenth_percent is None or even.one_percent is None:
-        return f"no {what} was {'counted' if rate is None else 'seen'}"
-    told = (
-        f"from measured counts: each {what} may cost {_ns(even.tenth_percent)}{more} before all"
-        f" take 0.1% of CPU time, {_ns(even.one_percent)} before 1%"
-    )
+def _even(what: str, where: str, even: BreakEven, cost: HostCost) -> str:
+    if even.events is None:
+        return f"{what}s{where} were not counted"
+    if even.tenth_percent is None or even.one_percent is None or not even.is_sound:
+        return (
+            f"{counted(even.events, what)}{where} in {cost.whole.seconds:.0f} s: too few to tell"
+            " what each may cost"
+        )
+    what += where
+    more = " more" if where else ""
+    if even.tenth_percent > NO_FAULT_NS:
+        told = f"each {what} may cost over 1 ms{more}, before all take 0.1% of CPU time"
+    else:
+        told = (
+            f"each {what} may cost {_ns(even.tenth_percent)}{more} before all take 0.1% of CPU"
+            f" time, {_ns(even.one_percent)} before 1%"
+        )
     if even.fork_saving is not None:
-        told += f", {_ns(even.fork_saving)} before it eats what is saved"
-    return told
+        saved = even.fork_saving
+        told += (
+            f", {_ns(saved.best)} ({_ns(saved.low)} to {_ns(saved.high)}) before that eats what"
+            " is saved"
+        )
+    return f"from counts: {told}; errs low, as counts err high"
 
 
 def _ns(value: float) -> str:
-    if value >= 1e6:
-        return f"{value / 1e6:.3g} ms"
+    if value > NO_FAULT_NS:
+        return "over 1 ms"
     return f"{value / 1e3:.3g} us" if value >= 1e4 else f"{value:.0f} ns"
 
 
@@ -246,7 +264,11 @@ def safety_rows(safety: Safety) -> Iterable[tuple[str, str]]:
     yield "Reserve", _reserve(safety)
     yield "Contexts", _contexts(safety)
     deeper = "; ".join(_deeper(kib, safety) for kib in safety.deeper)
-    yield "Deepest", f"measured: {safety.deepest_bytes} bytes of the living; {deeper}"
+    yield (
+        "Deepest",
+        f"measured: {safety.deepest_bytes} bytes of the living (errs low: who exited is not in"
+        f" it); {deeper}",
+    )
 
 
 def _headroom(safety: Safety) -> str:
@@ -257,7 +279,8 @@ def _headroom(safety: Safety) -> str:
     return (
         f"measured: {found.least_pages * _PAGE_KIB} KiB ({found.least_pages} pages{reserves})"
         f" free above the minimum watermarks at least, {found.median_pages * _PAGE_KIB} KiB"
-        f" median of {len(found.above_min_pages)} samples; a zone below its low watermark in"
+        f" median of {len(found.above_min_pages)} samples (errs high: dips between them, and what"
+        f" lowmem_reserve_ratio withholds); a zone below its low watermark in"
         f" {found.below_low} of them. Meanwhile {found.stalls} allocations stalled,"
         f" {found.direct_reclaimed_pages} pages reclaimed directly,"
         f" {found.compaction_failures} compactions failed"
@@ -279,14 +302,19 @@ def _reserve(safety: Safety) -> str:
 
 def _contexts(safety: Safety) -> str:
     if safety.contexts is None:
-        return "not sampled: `cost` does on a live host, `faults --folded` by call path"
+        why = safety.not_sampled or "`cost` samples a live host, `faults --folded` by call path"
+        return f"not sampled: {why}"
     total = sum(safety.contexts.values())
     if not total:
-        return "measured: no sample met a stack deeper than a page"
+        return (
+            f"measured: none of {safety.kernel_samples} samples in the kernel met a stack deeper"
+            " than a page"
+        )
     shares = ", ".join(f"{percent(share)} {name}" for name, share in safety.context_shares.items())
     blind = "; by the clock, which is blind where interrupts are off"
     return (
-        f"measured: {shares} of {total} samples deeper than a page"
+        f"measured: {shares} of {total} samples deeper than a page, of {safety.kernel_samples}"
+        f" in the kernel"
         f"{blind if safety.sampled_by_clock else ''}"
     )
 
@@ -317,6 +345,7 @@ def as_json(cost: HostCost, safety: Safety) -> str:
             "schema_version": SCHEMA_VERSION,
             "source": cost.source,
             "policy": row.policy,
+            "caveats": list(cost.caveats),
             "seconds": whole.seconds,
             "cpus": cost.cpus,
             "faults_per_second": row.events_per_second if is_faults else 0.0,
@@ -365,12 +394,13 @@ def _calibration_json(cost: HostCost) -> dict[str, Any]:
     }
 
 
-def _even_json(name: str, even: BreakEven) -> dict[str, float | None]:
+def _even_json(name: str, even: BreakEven) -> dict[str, Any]:
     """The plain name is for 0.1% of all CPU time."""
     return {
         name: even.tenth_percent,
         f"{name}_at_1_percent": even.one_percent,
-        f"{name}_eats_the_saving": even.fork_saving,
+        f"{name}_eats_the_saving": even.fork_saving.best if even.fork_saving else None,
+        f"{name}_eats_the_saving_range": _bounds(even.fork_saving),
     }
 
 
@@ -390,6 +420,8 @@ def safety_json(safety: Safety) -> dict[str, Any]:
         "compaction_failures": found.compaction_failures if found else None,
         "contexts": safety.context_shares,
         "context_samples": None if safety.contexts is None else sum(safety.contexts.values()),
+        "kernel_samples": None if safety.contexts is None else safety.kernel_samples,
+        "not_sampled": safety.not_sampled or None,
         "sampled_by_clock": safety.sampled_by_clock,
         "reserve": {
             "pages": safety.reserve_pages,

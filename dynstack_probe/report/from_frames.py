@@ -67,7 +67,7 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
         headline = BUILT_IN[HEADLINE]
         others = [policy for policy in policies if policy.name != HEADLINE]
         cost = host_cost(source, frame, evidence.whole, [headline, *others])
-        safety = safety_of(headline, frame, evidence.whole)
+        safety = safety_of(headline, evidence)
     return Subject(
         name=source,
         called=frame.host.cpu_model,

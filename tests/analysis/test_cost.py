@@ -17,9 +17,10 @@ from dynstack_probe.analysis.cost import (
     prices_of,
 )
 from dynstack_probe.analysis.estimate import estimate
+from dynstack_probe.analysis.evidence import evidence_of
 from dynstack_probe.analysis.safety import safety_of
 from dynstack_probe.model.calibration import Calibration
-from dynstack_probe.model.cost import PolicyCost, Range
+from dynstack_probe.model.cost import FEW_EVENTS, BreakEven, PolicyCost, Range
 from dynstack_probe.model.growth import Growth
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.interval import Interval, PageFaults
@@ -113,12 +114,19 @@ def test_what_was_not_measured_is_not_known() -> None:
 
 
 def test_break_even() -> None:
-    even = break_even(200.0, 4, 0.0005)
+    even = break_even(20_000, 100.0, 4, Range(-0.0001, 0.0005, 0.001))
     assert even.tenth_percent == pytest.approx(0.001 * 4e9 / 200)
     assert even.one_percent == pytest.approx(0.01 * 4e9 / 200)
-    assert even.fork_saving == pytest.approx(0.0005 * 4e9 / 200)
-    assert break_even(0.0, 4, 0.1).tenth_percent is None
-    assert break_even(200.0, 4, -0.1).fork_saving is None
+    assert even.fork_saving is not None
+    assert even.fork_saving.low == 0.0  # whether anything is saved is open
+    assert even.fork_saving.best == pytest.approx(0.0005 * 4e9 / 200)
+    assert even.fork_saving.high == pytest.approx(0.001 * 4e9 / 200)
+    assert even.is_sound
+    none = break_even(0, 100.0, 4, Range(0.1, 0.1, 0.1))
+    assert none == BreakEven(0, None, None, None)
+    assert break_even(None, 100.0, 4, None).events is None
+    assert break_even(20_000, 100.0, 4, Range(-0.2, -0.1, 0.3)).fork_saving is None
+    assert not break_even(FEW_EVENTS - 1, 100.0, 4, None).is_sound
 
 
 def test_a_whole_host() -> None:
@@ -134,12 +142,25 @@ def test_a_whole_host() -> None:
 
 def test_safety() -> None:
     frame = a_frame(some_stacks([500] * 9 + [9000, 13000]), a_host(cpus=4))
-    safety = safety_of(BUILT_IN["rfc-v1"], frame, WHOLE)
+    evidence = replace(evidence_of([frame], [], "x"), whole=WHOLE)
+    safety = safety_of(BUILT_IN["rfc-v1"], evidence)
     assert (safety.reserve_pages, safety.a_cpu_pages) == (12, 3)
     assert safety.refills_below_min == 100  # a quarter of the samples, of 400 faults
     assert safety.deepest_bytes == 13000
     assert {kib: names.total() for kib, names in safety.deeper.items()} == {8: 2, 12: 1}
     assert safety.reserves == 0
+
+
+def test_the_deepest_are_those_of_every_frame() -> None:
+    """Who is gone by the end, or came after the middle, has been as deep all the same."""
+    marks = ([500, 9000], [500, 13000], [500, 600])
+    frames = [
+        a_frame(some_stacks(m, comms=[b"a", b"deep"]), boot_ns=at * 10**9)
+        for at, m in enumerate(marks)
+    ]
+    safety = safety_of(BUILT_IN["rfc-v1"], evidence_of(frames, [], "x"))
+    assert safety.deepest_bytes == 13000
+    assert safety.deeper == {8: {b"deep": 1}, 12: {b"deep": 1}}
 
 
 @given(

@@ -157,6 +157,7 @@ def test_doctor_is_well_here() -> None:
         "THREAD_SIZE",
         "estimate",
         "record, report, top",
+        "cost",
         "serve",
         "faults",
         "faults --flamegraph",

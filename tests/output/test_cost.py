@@ -90,10 +90,36 @@ def test_a_screen_marks_each_line(capture: Path) -> None:
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.split())
     assert "Calibrated a minor page fault 2000 ns" in words
-    assert "Stack faults modelled: 3.0 faults of 3.0 pages a second, 2000 ns each" in words
-    assert "negative: it saves time too" in words
+    assert (
+        "Stack faults modelled: 3.0 faults of 3.0 pages a second (errs high), 2000 ns each" in words
+    )
+    assert "Net modelled: -0.00090%" in words
+    assert "Negative: it saves time too" in words
+    assert "each page fault in kernel mode may cost 10 us more before all take 0.1%" in words
+    assert "each stack fault may cost 667 us before all take 0.1% of CPU time, over 1 ms" in words
     assert "Headroom measured: 2000 KiB (500 pages, 83 times all reserves)" in words
     assert "2 allocations stalled, 3 pages reclaimed directly, 4 compactions failed" in words
+
+
+def test_a_few_faults_make_no_figure(tmp_path: Path) -> None:
+    first, second = frames()
+    lives = Lifecycle(100, 90, {(1, 1): 92, (2, 1): 8}, (0,) * 8, (0,) * 6, {}, 0, 0.0)
+    path = written(
+        tmp_path / "calm.dsp",
+        [first, replace(second, lifecycle=lives, page_faults=PageFaults(500_000, 1))],
+    )
+    words = " ".join(told(str(path)).split())
+    assert "#PF path 1 page fault in kernel mode in 100 s: too few to tell" in words
+    assert "Break-even 8 stack faults in 100 s: too few to tell what each may cost" in words
+
+
+def test_notes_are_shown(tmp_path: Path) -> None:
+    noted = [replace(frame, caveats=("Page faults were not counted: x",)) for frame in frames()]
+    path = written(tmp_path / "noted.dsp", noted)
+    assert "Note" in told(str(path))
+    assert json.loads(told(str(path), "--format", "json"))["caveats"] == [
+        "Page faults were not counted: x"
+    ]
 
 
 def test_policies_side_by_side(capture: Path) -> None:
