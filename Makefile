@@ -25,7 +25,7 @@ BENCH_PACKAGES := make gcc libc6-dev bpfcc-tools bpftrace prometheus-node-export
 TRUTH_PACKAGES := make gcc libc6-dev flex bison bc pahole libelf-dev libssl-dev xz-utils kmod \
 	qemu-system-x86 debian-archive-keyring util-linux
 
-.PHONY: documents estimate help check test vm-test truth lint format bench soak scale results dashboards deb clean
+.PHONY: documents site estimate help check test vm-test truth lint format bench soak scale results dashboards deb clean
 
 estimate: can-become-root .venv/.installed  ## what dynamic kernel stacks would save on this host
 	@$(SUDO) .venv/bin/dynstack-probe estimate
@@ -96,6 +96,11 @@ dashboards: .venv/.installed-dev  ## grafana/dashboards from grafana/generate
 
 documents: .venv/.installed-dev  ## docs/metrics.md and docs/policies.md from the code
 	.venv/bin/python -m tests.documents.reference
+
+# Not --quiet: then a dead link would not fail.
+site: .venv/.installed-dev  ## the documents as pages, in dist/site
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
+	@echo "dist/site/index.html (with its search: .venv/bin/mkdocs serve)"
 
 deb:  ## the Debian package and its source package, in dist/
 	@$(call need,$(DEB_PACKAGES))

@@ -20,6 +20,7 @@ MARKED = {
     "vm/": "vm",
     "packaging/": "slow",
     "scale/": "slow",
+    "documents/test_site.py": "slow",
     "capture/test_fuzz.py": "slow",
     "capture/test_hostile.py::test_a_bomb": "slow",
     "capture/test_damage.py::test_a_cut_at_every_byte": "slow",

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.documents.blocks import DOCUMENTS
 from tests.documents.reference import PAGES
-
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
 
 
 @pytest.mark.parametrize("name", PAGES)
