@@ -124,15 +124,6 @@ def refuse_unused_common(
         refuse_unused(context, ["force"], "for --output")
 
 
-def check_series(interval_seconds: float, duration_seconds: float) -> None:
-    """UsageError if there would be no second snapshot."""
-    if interval_seconds > duration_seconds:
-        raise UsageError(
-            f"--interval {interval_seconds:g}s is longer than --duration {duration_seconds:g}s:"
-            " a series needs two snapshots or more"
-        )
-
-
 def seconds_of(text: str, option: str) -> float:
     """90, 90s, 1.5m, 2h or 1d as seconds; UsageError for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
@@ -147,6 +138,23 @@ def interval_of(text: str) -> float:
     seconds = seconds_of(text, "--interval")
     if seconds < 0.1:
         raise UsageError(f"--interval {text}: must be 0.1s or more")
+    return seconds
+
+
+def series_interval(context: typer.Context, text: str, duration_seconds: float) -> float:
+    """The value of --interval for a series, seconds; its default at most half the duration.
+
+    Raises UsageError if there would be no second snapshot.
+    """
+    seconds = interval_of(text)
+    source = context.get_parameter_source("interval")
+    if source is not None and source.name == "DEFAULT":
+        return max(0.1, min(seconds, duration_seconds / 2))
+    if seconds > duration_seconds:
+        raise UsageError(
+            f"--interval {seconds:g}s is longer than --duration {duration_seconds:g}s:"
+            " a series needs two snapshots or more"
+        )
     return seconds
 
 

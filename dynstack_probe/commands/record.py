@@ -11,10 +11,9 @@ import typer
 
 from dynstack_probe.commands import options
 from dynstack_probe.commands.options import (
-    check_series,
-    interval_of,
     refuse_unused,
     seconds_of,
+    series_interval,
 )
 from dynstack_probe.ending import ended_by_signal
 from dynstack_probe.errors import UsageError
@@ -65,9 +64,9 @@ def command(
     from dynstack_probe.text import say
 
     duration_seconds = seconds_of(duration, "--duration") if duration else 0.0
-    interval_seconds = interval_of(interval)
+    interval_seconds = 0.0
     if duration:
-        check_series(interval_seconds, duration_seconds)
+        interval_seconds = series_interval(context, interval, duration_seconds)
     else:
         refuse_unused(context, ["interval"], "for a series: give --duration too")
     key = _read_key(anonymize_key)

@@ -14,12 +14,11 @@ import typer
 
 from dynstack_probe.commands import options
 from dynstack_probe.commands.options import (
-    check_series,
     choose_policies,
-    interval_of,
     refuse_unused,
     refuse_unused_common,
     seconds_of,
+    series_interval,
 )
 from dynstack_probe.errors import UsageError
 
@@ -142,7 +141,7 @@ def command(
             raise UsageError("--duration is for this host: a capture lasts as long as it does")
         document = document_of_captures(captures, policies, partial=partial)
     else:
-        with _frames(duration, interval, btf) as frames:
+        with _frames(context, duration, interval, btf) as frames:
             document = document_of_host(frames, policies)
     how = importlib.import_module(f"dynstack_probe.report.as_{form.value}")
     write(how.render(document), target, force)
@@ -157,7 +156,9 @@ def _target(form: Format, output: Path | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def _frames(duration: str | None, interval: str, btf: Path) -> Iterator[Frames]:
+def _frames(
+    context: typer.Context, duration: str | None, interval: str, btf: Path
+) -> Iterator[Frames]:
     """One of this host, or a series."""
     from dynstack_probe.commands.watching import watched
     from dynstack_probe.measure.stack_scan import take_frame
@@ -165,9 +166,8 @@ def _frames(duration: str | None, interval: str, btf: Path) -> Iterator[Frames]:
     if not duration:
         yield [take_frame(btf)]
         return
-    seconds, every = seconds_of(duration, "--duration"), interval_of(interval)
-    check_series(every, seconds)
-    with watched(seconds, every, btf) as frames:
+    seconds = seconds_of(duration, "--duration")
+    with watched(seconds, series_interval(context, interval, seconds), btf) as frames:
         yield frames
 
 

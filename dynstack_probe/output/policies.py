@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dynstack_probe.analysis.comparison import Comparison, Row
 from dynstack_probe.analysis.estimate import Estimate
 from dynstack_probe.model.interval import Interval
+from dynstack_probe.model.stacks import Stacks
 from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, of, titles
 from dynstack_probe.output.cost import worth_in_words
 from dynstack_probe.output.rates import rate_in_words
@@ -143,8 +144,23 @@ def notes(comparison: Comparison) -> Iterable[str]:
     for row in comparison.rows:
         if row.over_limit:
             yield _over_limit_line(row)
+    told = asleep_note(frame.stacks, [row.policy for row in comparison.rows])
+    if told is not None:
+        yield told
     for caveat in frame.caveats:
         yield f"Note: {caveat}"
+
+
+def asleep_note(stacks: Stacks, policies: Sequence[Policy]) -> str | None:
+    """Which policies err, and which way, by tasks whose time asleep is unknown."""
+    unknown = stacks.asleep_unknown()
+    names = [policy.name for policy in policies if policy.asleep_seconds]
+    if not unknown or not names:
+        return None
+    return (
+        f"How long {unknown} of {len(stacks)} tasks have slept is unknown: to"
+        f" {' and '.join(names)} they count as awake, so that their memory errs high."
+    )
 
 
 def worth_note(rows: Sequence[Row]) -> str:
@@ -198,6 +214,7 @@ def as_json(comparison: Comparison) -> str:
             "source": comparison.source,
             "stacks": len(frame.stacks),
             "base_kib": frame.base_kib,
+            "asleep_unknown_tasks": frame.stacks.asleep_unknown(),
             "series": series,
             "caveats": list(frame.caveats),
             "policies": [as_dict(JSON, row) for row in comparison.rows],

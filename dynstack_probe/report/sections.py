@@ -26,6 +26,7 @@ from dynstack_probe.output.cost import cost_rows, safety_rows
 from dynstack_probe.output.policies import (
     SERIES_TABLE,
     TABLE,
+    asleep_note,
     over_limit_names,
     rates_note,
     worth_note,
@@ -242,6 +243,9 @@ def _policies(subject: Subject) -> Iterable[Part]:
             f" Per second over {subject.seconds:.0f} s: f faults. {subject.faults_err} Policies"
             " that need depths in bytes are not exported."
         )
+    if subject.depths is not None:
+        told = asleep_note(subject.depths.stacks, [row.policy for row in subject.rows])
+        note += f" {told}" if told else ""
     rows = [cells(columns, row) for row in subject.rows]
     yield Table("", ("Policy", *titles(columns)[1:]), rows, note)
     yield figures.savings_plot(

@@ -64,6 +64,12 @@ def test_a_series_counts_what_came_and_went(series: Path) -> None:
     assert {path.name for path in series.parent.iterdir()} == {series.name}
 
 
+def test_a_short_series_needs_no_interval(tmp_path: Path) -> None:
+    path = tmp_path / "short.dsp"
+    assert run("record", str(path), "--duration", "2s").returncode == 0
+    assert len([*Capture(path)]) >= 2
+
+
 def test_policies_of_a_series(series: Path) -> None:
     document = json.loads(succeed("policies", str(series), "--format", "json"))
     rows = {row["name"]: row for row in document["policies"]}
@@ -176,6 +182,7 @@ def test_captures_need_no_privileges(series: Path, tmp_path: Path) -> None:
         (["record", "/nonexistent/x"], "no folder /nonexistent"),
         (["record", "x", "--duration", "soon"], "must be a time"),
         (["record", "x", "--duration", "99999d"], "30 days"),
+        (["record", "x", "--duration", "3s", "--interval", "5s"], "is longer than --duration 3s"),
         (["record", "x", "--anonymize-key", "/dev/null"], "16 bytes"),
         (["estimate", "/etc/passwd"], "no gzip data"),
         (["estimate", "/nonexistent"], "can't read"),

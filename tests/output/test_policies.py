@@ -20,7 +20,7 @@ from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.shapes import Shape
-from dynstack_probe.model.stacks import Kind
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind
 from dynstack_probe.output import as_json, as_table, policies
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.policy.custom import policy_from
@@ -96,6 +96,21 @@ def test_who_is_over_the_limit_is_named_and_escaped() -> None:
     assert rows["rfc-v1"]["over_limit"] == []
     table = list(csv.DictReader(io.StringIO(policies.as_csv(comparison))))
     assert [row["policy"] for row in table] == list(BUILT_IN)
+
+
+def test_tasks_of_unknown_sleep_are_counted_where_they_matter() -> None:
+    frame = three()
+    frame = dataclasses.replace(
+        frame, stacks=dataclasses.replace(frame.stacks, asleep_seconds=[ASLEEP_UNKNOWN, 2, 0])
+    )
+    words = "How long 1 of 3 tasks have slept is unknown: to gc-sleepers and vendor they count"
+    comparison = compare(frame, list(BUILT_IN.values()), None, "x")
+    assert words in " ".join(policies.as_table(comparison).split())
+    assert json.loads(policies.as_json(comparison))["asleep_unknown_tasks"] == 1
+    asks_nothing = compare(frame, [BUILT_IN["rfc-v1"]], None, "x")
+    assert "unknown" not in policies.as_table(asks_nothing)
+    known = compare(three(), list(BUILT_IN.values()), None, "x")
+    assert "unknown" not in policies.as_table(known)
 
 
 def test_rates_of_a_series() -> None:
