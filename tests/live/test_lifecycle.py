@@ -25,7 +25,7 @@ from dynstack_probe.model.sample import Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.serve.collector import PassCounter
-from tests.live.machine import sleepers
+from tests.live.machine import forks_so_far, sleepers
 
 FORKS = 10_007
 RECORDED_EVENTS = 1 << 17
@@ -56,14 +56,6 @@ def run_programs(count: int) -> None:
     """One in ten or so goes deeper than its stack's first page before it exits."""
     loop = f"for i in $(seq {count}); do /bin/ls / >/dev/null; done"
     subprocess.run(["/bin/sh", "-c", loop], check=True)
-
-
-def forks_so_far() -> int:
-    """Tasks ever created on this machine: the kernel's own count, in /proc/stat."""
-    for line in open("/proc/stat"):  # noqa: PTH123, SIM115
-        if line.startswith("processes "):
-            return int(line.split()[1])
-    raise AssertionError("/proc/stat has no processes line")
 
 
 @pytest.fixture
