@@ -47,10 +47,10 @@ check: .venv/.installed-dev  ## lint and the tests that need nothing, under a mi
 test: .venv/.installed-dev .venv/.test-packages  ## all tests, as root: BPF, Prometheus, Chromium
 	@$(SUDO) .venv/bin/python -m pytest
 
-# Debian's 6.1 and 6.12 kernels in QEMU, and the package under a real systemd there;
-# downloaded into a cache and never installed.
+# Debian's kernels in QEMU, and the package under a real systemd there; downloaded into a
+# cache and never installed. Hours in emulation; RESUME=1 goes on from a run of the last day.
 vm-test: .venv/.installed-dev .venv/.test-packages  ## other kernels in QEMU
-	@$(SUDO) env DYNSTACK_VM=all .venv/bin/python -m pytest tests/vm
+	@$(SUDO) env DYNSTACK_VM=all DYNSTACK_VM_RESUME=$(RESUME) .venv/bin/python -m pytest tests/vm
 
 # Against the kernel's own figures: sysrq-t and kstack_* of one that has them. Not in CI.
 truth: can-become-root .venv/.installed-dev .venv/.truth-packages  ## the kernel's own figures: docs/accuracy.md

@@ -92,6 +92,29 @@ def sleepers(count: int, name: bytes) -> Iterator[int]:
         process.wait()
 
 
+# Forks and waits in a loop, as fast as Python can; 503 at a time stay unreaped.
+_FORKER = """
+import os, sys
+left = int(sys.argv[1])
+while left:
+    batch = min(left, 503)
+    pids = []
+    for _ in range(batch):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    left -= batch
+"""
+
+
+def fork_many(count: int) -> None:
+    """So many processes come and go; one more makes them."""
+    subprocess.run([sys.executable, "-S", "-c", _FORKER, str(count)], check=True)
+
+
 def visible_threads() -> set[int]:
     """The tids of all threads in /proc which still have a stack."""
     tids = set()

@@ -7,7 +7,6 @@ import mmap
 import os
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -25,31 +24,10 @@ from dynstack_probe.model.sample import Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.serve.collector import PassCounter
-from tests.live.machine import forks_so_far, sleepers
+from tests.live.machine import fork_many, forks_so_far, sleepers
 
 FORKS = 10_007
 RECORDED_EVENTS = 1 << 17
-
-# Forks and waits in a loop, as fast as Python can; 503 at a time stay unreaped.
-_FORKER = """
-import os, sys
-left = int(sys.argv[1])
-while left:
-    batch = min(left, 503)
-    pids = []
-    for _ in range(batch):
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
-        pids.append(pid)
-    for pid in pids:
-        os.waitpid(pid, 0)
-    left -= batch
-"""
-
-
-def fork_many(count: int) -> None:
-    subprocess.run([sys.executable, "-S", "-c", _FORKER, str(count)], check=True)
 
 
 def run_programs(count: int) -> None:

@@ -25,12 +25,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dynstack_probe.capture import CaptureWriter
+from dynstack_probe.loader import Loader
+from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
 from dynstack_probe.measure.stack_scan import take_frame
-from tests.live.machine import bpf_objects, sleepers, visible_threads
+from tests.live.machine import bpf_objects, fork_many, sleepers, visible_threads
 
 SLEEPERS = 97
 SLEEPERS_NAME = "vm-sleeper"
 FORKS = 503
+# Enough of them, and so close together, that an exit may be preempted by another.
+MANY_FORKS = 10_007
 TOOL = [sys.executable, "-m", "dynstack_probe"]
 PORT = 10016
 CONFIG = Path("/tmp/serve.toml")
@@ -44,12 +48,12 @@ def say(what: str) -> None:
     print(f"guest: {what}", file=sys.stderr, flush=True)
 
 
-def run_tool(*arguments: str) -> dict[str, Any]:
+def run_tool(*arguments: str, through: tuple[str, ...] = ()) -> dict[str, Any]:
     say(" ".join(("dynstack-probe", *arguments)))
     started = time.monotonic()
     try:
         result = subprocess.run(
-            [*TOOL, *arguments],
+            [*through, *TOOL, *arguments],
             capture_output=True,
             text=True,
             timeout=TOOL_TIMEOUT_SECONDS,
@@ -100,6 +104,22 @@ def doctor() -> dict[str, Any]:
 
 def policies() -> dict[str, Any]:
     return run_tool("policies", "--format", "json")
+
+
+def user() -> dict[str, Any]:
+    """Nobody, with the two capabilities that README asks for."""
+    caps = "+bpf,+perfmon"
+    ids = ("--reuid=65534", "--regid=65534", "--clear-groups")
+    nobody = ("setpriv", *ids, f"--inh-caps={caps}", f"--ambient-caps={caps}")
+    with file_load():
+        return {
+            "perf_event_paranoid": text_of("/proc/sys/kernel/perf_event_paranoid"),
+            "doctor": run_tool("doctor", "--format", "json", through=nobody),
+            "estimate": {"run": run_tool("estimate", "--format", "json", through=nobody)},
+            "policies": run_tool("policies", "--format", "json", through=nobody),
+            "faults": run_tool("faults", "--duration", "10s", "--format", "json", through=nobody),
+            "record": run_tool("record", "/tmp/of-nobody.dsp", through=nobody),
+        }
 
 
 def top() -> dict[str, Any]:
@@ -282,6 +302,37 @@ def fork_and_reap(count: int) -> None:
         os.waitpid(pid, 0)
 
 
+def forks() -> dict[str, Any]:
+    """Created and exited tasks as the daemon's program counts them around many forks.
+
+    Exits also some time later: what is late differs from what is lost. Programs that the
+    kernel left out, as they ran already on that CPU, are in its own recursion_misses.
+    """
+    say(f"{MANY_FORKS} forks")
+    with Loader() as loader, load_lifecycle(loader) as probe, Sampler(probe) as sampler:
+
+        def count() -> dict[str, int]:
+            seen, kernel = sampler.lifecycle(), processes_created()
+            exited = sum(seen.exited.values()) + seen.lost["exit_unread"]
+            return {"created": seen.created, "exited": exited, "kernel": kernel}
+
+        before = count()
+        started = time.monotonic()
+        fork_many(MANY_FORKS)
+        seconds = time.monotonic() - started
+        after = {}
+        for pause in (0, 0.2, 5):
+            time.sleep(pause)
+            after[str(pause)] = count()
+        listed = subprocess.run(["bpftool", "-j", "prog", "list"], capture_output=True, check=True)
+        misses = {
+            one.get("name", ""): one.get("recursion_misses", 0)
+            for one in json.loads(listed.stdout)
+            if one["type"] == "raw_tracepoint"
+        }
+    return {"before": before, "after": after, "seconds": seconds, "recursion_misses": misses}
+
+
 @contextlib.contextmanager
 def daemon() -> Iterator[subprocess.Popen[str]]:
     CONFIG.write_text("interval_seconds = 1\n")
@@ -336,6 +387,7 @@ def truth() -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "estimate": estimate,
     "doctor": doctor,
+    "user": user,
     "policies": policies,
     "record": record,
     "top": top,
@@ -343,6 +395,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "marks": marks,
     "capture": capture,
     "serve": serve,
+    "forks": forks,
     "hotplug": hotplug,
     "killed": killed,
     "dmesg": dmesg,
@@ -359,11 +412,40 @@ def possible_cpus() -> int:
     return total
 
 
+def text_of(path: str) -> str | None:
+    """A file of the kernel's; None if it can't be read."""
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+def mounted() -> dict[str, tuple[str, str]]:
+    """Where, what and how, from fstab(5)'s fields."""
+    lines = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    return {where: (kind, how) for _, where, kind, how, *_ in lines}
+
+
+def way() -> dict[str, Any]:
+    """How this kernel runs: whether it is what the case says."""
+    mounts = mounted()
+    return {
+        "command_line": text_of("/proc/cmdline"),
+        "bpf_jit_enable": text_of("/proc/sys/net/core/bpf_jit_enable"),
+        "lockdown": text_of("/sys/kernel/security/lockdown"),
+        "nohz_full": text_of("/sys/devices/system/cpu/nohz_full"),
+        "proc": mounts["/proc"][1],
+        "cgroup": mounts["/sys/fs/cgroup"][0],
+        "kinds": sorted({kind for kind, _ in mounts.values()}),
+    }
+
+
 def main(parts: list[str]) -> None:
     facts: dict[str, Any] = {
         "kernel_release": os.uname().release,
         "possible_cpus": possible_cpus(),
         "online_cpus": os.cpu_count(),
+        "way": way(),
     }
     for part in parts:
         facts[part] = PARTS[part]()

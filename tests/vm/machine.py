@@ -176,6 +176,13 @@ def offered(madison: str) -> list[Offer]:
     return list(found.values())
 
 
+def by_version(offer: Offer) -> tuple[int, ...]:
+    """7.3~rc7 is older than 7.3.4."""
+    upstream, _, candidate = offer.version.partition("-")[0].partition("~")
+    numbers = [int(part) for part in upstream.split(".")]
+    return (*numbers, *([-1] if candidate.startswith("rc") else []))
+
+
 def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 
