@@ -39,7 +39,7 @@ TOOL = [sys.executable, "-m", "dynstack_probe"]
 PORT = 10016
 CONFIG = Path("/tmp/serve.toml")
 # Far more than a run takes, even emulated on a busy machine.
-TOOL_TIMEOUT_SECONDS = 240
+TOOL_TIMEOUT_SECONDS = 600
 CALM_SECONDS = 3.0
 CALM_ATTEMPTS = 40
 

@@ -91,6 +91,7 @@ WAYS = (
 )  # fmt: skip
 MATRIX = [
     *(Case(kernel) for kernel in ("5.10", "6.1", "6.12", "6.12 rt", "6.12 cloud")),
+    *(Case(kernel) for kernel in ("newest rt", "newest cloud")),
     *(Case(suite) for suite in ("stable", "stable-backports", "unstable", "experimental")),
     *(
         Case(kernel, way.how, way.smp, way.options, way.parts)
