@@ -39,6 +39,10 @@ MODULES = ("virtio_pci", "9pnet_virtio", "9p")
 CLOUD_MODULES = ("virtio_pci", "virtiofs")
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 MEMORY_MIB = 1024
+# One thread for all CPUs: with several, QEMU 7.2 was seen to run a breakpoint which the kernel
+# had already patched away (int3 in a static branch), and it panicked. The code that it made
+# would grow to 1 GiB otherwise, and a host short of memory ends the largest process.
+ACCELERATOR = "tcg,thread=single,tb-size=384"
 # Emulated CPUs are some 20 times slower than real ones, and others use this machine too.
 BOOT_TIMEOUT_SECONDS = 2400
 DOWNLOAD_TIMEOUT_SECONDS = 600
@@ -481,12 +485,11 @@ def emulator(
 ) -> list[str]:
     """The command that boots it, with its console in a file and no other device yet."""
     return [
-        # one thread for all CPUs: with several, QEMU 7.2 was seen to run a breakpoint which
-        # the kernel had already patched away (int3 in a static branch), and it panicked
-        *("nice", QEMU, "-accel", "tcg,thread=single", "-machine", "q35", "-cpu", "max"),
+        *("nice", QEMU, "-accel", ACCELERATOR, "-machine", "q35", "-cpu", "max"),
         *("-smp", smp, "-m", str(MEMORY_MIB), "-nodefaults", "-display", "none"),
         *("-no-reboot", "-kernel", str(kernel.image), "-initrd", str(ramdisk)),
-        *("-append", f"console=ttyS0 panic=-1 loglevel=4 {options}".rstrip()),
+        # a CPU that gets no time from its host is no soft lockup
+        *("-append", f"console=ttyS0 panic=-1 loglevel=4 watchdog_thresh=60 {options}".rstrip()),
         *("-serial", f"file:{console}"),
     ]
 
