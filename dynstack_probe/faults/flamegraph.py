@@ -2,30 +2,39 @@
 """Call paths as a flame graph: one file, SVG or HTML, that needs nothing else to be seen.
 
 The outermost function is on top, as stacks grow down. A frame is as wide as the share of
-samples it was in, and coloured by how deep it reached. A click zooms.
+samples it was in, and coloured by how deep it reached. A click zooms. Places are shares of
+the width, so that it fills whatever it is shown in, a phone too.
 """
 
 from __future__ import annotations
 
 import html
+import textwrap
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dynstack_probe.faults.folded import frame_names
-from dynstack_probe.measure.call_paths import CallPaths
+from dynstack_probe.measure.call_paths import CallPaths, SampleCounters
 from dynstack_probe.model.host import PAGE_BYTES
 
-WIDTH = 1200
+WIDTH = 1200  # where it is not told how wide it may be
 ROW = 18
-TOP = 62
-LETTER = 6.6  # width of a letter of 11 px, about
-NARROWEST = 0.3  # frames below it are left out
+LINE = 17  # of text
+MARGIN = 10
+LETTER = 6.7  # width of a letter of 11 px, about
+LETTERS = 54  # in a line: as many as a phone shows
+NARROWEST_RATIO = 0.00025  # frames below it are left out
 # Of a frame that ended in the first KiB, the second, ...; past the last bound: the last.
-COLOURS = ("#f7e9b5", "#f2d27a", "#f0b455", "#ee9345", "#d9483b", "#8f2345")
+COLOURS = ("#f7e9b5", "#f2d27a", "#f0b455", "#ee9345", "#b83227", "#7d1d3d")
 BOUNDS = (1024, 2048, 3072, PAGE_BYTES, 2 * PAGE_BYTES)
-LEGEND = ("1 KiB", "2 KiB", "3 KiB", "1 page", "2 pages", "deeper")
+LEGEND = ("up to 1 KiB", "2 KiB", "3 KiB", "4 KiB, 1 page", "8 KiB, 2 pages", "deeper")
 PLAIN_COLOUR = "#cdd3da"  # no function: the task's name, the call
+DARK_INK, LIGHT_INK = "#1b1b1b", "#ffffff"
+LIGHT_FROM = COLOURS[4:]  # whose names are written in light ink
+PAPERS = {"light": ("#ffffff", "#1b1f24"), "dark": ("#101418", "#e6e9ec")}  # and their ink
+LEGEND_COLUMN = 120  # px; three of them fit into a phone
+HINT = "Click or tap a frame: zooms, and tells its figures here."
 
 
 @dataclass
@@ -61,98 +70,164 @@ def tree(paths: CallPaths) -> Node:
     return root
 
 
+def title_of(
+    paths: CallPaths, samples: SampleCounters, *, deeper_than: int, rate_hz: int, host: str
+) -> str:
+    """What the picture shows: as many samples as its root frame has, and how many are missing."""
+    drawn = sum(path.samples for path in paths.paths.values())
+    missing = samples.deep - drawn
+    lost = f"; {missing} more as deep are not drawn" if missing > 0 else ""
+    return (
+        f"Kernel stacks deeper than {deeper_than} bytes on {host}: {drawn} of {samples.in_kernel}"
+        f" samples in the kernel at {rate_hz} Hz{lost}"
+    )
+
+
 def _colour(depth_bytes: int | None) -> str:
     if depth_bytes is None:
         return PLAIN_COLOUR
     return COLOURS[bisect_left(BOUNDS, depth_bytes)]
 
 
-def _shortened(text: str, width: float) -> str:
-    letters = int((width - 6) / LETTER)
-    if letters >= len(text):
-        return text
-    return f"{text[: letters - 2]}.." if letters > 3 else ""
+def _narrow(node: Node, whole: int) -> int:
+    """How many of the frames below are too narrow to be drawn, what is below them aside."""
+    return sum(
+        1 if child.samples < NARROWEST_RATIO * whole else _narrow(child, whole)
+        for child in node.children.values()
+    )
 
 
-def _frames(node: Node, x: float, level: int, scale: float, whole: int) -> Iterator[str]:
-    width = node.samples * scale
-    if width < NARROWEST:
+def _frames(node: Node, left: int, y: int, whole: int) -> Iterator[str]:
+    """The frame and those below it; `left`: samples that are left of it."""
+    if node.samples < NARROWEST_RATIO * whole:
         return
     deepest = "" if node.deepest_bytes is None else f", down to {node.deepest_bytes} bytes"
     told = f"{node.name}: {node.samples} samples ({node.samples / whole:.1%}){deepest}"
-    y = TOP + level * ROW
+    colour = _colour(node.deepest_bytes)
+    ink = LIGHT_INK if colour in LIGHT_FROM else DARK_INK
     yield (
-        f'<g class="f" data-x="{x:.2f}" data-w="{width:.2f}" data-l="{level}"'
+        f'<svg class="f" x="{left / whole:.4%}" y="{y}" width="{node.samples / whole:.4%}"'
+        f' height="{ROW - 1}" data-x="{left}" data-w="{node.samples}"'
         f' data-n="{html.escape(node.name)}"><title>{html.escape(told)}</title>'
-        f'<rect x="{x:.2f}" y="{y}" width="{width:.2f}" height="{ROW - 1}"'
-        f' fill="{_colour(node.deepest_bytes)}"/>'
-        f'<text x="{x + 3:.2f}" y="{y + 13}">{html.escape(_shortened(node.name, width))}</text></g>'
+        f'<rect width="100%" height="100%" fill="{colour}"/>'
+        f'<text x="3" y="13" fill="{ink}">{html.escape(node.name)}</text></svg>'
     )
     for child in sorted(node.children.values(), key=lambda child: child.name):
-        yield from _frames(child, x, level + 1, scale, whole)
-        x += child.samples * scale
+        yield from _frames(child, left, y + ROW, whole)
+        left += child.samples
 
 
-# Zooms to a clicked frame: its callers fill the width, what is not below it goes away.
+# Takes all the width there is. Zooms to a clicked frame: its callers fill the width, what is
+# not below it goes away. Names are cut where they don't fit.
 _SCRIPT = """
 (function () {
-  var root = document.currentScript.ownerSVGElement || document;
-  var frames = Array.prototype.slice.call(root.querySelectorAll("g.f"));
-  function of(g, name) { return parseFloat(g.getAttribute("data-" + name)); }
-  function zoom(to) {
-    var left = of(to, "x"), wide = of(to, "w"), level = of(to, "l");
-    frames.forEach(function (g) {
-      var x = of(g, "x"), w = of(g, "w"), slack = 0.02;
-      var above = of(g, "l") < level && x <= left + slack && x + w >= left + wide - slack;
-      var below = of(g, "l") >= level && x >= left - slack && x + w <= left + wide + slack;
-      g.style.display = above || below ? "" : "none";
-      if (above) { x = 0; w = WIDTH; } else { x = (x - left) * WIDTH / wide; w = w * WIDTH / wide; }
-      var box = g.querySelector("rect"), text = g.querySelector("text");
-      box.setAttribute("x", x); box.setAttribute("width", Math.max(w, 0.3));
-      text.setAttribute("x", x + 3);
-      var name = g.getAttribute("data-n"), letters = Math.floor((w - 6) / LETTER);
-      text.textContent = letters >= name.length ? name
+  var root = document.currentScript.ownerSVGElement;
+  var frames = Array.prototype.slice.call(root.querySelectorAll(".f"));
+  var told = Array.prototype.slice.call(root.querySelectorAll(".told"));
+  if (!frames.length) return;
+  root.setAttribute("width", "100%");
+  function of(f, name) { return parseFloat(f.getAttribute("data-" + name)); }
+  var whole = of(frames[0], "w"), shown = frames[0];
+  function draw() {
+    var left = of(shown, "x"), wide = of(shown, "w"), y = +shown.getAttribute("y");
+    var pixels = root.getBoundingClientRect().width;
+    frames.forEach(function (f) {
+      var x = of(f, "x"), w = of(f, "w");
+      var above = +f.getAttribute("y") < y && x <= left && x + w >= left + wide;
+      var below = +f.getAttribute("y") >= y && x >= left && x + w <= left + wide;
+      f.style.display = above || below ? "" : "none";
+      if (above) { x = left; w = wide; }
+      f.setAttribute("x", (x - left) / wide * 100 + "%");
+      f.setAttribute("width", w / wide * 100 + "%");
+      var name = f.getAttribute("data-n");
+      var letters = Math.floor((w / wide * pixels - 6) / LETTER);
+      f.querySelector("text").textContent = letters >= name.length ? name
         : letters > 3 ? name.slice(0, letters - 2) + ".." : "";
     });
   }
-  frames.forEach(function (g) { g.addEventListener("click", function () { zoom(g); }); });
+  frames.forEach(function (f) {
+    f.addEventListener("click", function () {
+      shown = f;
+      draw();
+      var words = f.querySelector("title").textContent, name = f.getAttribute("data-n");
+      told[0].textContent = name;
+      told[1].textContent = words.slice(name.length + 2);
+    });
+  });
+  window.addEventListener("resize", draw);
+  draw();
 })();
-""".replace("WIDTH", str(WIDTH)).replace("LETTER", str(LETTER))
+""".replace("LETTER", str(LETTER))
+
+
+def _style() -> str:
+    def scheme(name: str) -> str:
+        paper, ink = PAPERS[name]
+        return f".paper{{fill:{paper}}}.ink{{fill:{ink}}}"
+
+    return (
+        f"<style>.f{{cursor:pointer}}.f:hover rect{{stroke:#222;stroke-width:2}}"
+        f"text{{pointer-events:none}}{scheme('light')}"
+        "@media (prefers-color-scheme:dark){"
+        f"{scheme('dark')}.f:hover rect{{stroke:#fff}}}}</style>"
+    )
+
+
+def _lines(texts: Sequence[str], y: int, extra: str = "") -> Iterator[str]:
+    for at, text in enumerate(texts):
+        yield f'<text x="{MARGIN}" y="{y + at * LINE}"{extra}>{html.escape(text)}</text>'
 
 
 def _legend(y: int) -> Iterator[str]:
     for at, (name, colour) in enumerate(zip(LEGEND, COLOURS, strict=True)):
-        x = WIDTH - 500 + at * 83
-        yield f'<rect x="{x}" y="{y - 10}" width="12" height="12" fill="{colour}"/>'
-        yield f'<text x="{x + 17}" y="{y}">{name}</text>'
+        x, line = MARGIN + at % 3 * LEGEND_COLUMN, y + at // 3 * LINE
+        yield f'<rect x="{x}" y="{line - 10}" width="12" height="12" fill="{colour}"/>'
+        yield f'<text class="ink" x="{x + 17}" y="{line}">{name}</text>'
 
 
 def render_svg(paths: CallPaths, title: str) -> str:
     """The whole picture."""
     root = tree(paths)
-    height = TOP + root.levels() * ROW + 12
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
-        f' width="{WIDTH}" height="{height}" font-family="monospace" font-size="11">',
-        "<style>.f{cursor:pointer}.f:hover rect{stroke:#222;stroke-width:1}"
-        "text{fill:#1b1b1b;pointer-events:none}</style>",
-        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="10" y="24" font-size="15">{html.escape(title)}</text>',
-        '<text x="10" y="46">Wider: more samples. Colour: the page of the stack that a function'
-        " reached. A click zooms.</text>",
-        *_legend(46),
-        *(_frames(root, 0.0, 0, WIDTH / root.samples, root.samples) if root.samples else ()),
-        f"<script>//<![CDATA[\n{_SCRIPT}//]]></script>",
-        "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
+    heading = textwrap.wrap(title, LETTERS)
+    narrow = _narrow(root, root.samples)
+    notes = "Wider: more samples. Colour: how deep on the stack a function reached."
+    if narrow:
+        notes += f" {narrow} frames of less than {NARROWEST_RATIO:.3%} of samples are not drawn."
+    explained = textwrap.wrap(notes, LETTERS)
+    y = MARGIN + LINE
+    parts = list(_lines(heading, y, ' class="ink" font-weight="bold"'))
+    y += len(heading) * LINE
+    parts += _lines(explained, y, ' class="ink"')
+    y += len(explained) * LINE
+    parts += _legend(y)
+    y += 2 * LINE
+    parts += _lines([HINT, ""], y, ' class="ink told"')
+    y += LINE + MARGIN
+    if root.samples:
+        parts += _frames(root, 0, y, root.samples)
+    height = y + root.levels() * ROW + MARGIN
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"'
+            ' font-family="monospace" font-size="11">',
+            _style(),
+            '<rect class="paper" width="100%" height="100%"/>',
+            *parts,
+            f"<script>//<![CDATA[\n{_SCRIPT}//]]></script>",
+            "</svg>\n",
+        ]
+    )
 
 
 def render_html(paths: CallPaths, title: str) -> str:
     """The same in a page."""
+    (light, _), (dark, _) = PAPERS["light"], PAPERS["dark"]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
         f"<title>{html.escape(title)}</title>"
-        "<style>body{margin:12px;background:#fff}svg{max-width:100%;height:auto}</style></head>\n"
+        f"<style>body{{margin:0;background:{light}}}svg{{display:block}}"
+        f"@media (prefers-color-scheme:dark){{body{{background:{dark}}}}}</style></head>\n"
         f"<body>\n{render_svg(paths, title)}</body></html>\n"
     )

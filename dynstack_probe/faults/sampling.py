@@ -48,10 +48,12 @@ class PathOptions:
         if self.folded is not None:
             write(folded.render(paths), self.folded, self.force)
         if self.flamegraph is not None:
-            title = (
-                f"Kernel stacks deeper than {self.deeper_than} bytes on"
-                f" {os.uname().nodename}: {samples.deep} of {samples.in_kernel} samples in"
-                f" the kernel, {self.rate_hz} Hz"
+            title = flamegraph.title_of(
+                paths,
+                samples,
+                deeper_than=self.deeper_than,
+                rate_hz=self.rate_hz,
+                host=os.uname().nodename,
             )
             is_svg = self.flamegraph.suffix == ".svg"
             picture = (flamegraph.render_svg if is_svg else flamegraph.render_html)(paths, title)

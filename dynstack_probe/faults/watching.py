@@ -23,7 +23,7 @@ from dynstack_probe.faults.sampling import PathOptions, sampling_of
 from dynstack_probe.kernel import cgroups, host
 from dynstack_probe.kernel.privileges import drop_privileges, may_iterate_without_privileges
 from dynstack_probe.loader import Loader
-from dynstack_probe.measure.call_paths import CallPaths, Sampling
+from dynstack_probe.measure.call_paths import CallPaths, SampleCounters, Sampling
 from dynstack_probe.measure.faults import (
     FaultWatch,
     Ranking,
@@ -59,9 +59,7 @@ class Watching:
 
     def read(self) -> None:
         """Take over what the kernel has found."""
-        if self.sampling is not None:
-            for sample in self.sampling.read():
-                self.paths.add(sample)
+        self._read_samples()
         found = self.watch.read()
         pages = self._headroom.sample() if found else None
         for seen in found:
@@ -75,6 +73,19 @@ class Watching:
                 self.events.append(fault)
             else:
                 self.left_out += 1
+
+    def _read_samples(self) -> None:
+        if self.sampling is not None:
+            for sample in self.sampling.read():
+                self.paths.add(sample)
+
+    def _sample_counters(self) -> SampleCounters | None:
+        """Of the samples that were read and those that were lost: sampling goes on meanwhile."""
+        if self.sampling is None:
+            return None
+        self._read_samples()
+        counters = self.sampling.counters()
+        return counters._replace(deep=self.paths.contexts.total() + counters.lost)
 
     def look_at_all(self) -> None:
         """Find what no system call's end has shown, and name new cgroups while they live."""
@@ -101,7 +112,7 @@ class Watching:
             cgroup_paths=self.cgroup_paths,
             caveats=known_caveats,
             paths=self.paths,
-            samples=None if sampling is None else sampling.counters(),
+            samples=self._sample_counters(),
             runs=self.runs,
             by_clock=sampling is None or sampling.by_clock,
         )

@@ -9,6 +9,7 @@ import json
 import re
 from xml.etree import ElementTree
 
+import pytest
 from rich.console import Console
 
 from dynstack_probe.faults import flamegraph, folded
@@ -145,19 +146,64 @@ def test_folded() -> None:
     assert folded.render(CallPaths()) == ""
 
 
+SVG = "{http://www.w3.org/2000/svg}"
+
+
 def test_the_flame_graph_is_valid_and_its_widths_add_up() -> None:
-    svg = flamegraph.render_svg(some_paths(), "A <title>")
-    root = ElementTree.fromstring(svg)
-    frames = [g for g in root.iter("{http://www.w3.org/2000/svg}g") if g.get("class") == "f"]
+    root = ElementTree.fromstring(flamegraph.render_svg(some_paths(), "A <title>"))
+    frames = [one for one in root.iter(f"{SVG}svg") if one.get("class") == "f"]
     by_level: dict[str, float] = {}
     for frame in frames:
-        level = str(frame.get("data-l"))
-        by_level[level] = by_level.get(level, 0) + float(str(frame.get("data-w")))
-    assert {round(width) for width in by_level.values()} == {flamegraph.WIDTH}
+        level = str(frame.get("y"))
+        by_level[level] = by_level.get(level, 0) + float(str(frame.get("width")).rstrip("%"))
+        assert float(str(frame.get("x")).rstrip("%")) < 100
+    assert {round(width, 3) for width in by_level.values()} == {100}
     assert len(by_level) == 6
-    titles = [str(t.text) for t in root.iter("{http://www.w3.org/2000/svg}title")]
+    titles = [str(t.text) for t in root.iter(f"{SVG}title")]
     assert "deepest: 2 samples (50.0%), down to 5000 bytes" in titles
     assert "<title>A &lt;title&gt;</title>" in flamegraph.render_html(some_paths(), "A <title>")
+
+
+@pytest.mark.parametrize(("deep", "lost"), [(4, ""), (7, "; 3 more as deep are not drawn")])
+def test_the_title_has_the_roots_figure(deep: int, lost: str) -> None:
+    paths = some_paths()
+    root = flamegraph.tree(paths)
+    title = flamegraph.title_of(
+        paths, SampleCounters(100, 50, deep, 0), deeper_than=4096, rate_hz=99, host="here"
+    )
+    assert root.samples == 4
+    assert title == (
+        "Kernel stacks deeper than 4096 bytes on here: 4 of 50 samples in the kernel at 99 Hz"
+        + lost
+    )
+
+
+def test_what_is_too_narrow_is_told() -> None:
+    paths = some_paths()
+    assert "not drawn" not in flamegraph.render_svg(paths, "")
+    paths.paths[b"bash", "mmap", ("entry", "do_<it>", "deepest")].samples = 20_000
+    picture = flamegraph.render_svg(paths, "")
+    drawn = [g for g in ElementTree.fromstring(picture).iter(f"{SVG}svg") if g.get("class") == "f"]
+    # all, bash, mmap, entry, do_<it>, deepest
+    assert len(drawn) == 6
+    assert "2 frames of less than" in picture  # the other task, and the other function
+
+
+def test_each_colour_stands_for_depths_up_to_its_bound() -> None:
+    paths = CallPaths()
+    depths = [1024, 1025, 2048, 3072, 4096, 4097, 8192, 8193]
+    paths.add(Sample(1, b"sh", "read", 8193, tuple(Frame(f"f{d}", d) for d in depths)))
+    root = ElementTree.fromstring(flamegraph.render_svg(paths, ""))
+    colours = {
+        str(one.get("data-n")): one.findall(f"{SVG}rect")[0].get("fill")
+        for one in root.iter(f"{SVG}svg")
+        if one.get("class") == "f"
+    }
+    first, second, third, page, two_pages, deeper = flamegraph.COLOURS
+    assert [colours[f"f{depth}"] for depth in depths] == [
+        first, second, second, third, page, two_pages, two_pages, deeper,
+    ]  # fmt: skip
+    assert colours["sh"] == flamegraph.PLAIN_COLOUR
 
 
 def test_a_flame_graph_of_nothing() -> None:

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -255,7 +256,14 @@ def test_call_paths_are_named_and_drawn(tmp_path: Path) -> None:
         assert functions
         assert not [name for name in functions if name.startswith("0x")], line
     assert any("do_syscall_64" in line for line in lines)
-    ElementTree.parse(picture)
+    drawn = "".join(ElementTree.parse(picture).getroot().itertext())
+    (in_title,) = re.findall(r"on .*: (\d+) of", " ".join(drawn.split()))
+    assert f"all: {in_title} samples (100.0%)" in drawn
+    ((deep, lost),) = re.findall(
+        r"(\d+) deep enough, on \d+ paths; (\d+) lost", " ".join(result.stdout.split())
+    )
+    assert int(deep) - int(lost) == int(in_title)
+    assert sum(int(line.rpartition(" ")[2]) for line in lines) == int(in_title)
     assert page.read_text().startswith("<!doctype html>")
     for path in json.loads(as_page.stdout)["paths"]:
         depths = [f["depth_bytes"] for f in path["frames"] if f["depth_bytes"] is not None]
