@@ -21,14 +21,18 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynstack_probe.analysis.comparison import compare
+from dynstack_probe.analysis.cost import host_cost
 from dynstack_probe.analysis.evidence import evidence_of
+from dynstack_probe.analysis.safety import safety_of
 from dynstack_probe.analysis.timeline import has_restarted
 from dynstack_probe.capture import Capture
+from dynstack_probe.fleet.costs import costs_of
 from dynstack_probe.model.frame import Coverage, Frame
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output import policies as policies_output
+from dynstack_probe.output.cost import cost_rows, safety_rows
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.report import as_text
 from dynstack_probe.report.from_frames import subject_of
@@ -36,6 +40,7 @@ from dynstack_probe.report.sections import document_of
 from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
 from dynstack_probe.text import percent
 from dynstack_probe.top.view import ASCII, History, Status, View, render
+from tests.analysis.test_cost import CALIBRATION
 from tests.factory import COSTS, a_frame, a_host, some_stacks
 
 CASES = Path(__file__).parent / "data/cases"
@@ -113,8 +118,9 @@ def lifecycle_at(host: Sequence[Life], frame: int) -> Lifecycle:
         exited[pages, life.inherited] += 1
         for page in range(life.inherited, pages):
             skipped[page] += not life.touched(pages) >> page & 1
-    created = sum(1 for life in host if 0 < life.born <= frame)
-    return Lifecycle(created, 0, exited, tuple(skipped), (0,) * 6, {}, 0, 0.0)
+    born = [life for life in host if 0 < life.born <= frame]
+    reused = sum(1 for life in born if life.inherited > 1)
+    return Lifecycle(len(born), reused, exited, tuple(skipped), (0,) * 6, {}, 0, 0.0)
 
 
 def frame_at(host: Sequence[Life], frame: int) -> Frame:
@@ -129,6 +135,7 @@ def frame_at(host: Sequence[Life], frame: int) -> Frame:
         boot_ns=(1000 + frame * STEP_SECONDS) * 10**9,
         context_switches=1000 * frame,
         lifecycle=lifecycle_at(host, frame),
+        calibration=CALIBRATION if not frame else None,
     )
 
 
@@ -188,7 +195,8 @@ def daemon_pages(host: Sequence[Life]) -> list[dict[str, float]]:
     )
     pages = []
     for frame in range(FRAMES):
-        newest[0] = passes.add(sample_at(host, frame))
+        sample = sample_at(host, frame)
+        newest[0] = passes.add(sample, [BUILT_IN[name] for name in NAMES], CALIBRATION)
         text = generate_latest(registry).decode()
         pages.append(
             {
@@ -237,6 +245,7 @@ def test_every_output_tells_the_same(host: list[Life]) -> None:
     assert f"rfc-v1 would have taken {events:.2f} faults a second" in report
     assert f"would hold {rfc['dynamic_kib']} KiB, {percent(rfc['saving_ratio'])} less" in report
 
+    _same_cost(host, daemon, report)
     history = History(BUILT_IN["rfc-v1"])
     moments = [history.add(frame) for frame in frames]
     told = 0.0
@@ -256,6 +265,44 @@ def test_every_output_tells_the_same(host: list[Life]) -> None:
     assert newest["dynamic_kib"] * 1024 == daemon[-1]["dynstack_policy_stack_bytes rfc-v1"]
     assert newest["base_kib"] * 1024 == daemon[-1]["dynstack_stack_bytes"]
     assert f"would hold {newest['dynamic_kib']} KiB" in report
+
+
+def _same_cost(host: Sequence[Life], daemon: list[dict[str, float]], report: str) -> None:
+    """`cost`, `policies`, `report`, `top`, what `serve` counts and what `fleet` makes of it."""
+    frames = [frame_at(host, number) for number in range(FRAMES)]
+    chosen = [BUILT_IN[name] for name in NAMES]
+    found = evidence_of(frames, chosen, "x")
+    assert found.whole is not None
+    cost = host_cost("x", found.frame, found.whole, chosen)
+    rows = {row.policy.name: row for row in compare(found.frame, chosen, found.whole, "x").rows}
+    cpu_seconds = cost.cpus * found.whole.seconds
+    for row in cost.rows:
+        assert rows[row.policy].cost == row
+        assert row.work_ratio is not None
+        assert row.fork_saving_ratio is not None
+        assert row.net_ratio is not None
+        rates = {}
+        for figure, metric, ratio in (
+            ("faults_cpu", "fault_cpu_seconds", row.work_ratio),
+            ("forks_cpu", "fork_saved_cpu_seconds", row.fork_saving_ratio),
+        ):
+            key = f"dynstack_policy_{metric}_total {row.policy}"
+            rise = daemon[-1][key] - daemon[0][key]
+            assert rise == pytest.approx(ratio.best * cpu_seconds, rel=1e-9, abs=1e-15)
+            rates[figure] = rise / found.whole.seconds
+        asked = costs_of(rates, cost.cpus)
+        assert asked.net_ratio == pytest.approx(row.net_ratio.best, rel=1e-9, abs=1e-18)
+    for name, words in (*cost_rows(cost), *safety_rows(safety_of(chosen[0], found))):
+        assert f"{name} {words}" in report
+
+    history, told = History(chosen[0]), 0.0
+    for frame in frames:
+        moment = history.add(frame)
+        if moment.cost is not None:
+            assert moment.cost.work_ratio is not None
+            told += moment.cost.work_ratio.best * cost.cpus * STEP_SECONDS
+    assert cost.headline.work_ratio is not None
+    assert told == pytest.approx(cost.headline.work_ratio.best * cpu_seconds)
 
 
 @given(HOSTS.map(lambda host: [replace(life, in_flight=False) for life in host]))

@@ -126,13 +126,19 @@ def cpu_seconds(
 
 def break_even(events: int | None, seconds: float, cpus: int, saved: Range | None) -> BreakEven:
     """What each event may take; saved: of all CPU time."""
-    if not events or seconds <= 0:
-        return BreakEven(events, None, None, None)
-    whole_ns = cpus * 1e9 * seconds / events
+    a_second = events / seconds if events and seconds > 0 else 0.0
+    whole_ns = may_take_ns(1.0, a_second, cpus)
     eaten = None
-    if saved is not None and saved.best > 0:
+    if whole_ns is not None and saved is not None and saved.best > 0:
         eaten = replace(saved, low=max(0.0, saved.low)).times(whole_ns)
-    return BreakEven(events, 0.001 * whole_ns, 0.01 * whole_ns, eaten)
+    return BreakEven(
+        events, may_take_ns(0.001, a_second, cpus), may_take_ns(0.01, a_second, cpus), eaten
+    )
+
+
+def may_take_ns(share: float, events_per_second: float, cpus: int) -> float | None:
+    """What each event may take before all take that share of all CPU time; None without any."""
+    return share * cpus * 1e9 / events_per_second if events_per_second and cpus else None
 
 
 def host_cost(

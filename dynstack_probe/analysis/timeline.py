@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Frame
-from dynstack_probe.model.growth import MOST_PAGES, Growth, GrowthCounter, growth_of, whole_shapes
+from dynstack_probe.model.growth import (
+    MOST_PAGES,
+    Counts,
+    Growth,
+    GrowthCounter,
+    growth_of,
+    whole_shapes,
+)
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import REFILLS, Interval
 from dynstack_probe.model.lifecycle import Lifecycle
@@ -149,16 +156,18 @@ def _counted(interval: Interval, earlier: Frame, later: Frame) -> Interval:
         created=new.created - old.created,
         reused=max(0, new.reused - old.reused),
         exited=sum(new.exited.values()) - sum(old.exited.values()),
-        inherited=_inherited(old, new),
+        inherited=tuple(
+            [b - a for a, b in zip(inherited_pages(old), inherited_pages(new), strict=True)]
+        ),
     )
 
 
-def _inherited(old: Lifecycle, new: Lifecycle) -> tuple[int, ...]:
-    """Of those that exited meanwhile, how many had each page from an earlier owner."""
+def inherited_pages(lifecycle: Lifecycle) -> Counts:
+    """Of those that exited, how many had each page from an earlier owner."""
     counts = [0] * MOST_PAGES
-    for (mark, inherited), count in new.exited.items():
+    for (_, inherited), count in lifecycle.exited.items():
         for page in range(1, min(inherited, MOST_PAGES)):
-            counts[page] += count - old.exited.get((mark, inherited), 0)
+            counts[page] += count
     return tuple(counts)
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The questions, in PromQL, and the rows that their answers make.
 
-Two queries: how the hosts are, and their figures. All figures come in one query, since
-Prometheus isolates a query from scrapes under way: each host's figures are of one scrape.
+Three queries: how the hosts are, their figures, and what the policy would cost there. All
+figures come in one query, since Prometheus isolates a query from scrapes under way: each
+host's figures are of one scrape.
 By CPU or kernel the server sums up, and its answer is small however many hosts it has.
 By host the answer is raw series, which are put together here.
 """
@@ -13,14 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from dynstack_probe.errors import ProbeError
+from dynstack_probe.fleet import costs
 from dynstack_probe.fleet.client import Answer, Series, Server
+from dynstack_probe.fleet.costs import FIGURE, tagged
 from dynstack_probe.fleet.model import NAMES_SHOWN, STALE_SECONDS, By, Fleet, Health, Row, ordered
 from dynstack_probe.text import printable
 
-# our own label, by which the parts of one answer are told apart
-FIGURE = "dynstack_figure"
 # labels that our metrics carry themselves; all others say which host it is
-OWN_LABELS = ("cpu_model", "kernel_release", "policy", "thread_size_bytes")
+OWN_LABELS = ("cpu_model", "kernel_release", "mode", "policy", "thread_size_bytes")
 BASE = "dynstack_stack_bytes"
 DYNAMIC = "dynstack_policy_stack_bytes"
 INFO = "dynstack_host_info"
@@ -73,10 +74,13 @@ def ask(
         raise ProbeError(_nobody(server.url, job, health))
     if by is By.host:
         figures = query(selection.raw())
-        rows, odd = _host_rows(figures.series)
+        prices = query(costs.by_host(selection.of))
+        rows, odd = _host_rows(figures.series, prices.series)
     else:
-        figures = query(selection.grouped(GROUP_LABELS[by]))
-        rows, odd = _group_rows(figures.series, GROUP_LABELS[by], server.url), []
+        label = GROUP_LABELS[by]
+        figures = query(selection.grouped(label))
+        prices = query(selection.costs(label))
+        rows, odd = _group_rows(figures.series, prices.series, label, server.url), []
     if not rows:
         others = query(f"group by (policy) ({selection.of(DYNAMIC, any_policy=True)})")
         raise ProbeError(_no_policy(server.url, policy, others.series))
@@ -89,7 +93,7 @@ def ask(
         health=health,
         left_out=max(0, health.answered - sum(row.hosts for row in rows)),
         left_out_names=odd[:NAMES_SHOWN],
-        warnings=list(dict.fromkeys(health_answer.warnings + figures.warnings)),
+        warnings=list(dict.fromkeys(health_answer.warnings + figures.warnings + prices.warnings)),
     )
 
 
@@ -99,10 +103,6 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _tagged(figure: str, expression: str) -> str:
-    return f'label_replace({expression}, "{FIGURE}", "{figure}", "", "")'
-
-
 class _Selection:
     """Which hosts and which policy are meant."""
 
@@ -110,9 +110,9 @@ class _Selection:
         self._policy = policy
         self._job = job
 
-    def of(self, metric: str, *, any_policy: bool = False) -> str:
-        """The selector of a metric."""
-        matchers = [] if self._job is None else [f"job={quoted(self._job)}"]
+    def of(self, metric: str, more: Sequence[str] = (), *, any_policy: bool = False) -> str:
+        """The selector of a metric. more: matchers besides job and policy."""
+        matchers = list(more) if self._job is None else [*more, f"job={quoted(self._job)}"]
         if metric.startswith("dynstack_policy_") and not any_policy:
             matchers.append(f"policy={quoted(self._policy)}")
         return f"{metric}{{{','.join(matchers)}}}"
@@ -132,7 +132,7 @@ class _Selection:
             "down_host": f"bottomk({NAMES_SHOWN}, {up} == 0)",
             "stale_host": f"topk({NAMES_SHOWN}, {stale})",
         }
-        return " or ".join(_tagged(figure, part) for figure, part in parts.items())
+        return " or ".join(tagged(figure, part) for figure, part in parts.items())
 
     def raw(self) -> str:
         """Each host's own series."""
@@ -146,17 +146,25 @@ class _Selection:
         not marked stale, and a match must be unique. All metrics go through one match,
         which is what takes time.
         """
-        own = ", ".join(OWN_LABELS)
-        info = f"topk without ({own}) (1, {self.of(INFO)})"
-        match = f"* ignoring ({FIGURE}, {own}) group_left ({label}) {info}"
+        match = self._match(label)
         metrics = self._all_of([*METRICS.values(), KERNEL_STACKS])
         chosen = f"({metrics} and ignoring (policy) {self.of(DYNAMIC)})"
         named = f'label_replace({chosen}, "{FIGURE}", "$1", "__name__", "(.+)")'
         sums = f"sum by ({label}, {FIGURE}) ({named} {match})"
-        hosts = _tagged(HOSTS, f"count by ({label}) ({self.of(DYNAMIC)} {match})")
+        hosts = tagged(HOSTS, f"count by ({label}) ({self.of(DYNAMIC)} {match})")
         counts = f"count by (__name__) ({chosen})"
         counted = f'label_replace({counts}, "{FIGURE}", "{COUNT}$1", "__name__", "(.+)")'
         return f"{sums} or {hosts} or {counted}"
+
+    def costs(self, label: str) -> str:
+        """What the policy would cost those same hosts, and how safe it would be."""
+        return costs.grouped(self.of, label, self.of(DYNAMIC), self._match(label))
+
+    def _match(self, label: str) -> str:
+        """Times one, and with a label of the host's info."""
+        own = ", ".join(OWN_LABELS)
+        info = f"topk without ({own}) (1, {self.of(INFO)})"
+        return f"* ignoring ({FIGURE}, {own}) group_left ({label}) {info}"
 
     def _all_of(self, metrics: Iterable[str]) -> str:
         """One selector for several metrics, with or without a policy."""
@@ -213,7 +221,9 @@ def _health(series: Iterable[Series]) -> Health:
     )
 
 
-def _group_rows(series: Iterable[Series], label: str, url: str) -> list[Row]:
+def _group_rows(
+    series: Iterable[Series], prices: Iterable[Series], label: str, url: str
+) -> list[Row]:
     """Raises ProbeError if a sum is of fewer hosts than another, or no number."""
     groups: dict[str, dict[str, float]] = {}
     counts: dict[str, float] = {}
@@ -227,12 +237,14 @@ def _group_rows(series: Iterable[Series], label: str, url: str) -> list[Row]:
     if any(counts.get(metric) != counts.get(DYNAMIC) for metric in METRICS.values()):
         raise ProbeError(_senseless(url))
     all_counted = counts.get(KERNEL_STACKS) == counts.get(DYNAMIC)
+    priced = costs.of_series(prices, lambda labels: labels.get(label, ""))
     rows = []
     for name, figures in groups.items():
         hosts = figures.get(HOSTS, -1)
         if not (_is_complete(figures) and _is_sensible(hosts)):
             raise ProbeError(_senseless(url))
         row = _row(name or "unknown", figures, int(hosts))
+        row = replace(row, costs=costs.costs_of(priced.get(name, {})))
         rows.append(row if all_counted else replace(row, kernel_stacks=None))
     return rows
 
@@ -260,7 +272,7 @@ def _row(name: str, figures: Mapping[str, float], hosts: int) -> Row:
     )
 
 
-def _host_rows(series: Iterable[Series]) -> tuple[list[Row], list[str]]:
+def _host_rows(series: Iterable[Series], prices: Iterable[Series]) -> tuple[list[Row], list[str]]:
     """A row a host, and the names of those whose figures are incomplete or senseless."""
     hosts: dict[HostKey, dict[str, float]] = {}
     infos: dict[HostKey, Mapping[str, str]] = {}
@@ -275,6 +287,7 @@ def _host_rows(series: Iterable[Series]) -> tuple[list[Row], list[str]]:
         elif metric in FIGURE_OF:
             hosts.setdefault(key, {})[FIGURE_OF[metric]] = element.value
     names = _distinct_names(list(hosts))
+    priced = costs.of_series(prices, _host_key)
     rows, odd = [], []
     for key, figures in hosts.items():
         if not _is_complete(figures):
@@ -282,6 +295,7 @@ def _host_rows(series: Iterable[Series]) -> tuple[list[Row], list[str]]:
             continue
         info = infos.get(key, {})
         row = _row(names[key], figures, hosts=1)
+        row = replace(row, costs=costs.costs_of(priced.get(key, {}), row.cpus))
         rows.append(_described(row, info, now - figures.get("scanned_at", now)))
     return rows, sorted(odd)
 
@@ -296,7 +310,7 @@ def _described(row: Row, info: Mapping[str, str], age_seconds: float) -> Row:
 
 
 def _host_key(labels: Mapping[str, str]) -> HostKey:
-    own = ("__name__", *OWN_LABELS)
+    own = ("__name__", FIGURE, *OWN_LABELS)
     return tuple(sorted((name, value) for name, value in labels.items() if name not in own))
 
 

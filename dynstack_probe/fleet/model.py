@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
+from dynstack_probe.analysis.cost import may_take_ns
 from dynstack_probe.model.savings import Savings
 
 # Prometheus itself forgets a sample after that time
@@ -20,6 +21,76 @@ class By(enum.StrEnum):
     host = "host"
     cpu = "cpu"
     kernel = "kernel"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of some hosts: what the policy would take of their CPU time, and how safe it would be.
+
+    hosts, cpus: those whose cost is known. faults_cpu, forks_cpu: CPU seconds a second that
+    stack faults take and forks save, modelled. fault_cpus, page_fault_cpus: the CPUs of those
+    who count the faults beside them. headroom_kib: the least of all; deepest_bytes: the most.
+    None: nobody says.
+    """
+
+    hosts: int = 0
+    cpus: int = 0
+    faults_cpu: float = 0.0
+    forks_cpu: float = 0.0
+    fault_cpus: int = 0
+    faults_per_second: float = 0.0
+    page_fault_cpus: int = 0
+    kernel_page_faults_per_second: float = 0.0
+    headroom_kib: int | None = None
+    deepest_bytes: int | None = None
+    too_deep_tasks: int | None = None
+
+    def __add__(self, other: Costs) -> Costs:
+        """Those of both together."""
+        return Costs(
+            self.hosts + other.hosts,
+            self.cpus + other.cpus,
+            self.faults_cpu + other.faults_cpu,
+            self.forks_cpu + other.forks_cpu,
+            self.fault_cpus + other.fault_cpus,
+            self.faults_per_second + other.faults_per_second,
+            self.page_fault_cpus + other.page_fault_cpus,
+            self.kernel_page_faults_per_second + other.kernel_page_faults_per_second,
+            _of(min, self.headroom_kib, other.headroom_kib),
+            _of(max, self.deepest_bytes, other.deepest_bytes),
+            _of(int.__add__, self.too_deep_tasks, other.too_deep_tasks),
+        )
+
+    @property
+    def faults_ratio(self) -> float | None:
+        """Of all CPU time."""
+        return self.faults_cpu / self.cpus if self.cpus else None
+
+    @property
+    def fork_saving_ratio(self) -> float | None:
+        """Of all CPU time."""
+        return self.forks_cpu / self.cpus if self.cpus else None
+
+    @property
+    def net_ratio(self) -> float | None:
+        """Of all CPU time; negative where forks save more than faults take."""
+        return (self.faults_cpu - self.forks_cpu) / self.cpus if self.cpus else None
+
+    @property
+    def stack_fault_ns(self) -> float | None:
+        """What each stack fault may take before all take 0.1% of CPU time."""
+        return may_take_ns(0.001, self.faults_per_second, self.fault_cpus)
+
+    @property
+    def kernel_page_fault_ns(self) -> float | None:
+        """How much more each page fault in kernel mode may take before that is 0.1%."""
+        return may_take_ns(0.001, self.kernel_page_faults_per_second, self.page_fault_cpus)
+
+
+def _of(merge: Callable[[int, int], int], one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return merge(one, other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +108,7 @@ class Row(Savings):
     cpu_model: str | None = None
     kernel_release: str | None = None
     sample_age_seconds: float | None = None
+    costs: Costs = field(default_factory=Costs)
 
 
 def total(rows: Sequence[Row], name: str = "Total") -> Row:
@@ -48,6 +120,7 @@ def total(rows: Sequence[Row], name: str = "Total") -> Row:
         hosts=sum(row.hosts for row in rows),
         cpus=sum(row.cpus for row in rows),
         kernel_stacks=None if None in counted else sum(n for n in counted if n is not None),
+        costs=sum((row.costs for row in rows), Costs()),
     )
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dynstack_probe.fleet.model import STALE_SECONDS, By, Fleet, Row, total
-from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, titles
+from dynstack_probe.fleet.model import STALE_SECONDS, By, Costs, Fleet, Row, total
+from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, of, titles
+from dynstack_probe.output.rates import nanoseconds
 from dynstack_probe.output.savings import (
     NET,
     NET_OF_RAM,
@@ -18,13 +19,47 @@ from dynstack_probe.output.savings import (
     memory_in_words,
     reserve_in_words,
 )
-from dynstack_probe.text import printable
+from dynstack_probe.text import counted, printable, small_percent
 
 SCHEMA_VERSION = 1
 ROWS_SHOWN = 20
 # of a name below the table; a label may be a megabyte long
 NAME_CHARACTERS = 60
 FIRST_COLUMN = {By.host: "Host", By.cpu: "CPU", By.kernel: "Kernel"}
+# What the policy would cost, and whether it is safe. Ratios are of all CPU time.
+COSTS: tuple[Column[Costs], ...] = (
+    Column("cost_hosts", lambda costs: costs.hosts),
+    Column("faults_cpu_ratio", lambda costs: costs.faults_ratio, digits=12, modelled=True),
+    Column(
+        "fork_saving_cpu_ratio", lambda costs: costs.fork_saving_ratio, digits=12, modelled=True
+    ),
+    Column("net_cpu_ratio", lambda costs: costs.net_ratio, "net CPU", small_percent, 12, True),
+    Column(
+        "stack_fault_break_even_ns",
+        lambda costs: costs.stack_fault_ns,
+        "stack fault",
+        nanoseconds,
+        1,
+        modelled=True,
+    ),
+    Column(
+        "kernel_page_fault_break_even_ns",
+        lambda costs: costs.kernel_page_fault_ns,
+        "kernel #PF",
+        nanoseconds,
+        1,
+    ),
+    Column("least_headroom_kib", lambda costs: costs.headroom_kib, "free KiB"),
+    Column("deepest_bytes", lambda costs: costs.deepest_bytes, "deepest"),
+    Column("too_deep_tasks", lambda costs: costs.too_deep_tasks, "too deep"),
+)
+
+
+def _costs(row: Row) -> Costs:
+    return row.costs
+
+
+COSTS_OF_ROW: tuple[Column[Row], ...] = tuple(of(_costs, COSTS))
 # Of a group of hosts; the last three of a single one.
 GROUP: tuple[Column[Row], ...] = (
     Column("name", lambda row: row.name),
@@ -33,6 +68,7 @@ GROUP: tuple[Column[Row], ...] = (
     *(*RFC[:3], RESERVE, SAVING, NET, OF_RAM, NET_OF_RAM),
     Column("mem_total_kib", lambda row: row.mem_total_kib),
     Column("kernel_stacks", lambda row: row.kernel_stacks),
+    *COSTS_OF_ROW,
 )
 HOST: tuple[Column[Row], ...] = (
     Column("cpu_model", lambda row: row.cpu_model),
@@ -47,28 +83,30 @@ def as_table(fleet: Fleet, *, colour: bool | None = None) -> str:
     """At most 80 columns; colour only on a terminal unless said."""
     from dynstack_probe.output.tables import Cell, console_for, facts, grid, plain, shown
 
-    columns = TABLE if fleet.by is By.host else GROUP_TABLE
     first, rest = fleet.rows[:ROWS_SHOWN], fleet.rows[ROWS_SHOWN:]
     everything = total(fleet.rows)
-    width = _name_width(titles(columns), cells(columns, everything))
-    rows: list[Sequence[Cell]] = [
-        (_shorten(printable(row.name), width), *cells(columns, row)) for row in first
-    ]
-    if rest:
-        rows.append((shown(f"... {len(rest)} more", "dim"), *cells(columns, total(rest))))
-    rows.append((shown("Total", "bold"), *cells(columns, everything)))
     console = console_for(colour)
-    console.print(grid(FIRST_COLUMN[fleet.by], titles(columns), rows))
-    console.print()
+    for columns in (TABLE if fleet.by is By.host else GROUP_TABLE, COSTS_OF_ROW):
+        shown_cells = [cells(columns, row) for row in first]
+        width = _name_width(titles(columns), [*shown_cells, cells(columns, everything)])
+        rows: list[Sequence[Cell]] = [
+            (_shorten(printable(row.name), width), *of_row)
+            for row, of_row in zip(first, shown_cells, strict=True)
+        ]
+        if rest:
+            rows.append((shown(f"... {len(rest)} more", "dim"), *cells(columns, total(rest))))
+        rows.append((shown("Total", "bold"), *cells(columns, everything)))
+        console.print(grid(FIRST_COLUMN[fleet.by], titles(columns), rows))
+        console.print()
     console.print(facts(_lines(fleet, everything)))
     return plain(console)
 
 
-def _name_width(headings: Sequence[str], largest: Sequence[str]) -> int:
-    """What the figures leave of a line; the total's are the longest."""
+def _name_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """What the figures leave of a line."""
     from dynstack_probe.output.tables import WIDTH
 
-    widths = (max(map(len, column)) for column in zip(headings, largest, strict=True))
+    widths = (max(map(len, column)) for column in zip(headings, *rows, strict=True))
     return WIDTH - sum(widths) - 3 * len(headings)
 
 
@@ -86,6 +124,12 @@ def _lines(fleet: Fleet, everything: Row) -> Iterable[tuple[str, str]]:
     yield "Samples", _ages(fleet)
     yield "Reserve", reserve_in_words(everything, everything.cpus, fleet.policy)
     yield "Memory", memory_in_words(everything)
+    yield "Cost", _cost(everything)
+    yield (
+        "Safety",
+        "free KiB: least above the minimum watermarks of any host; deepest: bytes, of the living;"
+        " too deep: tasks that the policy's stack could not have held. All measured",
+    )
     counted = "?" if everything.kernel_stacks is None else str(everything.kernel_stacks)
     yield "Coverage", f"the kernels count {counted} stacks; read {everything.stacks}"
     if len(fleet.rows) > ROWS_SHOWN:
@@ -100,6 +144,22 @@ def _lines(fleet: Fleet, everything: Row) -> Iterable[tuple[str, str]]:
         yield "Note", "This server scrapes none of them itself: which are down is unknown."
     for warning in fleet.warnings:
         yield "Warning", warning
+
+
+def _cost(everything: Row) -> str:
+    known = everything.costs.hosts
+    told = f"of {counted(known, 'host')}"
+    if known < everything.hosts:
+        silent = everything.hosts - known
+        told += (
+            f"; {silent} {'tells' if silent == 1 else 'tell'} none: scraped slim, not calibrated,"
+            " or not yet scraped twice"
+        )
+    return (
+        "net CPU: stack faults less cheaper forks, of all CPU time, modelled. stack fault, kernel"
+        " #PF: what one may cost, or cost more, before all take 0.1% of CPU time. Rates over"
+        f" 5 min, {told}"
+    )
 
 
 def _answered(fleet: Fleet) -> str:

@@ -12,14 +12,12 @@ from dynstack_probe.model.cost import BreakEven, HostCost, PolicyCost, Range
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import FAULTS
 from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, titles
-from dynstack_probe.output.rates import per_second
+from dynstack_probe.output.rates import NO_FAULT_NS, nanoseconds, per_second
 from dynstack_probe.text import counted, percent, printable, small_percent
 
 SCHEMA_VERSION = 1
 NAMES_SHOWN = 4
 _PAGE_KIB = PAGE_BYTES // 1024
-# A millisecond: no fault is that slow, so larger break-evens are not told apart.
-NO_FAULT_NS = 1e6
 
 
 def ratio_in_words(ratio: Range | None) -> str:
@@ -239,23 +237,15 @@ def _even(what: str, where: str, even: BreakEven, cost: HostCost) -> str:
     if even.tenth_percent > NO_FAULT_NS:
         told = f"each {what} may cost over 1 ms{more}, before all take 0.1% of CPU time"
     else:
+        tenth, one = nanoseconds(even.tenth_percent), nanoseconds(even.one_percent)
         told = (
-            f"each {what} may cost {_ns(even.tenth_percent)}{more} before all take 0.1% of CPU"
-            f" time, {_ns(even.one_percent)} before 1%"
+            f"each {what} may cost {tenth}{more} before all take 0.1% of CPU time, {one} before 1%"
         )
     if even.fork_saving is not None:
-        saved = even.fork_saving
-        told += (
-            f", {_ns(saved.best)} ({_ns(saved.low)} to {_ns(saved.high)}) before that eats what"
-            " is saved"
-        )
+        eaten = even.fork_saving
+        low, best, high = (nanoseconds(bound) for bound in (eaten.low, eaten.best, eaten.high))
+        told += f", {best} ({low} to {high}) before that eats what is saved"
     return f"from counts: {told}; errs low, as counts err high"
-
-
-def _ns(value: float) -> str:
-    if value > NO_FAULT_NS:
-        return "over 1 ms"
-    return f"{value / 1e3:.3g} us" if value >= 1e4 else f"{value:.0f} ns"
 
 
 def safety_rows(safety: Safety) -> Iterable[tuple[str, str]]:

@@ -26,3 +26,14 @@ def at_least(value: float) -> str:
         return "0"
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
     return f"{math.floor(value / step + 1e-9) * step:.{max(0, round(-math.log10(step)))}f}"
+
+
+# A millisecond: no fault is that slow, so larger break-evens are not told apart.
+NO_FAULT_NS = 1e6
+
+
+def nanoseconds(value: float) -> str:
+    """What one fault may take."""
+    if value > NO_FAULT_NS:
+        return "over 1 ms"
+    return f"{value / 1e3:.3g} us" if value >= 1e4 else f"{value:.0f} ns"

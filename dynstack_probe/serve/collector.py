@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from dynstack_probe import __version__
 from dynstack_probe.analysis.cost import cpu_seconds
 from dynstack_probe.analysis.estimate import estimate, model_error_ratio
-from dynstack_probe.analysis.timeline import growth_of_sample
+from dynstack_probe.analysis.timeline import growth_of_sample, inherited_pages
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.containers import short_name
 from dynstack_probe.model.growth import Growth, GrowthCounter, whole_shapes
@@ -56,7 +56,12 @@ class PassCounter:
         self._growth.advance(*growth_of_sample(sample))
         if calibration is not None:
             life = sample.lifecycle
-            whole = Interval(growth=self._growth.total, created=life.created, reused=life.reused)
+            whole = Interval(
+                growth=self._growth.total,
+                created=life.created,
+                reused=life.reused,
+                inherited=inherited_pages(life),
+            )
             for policy in policies:
                 faults, forks = cpu_seconds(policy, whole, sample.host, calibration)
                 before = self._cpu_seconds.get(policy.name, (0.0, 0.0))

@@ -75,6 +75,18 @@ def _rfc_columns(level: str) -> list[Column]:
             RATIO,
             4,
         ),
+        Column(
+            "A kernel page fault may take more (measured)",
+            f"min by ({level})"
+            f" (job_{level}:dynstack_kernel_page_fault_break_even_seconds:ratio5m{JOB})",
+            SECONDS,
+            1,
+        ),
+        Column(
+            "Least free memory (measured)",
+            f"min by ({level}) (job_{level}:dynstack_memory_headroom_bytes:min{JOB})",
+            BYTES,
+        ),
     ]
 
 

@@ -37,6 +37,11 @@ SAVED = (
 SAVING = f"{SAVED} / ({SAVED} + {HELD})"
 SAVING_WITH_RESERVE = f"({SAVED} - {RESERVE}) / ({SAVED} + {HELD})"
 FAULTS = f"sum by (policy) (rate(dynstack_policy_faults_total{POLICIES}[{STEP}]))"
+# Of all CPU time of the hosts that tell: `* 0 +` is their CPUs with the policy's label.
+NET_RULE = f"instance_policy:dynstack_modelled_net_cost:ratio5m{POLICIES}"
+CPUS = f"on (job, instance) group_left () dynstack_host_cpus{HOSTS}"
+NET_COST = f"sum by (policy) ({NET_RULE} * {CPUS}) / sum by (policy) ({NET_RULE} * 0 + {CPUS})"
+HEADROOM = f"min by (policy) (instance_policy:dynstack_modelled_reserve_headroom:ratio{POLICIES})"
 OVER_LIMIT = f"sum by (policy) (dynstack_policy_over_limit_tasks{POLICIES})"
 
 
@@ -45,8 +50,9 @@ def _table() -> Sequence[Builder[Panel]]:
         rows(
             Text(
                 "Policies now: modelled, and measured where it says so",
-                "All chosen hosts together. No faults are counted for a policy that does not grow"
-                " on a fault.",
+                "All chosen hosts together: saving, cost, safety. Below zero CPU time is saved"
+                " too. No faults where a policy does not grow on a fault; free memory is that of"
+                " the host with least.",
             ),
             {"policy": "Policy"},
             [
@@ -54,8 +60,10 @@ def _table() -> Sequence[Builder[Panel]]:
                 Column("Reserve (modelled)", RESERVE, BYTES),
                 Column("Saving (modelled)", SAVING, RATIO, 2),
                 Column("Saving with reserve (modelled)", SAVING_WITH_RESERVE, RATIO, 2),
+                Column("Net CPU cost (modelled)", NET_COST, RATIO, 4),
                 Column("Faults (modelled)", FAULTS, PER_SECOND, 1),
                 Column("Tasks too deep (measured marks)", OVER_LIMIT, COUNT),
+                Column("Least free memory in reserves (modelled)", HEADROOM, COUNT),
             ],
             sort="Saving with reserve (modelled)",
         )
@@ -104,6 +112,24 @@ def _over_time() -> Sequence[Builder[Panel]]:
             ),
             [Query(FAULTS, "modelled: {{policy}}")],
             PER_SECOND,
+        ),
+        lines(
+            Text(
+                "Net CPU cost (modelled)",
+                "Stack faults less cheaper forks, of all CPU time. Below zero the policy would"
+                " save CPU time too.",
+            ),
+            [Query(NET_COST, "modelled: {{policy}}")],
+            RATIO,
+        ),
+        lines(
+            Text(
+                "Least free memory in reserves (modelled)",
+                "Free memory above the minimum watermarks in multiples of the reserves of all"
+                " CPUs, of the host with least. Below 10 refills compete for the last pages.",
+            ),
+            [Query(HEADROOM, "modelled: {{policy}}")],
+            COUNT,
         ),
         lines(
             Text(

@@ -16,7 +16,7 @@ from dynstack_probe.fleet import table as report
 from dynstack_probe.fleet.access import parse_access
 from dynstack_probe.fleet.ask import METRICS, ask
 from dynstack_probe.fleet.client import Server
-from dynstack_probe.fleet.model import By, Fleet, Health, Row, ordered, total
+from dynstack_probe.fleet.model import By, Costs, Fleet, Health, Row, ordered, total
 from dynstack_probe.model.savings import Savings
 from tests import ROOT
 from tests.fleet.stub import Reply, Request, answering, vector
@@ -170,6 +170,49 @@ def test_table_is_narrow_and_harmless() -> None:
     assert "7 s old (median), the oldest 25 h; 1 of them stale, over 5 min: old\\x1b[2J" in told
     assert "Warning store \\x1b down" in told
     assert "Reserve 96 KiB for 8 CPUs (rfc-v1)" in told
+
+
+def test_costs_of_a_group_are_those_of_the_hosts_that_tell() -> None:
+    """2 of 3 hosts tell: (3 - 1) ms of CPU a second of 40 CPUs; 50 kernel page faults a second."""
+    figures = {"hosts": "2", "cost_cpus": "40", "faults_cpu": "0.003", "forks_cpu": "0.001",
+               "faults": "0", "fault_cpus": "40", "kernel_page_faults": "50",
+               "page_fault_cpus": "20", "headroom": "4194304", "deepest": "9000",
+               "too_deep": "7"}  # fmt: skip
+
+    def answer(request: Request) -> Reply:
+        if '"answered"' in request.query:
+            return vector(*HEALTH)
+        if "dynstack_policy_fault_cpu_seconds_total" in request.query:
+            label = {"cpu_model": "CPU"}
+            return vector(
+                *(({**label, "dynstack_figure": name}, value) for name, value in figures.items())
+            )
+        return vector(*grouped("cpu_model", "CPU", hosts=3), *counts(3))
+
+    with answering(answer) as stub:
+        fleet = ask(Server(parse_access(stub.url), 5.0), By.cpu, "rfc-v1")
+    (row,) = json.loads(report.as_json(fleet))["groups"]
+    assert row["cost_hosts"] == 2
+    assert row["net_cpu_ratio"] == pytest.approx(0.002 / 40)
+    assert row["fork_saving_cpu_ratio"] == pytest.approx(0.001 / 40)
+    assert row["stack_fault_break_even_ns"] is None
+    assert row["kernel_page_fault_break_even_ns"] == pytest.approx(0.001 * 20 * 1e9 / 50)
+    assert (row["least_headroom_kib"], row["deepest_bytes"], row["too_deep_tasks"]) == (
+        4096, 9000, 7,
+    )  # fmt: skip
+    text = report.as_table(fleet)
+    costs = [line.split() for line in text.splitlines() if line.startswith("CPU ")][-1]
+    assert costs == ["CPU", "0.0050%", "-", "400", "us", "4096", "9000", "7"]
+    assert "of 2 hosts; 1 tells none" in " ".join(text.split())
+
+
+def test_a_server_that_knows_no_costs() -> None:
+    fleet = asked(By.host, *host_series(instance="a"))
+    assert fleet.rows[0].costs == Costs()
+    text = report.as_table(fleet)
+    assert "of 0 hosts; 1 tells none" in " ".join(text.split())
+    (row,) = csv.DictReader(io.StringIO(report.as_csv(fleet)))
+    assert (row["cost_hosts"], row["net_cpu_ratio"], row["least_headroom_kib"]) == ("0", "", "")
 
 
 def test_many_rows_end_in_their_sum() -> None:
