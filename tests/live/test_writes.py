@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +16,13 @@ import pytest
 
 from tests.live.commands import QUICKLY, SUFFIX, arguments, commands, complaints, outputs, run
 
+EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2  # linux/ext4.h
 WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 @pytest.fixture(scope="module")
 def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """A file system that is full, and one that is read-only."""
+    """File systems that are full, read-only, over their quota, and on a disk that failed."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("full", "read-only")}
     for folder in folders.values():
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=True)
@@ -26,10 +30,55 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
         with pytest.raises(OSError, match="No space left"):
             (folders["full"] / "filler").write_bytes(bytes(1 << 20))
         subprocess.run(["mount", "-o", "remount,ro", folders["read-only"]], check=True)
-        yield folders
+        with (
+            over_quota(tmp_path_factory.mktemp("btrfs")) as folder,
+            failed(tmp_path_factory.mktemp("ext4")) as broken,
+        ):
+            yield folders | {"over quota": folder, "failed": broken}
     finally:
         for folder in folders.values():
             subprocess.run(["umount", folder], check=True)
+
+
+@contextlib.contextmanager
+def made(folder: Path, kind: str, size_bytes: int) -> Iterator[Path]:
+    """A file system of a kind, mounted from a file."""
+    image, mount = folder / "image", folder / "mount"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(size_bytes)
+    subprocess.run([f"mkfs.{kind}", "-q", image], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+@contextlib.contextmanager
+def over_quota(folder: Path) -> Iterator[Path]:
+    """A subvolume that may hold nothing more, not even root's: EDQUOT."""
+    with made(folder, "btrfs", 120 << 20) as mount:
+        subvolume = mount / "subvolume"
+        for words in (
+            ("quota", "enable", mount),
+            ("subvolume", "create", subvolume),
+            ("qgroup", "limit", "16k", subvolume),
+        ):
+            subprocess.run(["btrfs", "-q", *map(str, words)], check=True)
+        yield subvolume
+
+
+@contextlib.contextmanager
+def failed(folder: Path) -> Iterator[Path]:
+    """What ext4 does once its journal can't be written: each write is an EIO."""
+    with made(folder, "ext4", 16 << 20) as mount:
+        descriptor = os.open(mount, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+        finally:
+            os.close(descriptor)
+        yield mount
 
 
 def one_line(result: subprocess.CompletedProcess[str], code: int, path: str, reason: str) -> None:
@@ -73,7 +122,15 @@ class TestOutputs:
         one_line(result, 1, str(path), "No space left on device")
         assert [entry.name for entry in mounted["full"].iterdir()] == ["filler"]
 
-    def test_read_only(
+    @pytest.mark.parametrize(
+        ("where", "reason"),
+        [
+            ("read-only", "Read-only file system"),
+            ("over quota", "Disk quota exceeded"),
+            ("failed", "Input/output error"),
+        ],
+    )
+    def test_refused(
         self,
         command: str,
         name: str,
@@ -81,10 +138,12 @@ class TestOutputs:
         capture: Path,
         prometheus: str,
         mounted: dict[str, Path],
+        where: str,
+        reason: str,
     ) -> None:
-        path = mounted["read-only"] / f"out{SUFFIX.get(name, '')}"
+        path = mounted[where] / f"out{SUFFIX.get(name, '')}"
         result = run(arguments(command, capture, prometheus, (option, path)))
-        one_line(result, 1, str(path), "Read-only file system")
+        one_line(result, 1, str(path), reason)
 
     def test_unreachable_folder(
         self, command: str, name: str, option: str, capture: Path, prometheus: str, tmp_path: Path
