@@ -83,7 +83,7 @@ soak: .venv/.installed-dev .venv/.test-packages  ## half an hour of fork storms
 # Real software as real loads, each recorded: docs/results.md. 30 minutes on 2 CPUs.
 # LOADS=a,b runs only those; the names: .venv/bin/python tests/results/run.py --list
 results: can-become-root .venv/.installed-dev  ## real loads: docs/results.md, 30 minutes
-	@$(call need,linux-perf $$(.venv/bin/python tests/results/run.py --packages --loads "$(LOADS)"))
+	@$(call need,linux-perf bpftrace $$(.venv/bin/python tests/results/run.py --packages --loads "$(LOADS)"))
 	@$(SUDO) .venv/bin/python tests/results/run.py --loads "$(LOADS)"
 
 # Thousands of simulated hosts under a real Prometheus: docs/scale.md.

@@ -81,6 +81,7 @@ def policy_cost(
         what=done.what if done else None,
         events_per_second=events,
         pages_per_second=pages,
+        avoided_pages_per_second=whole.per_second(policy.avoided_pages(whole, thread_pages)) or 0.0,
         lower_bound=done is not None and done.coverage < 1,
         work_ratio=work,
         fork_saving_ratio=forks,

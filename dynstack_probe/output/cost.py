@@ -68,6 +68,12 @@ ROW: tuple[Column[PolicyCost], ...] = (
     Column("rate_of", lambda row: row.what or ""),
     Column("events_per_second", lambda row: row.events_per_second, digits=3, modelled=True),
     Column("pages_per_second", lambda row: row.pages_per_second, digits=3, modelled=True),
+    Column(
+        "avoided_pages_per_second",
+        lambda row: row.avoided_pages_per_second,
+        digits=3,
+        modelled=True,
+    ),
     Column("lower_bound", lambda row: row.lower_bound),
     *(_ratio(f"{key}{bound}", of) for key, of in RATIOS.items() for bound in ("", "_low", "_high")),
     Column("saved_kib", lambda row: row.saved_kib, modelled=True),
@@ -190,6 +196,11 @@ def _stack_faults(cost: HostCost) -> str:
         f"modelled: {per_second(row.events_per_second)} faults of"
         f" {per_second(row.pages_per_second)} pages a second"
     )
+    if row.avoided_pages_per_second:
+        told += (
+            f" ({per_second(row.avoided_pages_per_second)} more pages a second came with a"
+            " cached stack)"
+        )
     if prices is None:
         return f"{told}; what one costs is not known: --fault-ns N"
     fault = prices.fault
@@ -340,6 +351,7 @@ def as_json(cost: HostCost, safety: Safety) -> str:
             "cpus": cost.cpus,
             "faults_per_second": row.events_per_second if is_faults else 0.0,
             "fault_pages_per_second": row.pages_per_second if is_faults else 0.0,
+            "avoided_pages_per_second": row.avoided_pages_per_second,
             "created_per_second": whole.per_second(whole.created),
             "reused_per_second": whole.per_second(whole.reused),
             "page_faults_per_second": {"user": user, "kernel": kernel},

@@ -72,6 +72,7 @@ def test_stack_faults_by_hand() -> None:
     """4 faults a second of 5 pages on 4 CPUs: 4 entries and 5 pages in 4e9 ns."""
     row = cost_of("rfc-v1")
     assert (row.events_per_second, row.pages_per_second) == (4.0, 5.0)
+    assert row.avoided_pages_per_second == 4.0
     assert row.work_ratio is not None
     assert row.work_ratio.low == pytest.approx((4 * 200 + 5 * 1100) / 4e9)
     assert row.work_ratio.best == pytest.approx((4 * 900 + 5 * 1100) / 4e9)
@@ -194,7 +195,7 @@ def a_row(name: str, saved: int, net: float, *, feasible: bool = True) -> Policy
     cost = Range(max(net, 0.0), max(net, 0.0), max(net, 0.0))
     forks = Range(max(-net, 0.0), max(-net, 0.0), max(-net, 0.0))
     savings = Savings(1, saved, 0, 0, 1 << 20)
-    return PolicyCost(name, savings, None, 0.0, 0.0, False, cost, forks, feasible)
+    return PolicyCost(name, savings, None, 0.0, 0.0, 0.0, False, cost, forks, feasible)
 
 
 @given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-5, 5), st.booleans()), max_size=9))

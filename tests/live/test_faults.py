@@ -234,6 +234,20 @@ def test_the_command_in_all_forms(tmp_path: Path) -> None:
     assert wait_until_gone(before) == set()
 
 
+def test_crossings_are_the_faults_and_what_reuse_avoids() -> None:
+    """Two probes, one count: so a crossing is no fault where its page came with the stack."""
+    with subprocess.Popen(["/bin/sh", "-c", "while :; do ls /; done >/dev/null"]) as busy:
+        try:
+            said = json.loads(run("faults", "--duration", "4", "--format", "json").stdout)
+        finally:
+            busy.kill()
+    found, modelled = said["found"]["pages"], said["rfc_v1"]
+    # each begins and ends within some ms of the other
+    assert abs(found - modelled["crossed_pages"]) <= 3 + 0.05 * found
+    assert found > 20
+    assert modelled["fault_pages"] < 0.8 * found
+
+
 def test_call_paths_are_named_and_drawn(tmp_path: Path) -> None:
     folded, picture, page = tmp_path / "p.folded", tmp_path / "p.svg", tmp_path / "p.html"
     options = ("--rate", "999", "--deeper-than", "1024")
