@@ -20,7 +20,9 @@ from dynstack_probe.model.stacks import Kind
 from tests.results.place import LOADS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
-GUESTS = FOLDER / "guests"
+# How run.py makes them; the document says so.
+WARM_UP_SECONDS, FAULTS_SECONDS, COUNTED_SECONDS = 2.0, 5, 1.5
+SAMPLES_A_SECOND = 1999
 
 
 def keep_own_names(raw: Path, out: Path, own: str) -> set[str]:
@@ -108,18 +110,25 @@ def measured(folder: Path = FOLDER) -> list[Measured]:
 
 def note_of(capture: Path) -> dict[str, Any]:
     """What stands beside a capture; of one that was sent in, that nothing does."""
-    with contextlib.suppress(FileNotFoundError):
-        note: dict[str, Any] = json.loads(capture.with_suffix(".json").read_text())
-        return note
     taken = next(iter(read_frames(capture, columns=()))).taken_at
-    return {
+    note: dict[str, Any] = {
         "says": "sent in",
         "versions": {},
         "taken": datetime.fromtimestamp(taken, UTC).isoformat(timespec="seconds"),
         "load_average": 0.0,
-        "perf": {},
-        "faults": {"own_calls": {}, "own_contexts": {}, "deepest_paths": []},
+        "beside": {},
+        "system_calls_per_second": None,
     }
+    with contextlib.suppress(FileNotFoundError):
+        note |= json.loads(capture.with_suffix(".json").read_text())
+    watch: dict[str, Any] = {
+        "host": {"pages": 0},
+        "rfc_v1": None,
+        "own_calls": {},
+        "own_contexts": {},
+        "deepest_paths": [],
+    }
+    return {**note, "faults": watch | note.get("faults", {})}
 
 
 def not_run(folder: Path = FOLDER) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,21 +30,25 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from dynstack_probe.capture import read_frames  # noqa: E402
 from tests.results import document  # noqa: E402
-from tests.results.captures import FOLDER, keep_own_names  # noqa: E402
+from tests.results.captures import (  # noqa: E402
+    COUNTED_SECONDS,
+    FAULTS_SECONDS,
+    FOLDER,
+    SAMPLES_A_SECOND,
+    WARM_UP_SECONDS,
+    keep_own_names,
+)
+from tests.results.counters import Beside  # noqa: E402
 from tests.results.loads import __all__ as _declared  # noqa: E402, F401
 from tests.results.place import CGROUP, LOADS, Load, Place, SetUpError  # noqa: E402
 
 TOOL = (sys.executable, "-m", "dynstack_probe")
-WARM_UP_SECONDS = 2.0
-FAULTS_SECONDS = 3
-# By perf while `record` runs, when it has started and calibrated; system calls after that,
-# since a tracepoint on each costs something.
-RECORD_START_SECONDS, COUNTED_SECONDS, COUNTED_AFTER_SECONDS = 5.0, 4.0, 1.5
-COUNTED_MEANWHILE = ("page-faults", "context-switches", "task:task_newtask")
-COUNTED_AFTER = ("raw_syscalls:sys_enter",)
+# By perf, after the series: a tracepoint on each system call costs something.
+SYSTEM_CALLS = "raw_syscalls:sys_enter"
 # A sampled path counts from here on: deeper than this is seldom seen between two instructions.
-DEEPER_THAN_BYTES, SAMPLES_A_SECOND = 2048, 1999
+DEEPER_THAN_BYTES = 2048
 KEPT_PATHS, KEPT_CROSSINGS = 3, 8
 AGES_SECONDS = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0)
 
@@ -102,15 +106,15 @@ def measure(load: Load, folder: Path) -> str:
             time.sleep(WARM_UP_SECONDS)
             place.check()
             raw = Path(temporary) / "raw.dsp"
-            with _tool_meanwhile(
-                *("record", str(raw), "--duration", f"{load.recorded_seconds}s"),
-                *("--interval", f"{load.interval_seconds}s"),
-            ):
-                time.sleep(RECORD_START_SECONDS)
-                note["perf"] = perf(COUNTED_MEANWHILE, COUNTED_SECONDS)
+            with Beside() as beside:
+                _tool(
+                    *("record", str(raw), "--duration", f"{load.recorded_seconds}s"),
+                    *("--interval", f"{load.interval_seconds}s"),
+                )
             place.check()
             note["load_average"] = os.getloadavg()[0]
-            note["perf"] |= perf(COUNTED_AFTER, COUNTED_AFTER_SECONDS)
+            note["beside"] = beside.between(*ends(raw))
+            note["system_calls_per_second"] = system_calls_per_second()
             own_names = keep_own_names(raw, capture, f"/{CGROUP}/{load.name}")
             note["faults"] = faults(Path(temporary), place.cgroup is not None, load.name, own_names)
             place.check()
@@ -145,24 +149,28 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def perf(counted: Sequence[str], seconds: float) -> dict[str, float]:
-    """Events a second of the whole host, by perf's own counters; empty where perf can't."""
+def ends(capture: Path) -> tuple[float, float]:
+    """When the first and the last snapshot were taken, seconds of CLOCK_BOOTTIME."""
+    moments = [frame.boot_ns / 1e9 for frame in read_frames(capture, columns=())]
+    return moments[0], moments[-1]
+
+
+def system_calls_per_second() -> float | None:
+    """Of the whole host, by perf; None where it can't."""
     if shutil.which("perf") is None:
-        return {}
-    events = [word for event in counted for word in ("-e", event)]
+        return None
     result = subprocess.run(
-        ["perf", "stat", "-a", "-x", ";", *events, "sleep", str(seconds)],
+        ["perf", "stat", "-a", "-x", ";", "-e", SYSTEM_CALLS, "sleep", str(COUNTED_SECONDS)],
         capture_output=True,
         text=True,
         check=False,
     )
-    counts = {}
     for line in result.stderr.splitlines():
         fields = line.split(";")
-        if len(fields) > 2 and fields[2] in counted:
+        if len(fields) > 2 and fields[2] == SYSTEM_CALLS:
             with contextlib.suppress(ValueError):
-                counts[fields[2]] = float(fields[0]) / seconds
-    return counts
+                return float(fields[0]) / COUNTED_SECONDS
+    return None
 
 
 def faults(temporary: Path, has_cgroup: bool, name: str, own_names: set[str]) -> dict[str, Any]:
@@ -192,6 +200,7 @@ def faults(temporary: Path, has_cgroup: bool, name: str, own_names: set[str]) ->
     return {
         "seconds": said["seconds"],
         "host": said["found"],
+        "rfc_v1": said["rfc_v1"],
         "caveats": said["caveats"],
         "own_calls": dict(sorted(calls.items(), key=lambda item: -item[1]["faults"])),
         "own_ages": ages,
@@ -215,20 +224,16 @@ def deepest_paths(paths: Sequence[dict[str, Any]], names: set[str]) -> list[dict
 
 
 def _tool(*arguments: str) -> None:
-    with _tool_meanwhile(*arguments):
-        pass
-
-
-@contextlib.contextmanager
-def _tool_meanwhile(*arguments: str) -> Iterator[None]:
-    """dynstack-probe runs while the block does, and has succeeded when it is left."""
-    with subprocess.Popen(
-        [*TOOL, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
-        yield
-        _, said = process.communicate()
-    if process.returncode:
-        raise SetUpError(f"dynstack-probe {arguments[0]}: {said.strip()}")
+    result = subprocess.run(
+        [*TOOL, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    if result.returncode:
+        raise SetUpError(f"dynstack-probe {arguments[0]}: {result.stderr.strip()}")
 
 
 def _without_folders(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dynstack_probe.capture import read_frames
 from dynstack_probe.model.host import PAGE_BYTES
-from tests.results.captures import Measured
+from tests.results.captures import COUNTED_SECONDS, FAULTS_SECONDS, SAMPLES_A_SECOND, Measured
 
 AGES = ((1.0, "< 1 s"), (10.0, "1-10 s"), (60.0, "10-60 s"), (float("inf"), "> 60 s"))
 POLICIES = (
@@ -163,7 +163,7 @@ def rates(loads: Sequence[Measured]) -> Table:
         events: float = one.cost["faults_per_second"]
         base = one.cost["created_per_second"]
         if what == "syscalls":
-            base = one.note["perf"].get("raw_syscalls:sys_enter", 0) / 1000
+            base = (one.note["system_calls_per_second"] or 0) / 1000
         return events / base if base else None
 
     def reused(one: Measured) -> str:
@@ -176,25 +176,100 @@ def rates(loads: Sequence[Measured]) -> Table:
         [
             ("tasks created", lambda one: number(one.cost["created_per_second"])),
             ("on a cached stack", reused),
+            ("pages first used", lambda one: number(crossed(one))),
+            ("came with the stack", lambda one: number(one.cost["avoided_pages_per_second"])),
             ("stack faults", lambda one: number(one.cost["faults_per_second"])),
-            ("pages", lambda one: number(one.cost["fault_pages_per_second"])),
             ("a task created", lambda one: number(per(one, "created"))),
             ("a 1,000 system calls", lambda one: number(per(one, "syscalls"))),
             ("page faults, user", lambda one: number(one.cost["page_faults_per_second"]["user"])),
             ("kernel", lambda one: number(one.cost["page_faults_per_second"]["kernel"])),
-            ("perf: page faults", lambda one: number(one.note["perf"].get("page-faults"))),
-            ("perf: new tasks", lambda one: number(one.note["perf"].get("task:task_newtask"))),
-            (
-                "perf: system calls",
-                lambda one: number(one.note["perf"].get("raw_syscalls:sys_enter")),
-            ),
+            ("system calls", lambda one: number(one.note["system_calls_per_second"])),
         ],
         loads,
-        "Of the whole host. Tasks created measured; stack faults modelled (rfc-v1: what grew"
-        " beyond what a cached stack brought; errs high); page faults measured, those in kernel"
-        " mode in about a fifteenth of the time. `perf stat -a` counted page faults and new tasks"
-        " for 4 s while `record` started or ran, not the same seconds, and then system calls.",
+        "Of the whole host. Tasks created and page faults measured. Pages first used by a task,"
+        " beyond the first: those that came with its stack, grown by an earlier owner, need no"
+        " fault under rfc-v1, the others one each (stack faults: modelled; errs high, since what"
+        " a living task's stack came with is known only when it exits). System calls: by perf,"
+        f" {COUNTED_SECONDS:g} s after the series.",
     )
+
+
+def crossed(one: Measured) -> float:
+    """Pages a second that tasks came to use beyond their first, however they were had."""
+    fresh: float = one.cost["fault_pages_per_second"]
+    avoided: float = one.cost["avoided_pages_per_second"]
+    return fresh + avoided
+
+
+def checks(loads: Sequence[Measured]) -> Table:
+    """The same quantities from sources that have nothing to do with the tool."""
+
+    def beside(source: str, what: str) -> Callable[[Measured], str]:
+        def write(one: Measured) -> str:
+            counted = one.note["beside"].get(source, {}).get(what)
+            own = told(one, what)
+            if counted is None or own is None:
+                return "-"
+            return f"{counted:,.0f} ({counted / own:.3f})" if own else f"{counted:,.0f}"
+
+        return write
+
+    def ours(what: str) -> Callable[[Measured], str]:
+        return lambda one: number(told(one, what))
+
+    def watched(one: Measured) -> str:
+        found, other = one.note["faults"]["host"]["pages"], one.note["faults"]["rfc_v1"]
+        return f"{found:,} / {other['crossed_pages']:,}" if other else f"{found:,} / -"
+
+    def stacks(one: Measured) -> str:
+        coverage = one.estimate["coverage"]
+        return f"{coverage['read']:,} / {coverage['kernel_stacks']:,}"
+
+    return Table(
+        "The same by other means",
+        ".venv/bin/python -m tests.results.document",
+        [
+            "load",
+            *("tasks created", "/proc/stat", "perf"),
+            *("page faults, user", "perf", "kernel", "perf"),
+            *("exits", "bpftrace", "with a second page", "bpftrace"),
+            *("stacks read / nr_kernel_stack", "pages first used: faults / serve's probe"),
+        ],
+        [
+            [
+                one.name,
+                *(ours("created")(one), beside("kernel", "created")(one)),
+                beside("perf", "created")(one),
+                *(ours("user")(one), beside("perf", "user")(one)),
+                *(ours("kernel")(one), beside("perf", "kernel")(one)),
+                *(ours("exits")(one), beside("bpftrace", "exits")(one)),
+                *(ours("second")(one), beside("bpftrace", "second")(one)),
+                *(stacks(one), watched(one)),
+            ]
+            for one in loads
+        ],
+        "Counts between the first and the last snapshot, and in brackets the other's over ours:"
+        " `processes` of /proc/stat, and perf's task:task_newtask and page-faults (:u, :k), and a"
+        " bpftrace program (tests/results/second_page.bt) that looks at the 512 bytes below the"
+        " first page of each task that exits, each read ten times a second and taken at the"
+        " snapshots' moments by interpolation: off by what happens in some hundredths of a"
+        " second. Stacks: tasks that come or go during the scan"
+        " are the difference, and stacks of ended tasks that are not yet freed. Last: pages that"
+        f" `dynstack-probe faults` found in {FAULTS_SECONDS} s by looking at each system call's"
+        " end, and what the probe of exits and scans counted meanwhile.",
+    )
+
+
+def told(one: Measured, what: str) -> float | None:
+    """What the capture says of its whole length."""
+    if what in ("exits", "second"):
+        counts = exited(one)
+        return sum(n for pages, n in counts.items() if what == "exits" or pages > 1)
+    cost = one.cost
+    a_second = cost["created_per_second" if what == "created" else "page_faults_per_second"]
+    if what != "created":
+        a_second = a_second[what]
+    return None if a_second is None else a_second * cost["seconds"]
 
 
 def costs(loads: Sequence[Measured]) -> Table:
@@ -397,7 +472,8 @@ def paths(loads: Sequence[Measured]) -> Table:
         "dynstack-probe faults --rate 1999 --deeper-than 2048 --folded PATHS",
         ["load", "task", "bytes", "its last twelve functions"],
         rows,
-        "Measured, 1,999 times a second on each CPU for 6 s, of the load's tasks and kernel"
+        f"Measured, {SAMPLES_A_SECOND:,} times a second on each CPU for {FAULTS_SECONDS} s, of the"
+        " load's tasks and kernel"
         " threads: lower bounds, since the deepest moment is short. Three a load, with the"
         " depth of each function, are in docs/results/LOAD.json.",
     )

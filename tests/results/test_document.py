@@ -58,7 +58,7 @@ def test_a_capture_without_a_note_makes_a_row(loads: list[Measured], tmp_path: P
 
 
 def test_captures_name_nothing_but_the_kernel_and_the_load() -> None:
-    for path in (*FOLDER.glob("*.dsp"), *FOLDER.glob("second/*.dsp")):
+    for path in FOLDER.rglob("*.dsp"):
         for frame in read_frames(path):
             stacks, own = frame.stacks, f"/{CGROUP}/{path.stem}"
             for kind, comm, cgroup in zip(

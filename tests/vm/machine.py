@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +88,7 @@ mount --bind /dev /mnt/dev
 echo "guest: Linux $(uname -r) is up after $(cut -d' ' -f1 /proc/uptime) s"
 chroot /mnt /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LANG=C.UTF-8 \\
     DYNSTACK_PROBE_TIMEOUT=600 PYTHONDONTWRITEBYTECODE=1 \\
-    /bin/sh -c 'cd /tmp/checkout && exec /usr/bin/python3 -m tests.vm.guest "$@"' sh \\
+    /bin/sh -c 'cd /tmp/checkout && exec /usr/bin/python3 -m @MODULE@ "$@"' sh \\
     @PARTS@ >/dev/ttyS1 2>/dev/console
 echo "guest: ended with code $? after $(cut -d' ' -f1 /proc/uptime) s"
 poweroff -f
@@ -408,23 +408,34 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-def boot(kernel: Kernel, smp: str, parts: list[str], options: str = "") -> dict[str, Any]:
+def boot(
+    kernel: Kernel,
+    smp: str,
+    parts: list[str],
+    options: str = "",
+    *,
+    module: str = "tests.vm.guest",
+    devices: Sequence[str] = (),
+) -> dict[str, Any]:
     """Boot it with QEMU's `-smp` and these options on its command line, do parts of guest.py.
 
-    Returns what it noted. Raises GuestError.
+    module: or of that one instead. devices: more of QEMU's options. Returns what it noted.
+    Raises GuestError.
     """
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         console, facts, ramdisk = (folder / f for f in ("console", "facts", "initramfs"))
         console.touch()
         facts.touch()
-        ramdisk.write_bytes(initramfs(kernel, INIT.replace("@PARTS@", " ".join(parts))))
+        init = INIT.replace("@MODULE@", module).replace("@PARTS@", " ".join(parts))
+        ramdisk.write_bytes(initramfs(kernel, init))
         has_9p = "CONFIG_9P_FS=" in kernel.config.read_text()
         shares = over_9p() if has_9p else stack.enter_context(virtiofs(folder))
         command = [
             *emulator(kernel, smp, ramdisk, console, options),
             *("-serial", f"file:{facts}"),
             *shares,
+            *devices,
         ]
         started = time.monotonic()
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.results.place import Place, load
+from tests.results.place import Place, SetUpError, load
 
 ENGINES = ("io_uring", "libaio", "psync")
 
@@ -86,8 +86,9 @@ def fio_fuse(place: Place) -> None:
     "nfs-kernel-server",
 )
 def fio_nfs(place: Place) -> None:
-    place.run("modprobe", "nfs")
-    place.run("modprobe", "nfsd")
+    for kind in ("nfs4", "nfsd"):
+        if f"\t{kind}\n" not in Path("/proc/filesystems").read_text():
+            raise SetUpError(f"this kernel has no {kind}, built in or loaded")
     exported = place.file_system("ext4", 1024)
     place.run("exportfs", "-o", "rw,no_root_squash,fsid=1", f"127.0.0.1:{exported}")
     place.undo("exportfs", "-u", f"127.0.0.1:{exported}")

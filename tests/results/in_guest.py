@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs inside a virtual machine: loads one after the other, and a snapshot of each.
+
+Only records; guests.py writes it down on the host. Prints one JSON document, by load.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.results import place
+from tests.results.loads import __all__ as _declared  # noqa: F401
+from tests.results.place import LOADS, Place, SetUpError
+
+# An emulated CPU is some 20 times slower. The probe's compilation takes as long again,
+# meanwhile the load goes on.
+LOAD_SECONDS = 45
+TOOL_TIMEOUT_SECONDS = 400
+
+
+def main(names: list[str]) -> None:
+    place.DISK = Path("/tmp/disk")  # nothing else is writable but tmpfs
+    place.DISK.mkdir()
+    for command in (["mkfs.ext4", "-q", "/dev/vda"], ["mount", "/dev/vda", str(place.DISK)]):
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    print(json.dumps({name: recorded(name) for name in names}), flush=True)
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """Its capture in base64, or why there is none."""
+    print(f"guest: {name}", file=sys.stderr, flush=True)
+    try:
+        with Place(name) as there:
+            LOADS[name].start(there)
+            time.sleep(LOAD_SECONDS)
+            there.check()
+            capture = there.files / "capture.dsp"
+            result = subprocess.run(
+                [sys.executable, "-m", "dynstack_probe", "record", str(capture)],
+                capture_output=True,
+                text=True,
+                timeout=TOOL_TIMEOUT_SECONDS,
+                check=False,
+            )
+            if result.returncode:
+                return {"not_run": f"record: {result.stderr.strip()}"}
+            there.check()
+            return {"capture": base64.b64encode(capture.read_bytes()).decode("ascii")}
+    except (SetUpError, OSError, subprocess.TimeoutExpired) as error:
+        return {"not_run": str(error)}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
