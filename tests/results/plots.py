@@ -12,6 +12,7 @@ from typing import Any
 from dynstack_probe.capture import read_frames
 from dynstack_probe.report.plots import load_pygal
 from tests.results.captures import Measured, ask
+from tests.results.place import LOADS
 
 POLICIES = ("rfc-v1", "accessed-bit", "below-sp", "vendor", "static-8k", "static-12k")
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#777777", "#000000")
@@ -68,24 +69,41 @@ def _signed_log(percent: float) -> float:
 
 
 def depth_distribution(loads: Sequence[Measured], path: Path) -> None:
-    """Of each load, the share of stacks deeper than so many bytes."""
+    """Of each load, the share of stacks deeper than so many bytes; a colour a kind of load."""
     pygal = load_pygal()
+    kinds = list(dict.fromkeys(_kind(one) for one in loads))
+    ordered = sorted(loads, key=lambda one: kinds.index(_kind(one)))
+    marks = {one.name: _marks(one) for one in ordered}
+    deepest_kib = -(-max(map(max, marks.values())) // 1024)
     chart = _chart(
         pygal,
+        colours=[COLOURS[kinds.index(_kind(one)) % len(COLOURS)] for one in ordered],
         show_dots=False,
         title="Stacks deeper than x, ever: one line a load",
-        x_title="high-water mark, bytes",
+        x_title="high-water mark (a stack has 16 KiB)",
         y_title="share of stacks, % (logarithmic)",
         range=(-2, 2),
-        x_labels=[{"value": kib << 10, "label": f"{kib} KiB"} for kib in range(0, 17, 2)],
+        xrange=(0, deepest_kib << 10),
+        x_labels=[{"value": kib << 10, "label": f"{kib} KiB"} for kib in range(deepest_kib + 1)],
         y_labels=[{"value": power, "label": f"{10.0**power:g}"} for power in range(-2, 3)],
         legend_box_size=8,
     )
-    for one in loads:
-        frames = list(read_frames(one.capture, columns=("mark_bytes",)))
-        marks = sorted(frames[-1].stacks.mark_bytes)
-        chart.add(one.name, _tail(marks))
+    named: set[str] = set()
+    for one in ordered:
+        kind = _kind(one)
+        chart.add(None if kind in named else kind, _tail(marks[one.name]))
+        named.add(kind)
     _write(chart, path)
+
+
+def _kind(one: Measured) -> str:
+    """The module that declares the load."""
+    return LOADS[one.name].start.__module__.rpartition(".")[2] if one.name in LOADS else "sent in"
+
+
+def _marks(one: Measured) -> list[int]:
+    *_, last = read_frames(one.capture, columns=("mark_bytes",))
+    return sorted(last.stacks.mark_bytes)
 
 
 def _tail(marks: Sequence[int]) -> list[tuple[int, float]]:
@@ -99,14 +117,14 @@ def _tail(marks: Sequence[int]) -> list[tuple[int, float]]:
     return points
 
 
-def _chart(pygal: Any, **options: object) -> Any:
+def _chart(pygal: Any, *, colours: Sequence[str] = COLOURS, **options: object) -> Any:
     style = pygal.style.Style(
         background="#ffffff",
         plot_background="#ffffff",
         foreground="#333333",
         foreground_strong="#111111",
         foreground_subtle="#bbbbbb",
-        colors=COLOURS,
+        colors=colours,
         font_family="sans-serif",
         label_font_size=12,
         major_label_font_size=12,
