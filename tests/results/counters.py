@@ -8,6 +8,7 @@ figures are checked against.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ PERF = {
     "user": "page-faults:u",
     "kernel": "page-faults:k",
 }
+BUSY_SECONDS, OWN_SECONDS = "busy_seconds", "own_seconds"
 BPFTRACE = {"exits": "@exits", "second": "@second"}
 SECOND_PAGE = Path(__file__).with_name("second_page.bt")
 START_TIMEOUT_SECONDS = 60
@@ -40,9 +42,11 @@ Points = list[tuple[float, float]]
 class Beside:
     """Reads them ten times a second while it is open; entered, all of them count."""
 
-    def __init__(self) -> None:
+    def __init__(self, cgroup: Path | None = None) -> None:
+        """cgroup: whose CPU time is told beside that of all."""
+        self._cgroup = cgroup
         self.counts: dict[str, dict[str, Points]] = {
-            "kernel": {name: [] for name in KERNEL},
+            "kernel": {name: [] for name in (*KERNEL, BUSY_SECONDS, OWN_SECONDS)},
             "perf": {name: [] for name in PERF},
             "bpftrace": {name: [] for name in BPFTRACE},
         }
@@ -108,6 +112,9 @@ class Beside:
                 found = re.search(rf"^{line} (\d+)", texts[file], re.MULTILINE)
                 if found:
                     self.counts["kernel"][name].append((now, float(found[1])))
+            self.counts["kernel"][BUSY_SECONDS].append((now, _busy_seconds(texts["/proc/stat"])))
+            if self._cgroup is not None:
+                self.counts["kernel"][OWN_SECONDS].append((now, _used_seconds(self._cgroup)))
             self._stop.wait(PERIOD_SECONDS)
 
     def _read_perf(self, process: subprocess.Popen[str]) -> None:
@@ -150,6 +157,18 @@ class Beside:
         if told is not None:
             for name, count in seen.items():
                 self.counts["bpftrace"][name].append((told, count))
+
+
+def _busy_seconds(stat: str) -> float:
+    """CPU time of all that ran, and of what a hypervisor took, since boot."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, stat.split(maxsplit=9)[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _used_seconds(cgroup: Path) -> float:
+    """CPU time of all that ever ran in this cgroup v2; each has this file, whatever is enabled."""
+    found = re.search(r"^usage_usec (\d+)", (cgroup / "cpu.stat").read_text(), re.MULTILINE)
+    return int(found[1]) / 1e6 if found else 0.0
 
 
 def at(points: Points, moment: float) -> float:

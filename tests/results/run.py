@@ -106,14 +106,16 @@ def measure(load: Load, folder: Path) -> str:
             time.sleep(WARM_UP_SECONDS)
             place.check()
             raw = Path(temporary) / "raw.dsp"
-            with Beside() as beside:
+            with Beside(place.cgroup) as beside:
                 _tool(
                     *("record", str(raw), "--duration", f"{load.recorded_seconds}s"),
                     *("--interval", f"{load.interval_seconds}s"),
                 )
             place.check()
             note["load_average"] = os.getloadavg()[0]
-            note["beside"] = beside.between(*ends(raw))
+            first, last = ends(raw)
+            note["beside"] = beside.between(first, last)
+            note["recorded_seconds"] = last - first
             note["system_calls_per_second"] = system_calls_per_second()
             own_names = keep_own_names(raw, capture, f"/{CGROUP}/{load.name}")
             note["faults"] = faults(Path(temporary), place.cgroup is not None, load.name, own_names)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dynstack_probe.capture import read_frames
 from dynstack_probe.model.host import PAGE_BYTES
 from tests.results.captures import COUNTED_SECONDS, FAULTS_SECONDS, SAMPLES_A_SECOND, Measured
+from tests.results.counters import BUSY_SECONDS, OWN_SECONDS
 
 AGES = ((1.0, "< 1 s"), (10.0, "1-10 s"), (60.0, "10-60 s"), (float("inf"), "> 60 s"))
 POLICIES = (
@@ -555,17 +556,35 @@ def versions(loads: Sequence[Measured]) -> Table:
             one.note["says"] + _stressors(one.note.get("stressors")),
             ", ".join(f"{name} {of}" for name, of in one.note["versions"].items()) or "-",
             f"{one.estimate['series']['seconds']:.0f}",
-            f"{one.note['load_average']:.1f}",
+            *_cpu(one),
         ]
         for one in loads
     ]
     return Table(
         "What ran",
         "make results LOADS=LOAD",
-        ["load", "what", "Debian's packages", "s recorded", "load average"],
+        ["load", "what", "Debian's packages", "s recorded", "CPUs busy", "by the load"],
         rows,
-        "Load average: of one minute, at the end of the recording, of all that this host ran.",
+        "CPU time of this host while it was recorded, and how much of it the load's own cgroup"
+        " had. The rest is of kernel threads that work for it, of the recording and of what else"
+        " this host ran: the smaller the share, the more of all rates in this document is theirs.",
     )
+
+
+def own_share(one: Measured) -> float | None:
+    """Of the CPU time that was used while it was recorded, the load's own."""
+    kernel = one.note["beside"].get("kernel", {})
+    busy, own = kernel.get(BUSY_SECONDS), kernel.get(OWN_SECONDS)
+    return min(1.0, own / busy) if busy and own is not None else None
+
+
+def _cpu(one: Measured) -> tuple[str, str]:
+    """How much of this host's CPUs was busy, and the load's share of that."""
+    busy = one.note["beside"].get("kernel", {}).get(BUSY_SECONDS)
+    if busy is None:
+        return "-", "-"
+    cpus, seconds = one.estimate["host"]["cpus"], one.note["recorded_seconds"]
+    return percent(min(1.0, busy / seconds / cpus), 0), percent(own_share(one), 0)
 
 
 def _stressors(counts: dict[str, int] | None) -> str:

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from tests.results.counters import Beside, at, boot_seconds
+from tests.results.counters import BUSY_SECONDS, OWN_SECONDS, Beside, at, boot_seconds
+from tests.results.place import Place
 
 FORKS = 211
 
@@ -52,6 +53,23 @@ def test_tasks_are_counted_in_their_seconds_alone() -> None:
     if shutil.which("bpftrace") is not None:
         assert counted["bpftrace"]["exits"] >= FORKS
         assert counted["bpftrace"]["second"] <= counted["bpftrace"]["exits"] <= 2 * created
+
+
+@pytest.mark.live
+def test_cpu_time_of_a_load_is_told_beside_that_of_all() -> None:
+    with Place("test") as place:
+        if place.cgroup is None:
+            pytest.skip("no cgroup v2 is mounted here")
+        with Beside(place.cgroup) as beside:
+            before = boot_seconds()
+            place.shell("while :; do :; done")
+            time.sleep(1.5)
+            after = boot_seconds()
+    counted = beside.between(before, after)["kernel"]
+
+    # others may want this CPU too
+    assert 0.05 < counted[OWN_SECONDS] < 1.1 * (after - before)
+    assert counted[OWN_SECONDS] < 1.1 * counted[BUSY_SECONDS]
 
 
 def _fork(count: int) -> None:
