@@ -27,7 +27,7 @@ from tests.results.captures import (  # noqa: E402
 )
 from tests.results.place import LOADS  # noqa: E402
 from tests.results.plots import PLOTS  # noqa: E402
-from tests.results.tables import Table, number  # noqa: E402
+from tests.results.tables import Table, number, percent  # noqa: E402
 
 SECOND = "second"
 MANY_THREADS = "sleepers"
@@ -166,8 +166,11 @@ def _times(ratio: float) -> str:
     return f"{ratio:.3f}"
 
 
+def _whole(ratio: float) -> str:
+    return percent(ratio, 0)
+
+
 def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
-    busiest = max(one.note["load_average"] for one in loads)
     yield from (
         "## Method and its error",
         "",
@@ -177,11 +180,11 @@ def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
         f" second. Then perf counts system calls for {COUNTED_SECONDS:g} s and `dynstack-probe"
         f" faults` watches for {FAULTS_SECONDS} s, each apart, since watching costs some 100 ns a"
         " system call.",
-        f"- This host was not quiet: builds and test suites of other people ran on the same"
-        f" {loads[0].estimate['host']['cpus']} CPUs (load average up to {busiest:.0f}, the"
-        " loads' own part included). Stacks, marks and depths do not depend on that; rates of"
-        " a load are lower than on a quiet host, rates of the host include the others', and"
-        " calibrated prices err high.",
+        "- This host was not quiet: builds and tests of other people ran on the same"
+        f" {loads[0].estimate['host']['cpus']} CPUs. The load's own tasks had of the CPU time"
+        f" that was used {span(loads, tables.own_share, _whole)}. Stacks, marks and depths of the"
+        " load's tasks do not depend on that; rates of a load are lower than on a quiet host,"
+        " rates of the host include the others', and calibrated prices err high.",
         f"- {len(pairs) or 'No'} loads were run twice{', see above' * bool(pairs)}; the whole was"
         " not.",
         "- Names of what else ran on this host are replaced by tokens; kernel threads and what"
