@@ -42,6 +42,7 @@ LOAD_MODULES = (
     *("crc32c_generic", "virtio_blk", "loop", "ext4", "xfs", "btrfs", "overlay", "zram"),
     *("veth", "bridge", "nft_ct"),
 )
+GUESTS = FOLDER / "guests"
 DISK_BYTES = 8 << 30
 MEMORY_MIB = 2048
 
@@ -50,6 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kernels", default=",".join(KERNELS), help="as 6.12, or newest")
     parser.add_argument("--loads", default=",".join(LOADS))
+    parser.add_argument("--folder", default=str(GUESTS), help="where captures go")
     parser.add_argument("--no-offset", action="store_true", help="randomize_kstack_offset=off")
     arguments = parser.parse_args()
     try:
@@ -57,7 +59,7 @@ def main() -> int:
         for series in arguments.kernels.split(","):
             kernel = unpacked_kernel(offer_of(series), (*MODULES, *LOAD_MODULES))
             for name in arguments.loads.split(","):
-                _one(kernel, name, with_offset=not arguments.no_offset)
+                _one(kernel, name, Path(arguments.folder), with_offset=not arguments.no_offset)
     except UnavailableError as error:
         print(f"guests: {error}", file=sys.stderr)
         return 1
@@ -74,7 +76,7 @@ def offer_of(series: str) -> Offer:
     return max(plain, key=lambda one: tuple(int(part) for part in one.series.split(".")))
 
 
-def _one(kernel: Kernel, name: str, *, with_offset: bool) -> None:
+def _one(kernel: Kernel, name: str, root: Path, *, with_offset: bool) -> None:
     """Boot, run the load, leave its capture and note."""
     began = time.monotonic()
     way = "on" if with_offset else "off"
@@ -94,7 +96,7 @@ def _one(kernel: Kernel, name: str, *, with_offset: bool) -> None:
             said = {"not_run": str(error).splitlines()[0]}
             print(error, file=sys.stderr)
     release = kernel.release.removesuffix("-amd64")
-    folder = FOLDER / "guests" / (release if with_offset else f"{release} {WITHOUT_OFFSET}")
+    folder = root / (release if with_offset else f"{release} {WITHOUT_OFFSET}")
     folder.mkdir(parents=True, exist_ok=True)
     outcome = _keep(said, name, folder)
     seconds = time.monotonic() - began
