@@ -87,6 +87,7 @@ def load_lifecycle(
         iterators,
         maps=(*MAPS, *(["per_cpu"] if "IDLE_BY_PER_CPU_OFFSET" in values else []), *maps),
         tracepoints=tracepoints,
+        programs=tuple(tracepoints.values()),  # attached already: to ask the kernel of them
     )
 
 
@@ -235,7 +236,11 @@ class Sampler:
         )
 
     def lifecycle(self) -> Lifecycle:
-        """The counters as they stand, without a pass over the living."""
+        """The counters as they stand, without a pass over the living.
+
+        A tracepoint's programs can be preempted since Linux 7, and the kernel then passes a
+        program by while it is at work for another task of that CPU. It counts how often.
+        """
         size = self._lifecycle_layout.size_bytes
         rows = [
             self._lifecycle_layout.unpack(self._lifecycle[at : at + size])
@@ -249,16 +254,21 @@ class Sampler:
             return _sums([_numbers(row, name) for row in rows])
 
         proof = self._proof_layout.unpack(self._proof[: self._proof_layout.size_bytes])
+        passed_by = {
+            function: _fdinfo(program, "recursion_misses")
+            for function, program in self._probe.programs.items()
+        }
+        unread = passed_by.pop("on_exit", 0) + total("unread")
         return Lifecycle(
-            created=total("created"),
+            created=total("created") + passed_by.get("on_new_task", 0),
             reused=total("reused"),
             exited=_shapes(totals("exited")),
             skipped=totals("skipped"),
             growth_by_age=totals("growth"),
             lost={
-                "exit_unread": total("unread"),
+                "exit_unread": unread,
                 "exit_pages_hidden": total("missed"),
-                "inheritance_forgotten": total("unremembered"),
+                "inheritance_forgotten": total("unremembered") + sum(passed_by.values()),
             },
             runs=total("created") + total("exits"),
             run_seconds=total("run_ns") / 1e9,
@@ -287,12 +297,14 @@ class Sampler:
 
     def bpf_memory_bytes(self) -> int:
         """What the kernel says our maps hold (memlock in /proc/self/fdinfo)."""
-        total = 0
-        for fd in self._probe.maps.values():
-            text = Path(f"/proc/self/fdinfo/{fd}").read_text()
-            found = re.search(r"^memlock:\s*(\d+)$", text, re.MULTILINE)
-            total += int(found.group(1)) if found else 0
-        return total
+        return sum(_fdinfo(fd, "memlock") for fd in self._probe.maps.values())
+
+
+def _fdinfo(fd: int, name: str) -> int:
+    """A number that the kernel tells of a descriptor; 0 where it does not."""
+    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    found = re.search(rf"^{name}:\s*(\d+)$", text, re.MULTILINE)
+    return int(found.group(1)) if found else 0
 
 
 def _map(fd: int, layout: RecordLayout, count: int) -> mmap.mmap:

@@ -16,6 +16,7 @@ import pytest
 from dynstack_probe.analysis.timeline import growth_of_exited
 from dynstack_probe.kernel.btf import Btf
 from dynstack_probe.loader import LoadedProbe, Loader
+from dynstack_probe.measure import lifecycle
 from dynstack_probe.measure.lifecycle import PROVING_EXITS, Sampler, load_lifecycle
 from dynstack_probe.model.growth import growth_of, whole_shapes
 from dynstack_probe.model.interval import Interval
@@ -369,6 +370,21 @@ def test_variants_for_other_kernels_count_the_same(
     assert abs(here.living.stacks() - there.living.stacks()) <= 5
     assert here.living.shapes[Kind.IDLE] == there.living.shapes[Kind.IDLE]
     assert there.coverage.erased == 0
+
+
+def test_events_that_pass_a_busy_program_by_are_counted(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel counts them, of which here is none: so what it says is made up."""
+    programs = sampler._probe.programs
+    assert set(programs) >= {"on_new_task", "on_exit"}
+    before = sampler.lifecycle()
+    said = {programs["on_new_task"]: 1000, programs["on_exit"]: 3000}
+    monkeypatch.setattr(lifecycle, "_fdinfo", lambda fd, name: said.get(fd, 0))
+    after = sampler.lifecycle()
+    assert 1000 <= after.created - before.created < 1900
+    assert after.lost["exit_unread"] == before.lost["exit_unread"] + 3000
+    assert after.lost["inheritance_forgotten"] == before.lost["inheritance_forgotten"] + 1000
 
 
 def test_bpf_memory(sampler: Sampler) -> None:

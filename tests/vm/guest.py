@@ -313,8 +313,13 @@ def forks() -> dict[str, Any]:
 
         def count() -> dict[str, int]:
             seen, kernel = sampler.lifecycle(), processes_created()
-            exited = sum(seen.exited.values()) + seen.lost["exit_unread"]
-            return {"created": seen.created, "exited": exited, "kernel": kernel}
+            exited, unread = sum(seen.exited.values()), seen.lost["exit_unread"]
+            return {
+                "created": seen.created,
+                "exited": exited,
+                "unread": unread,
+                "kernel": kernel,
+            }
 
         before = count()
         started = time.monotonic()

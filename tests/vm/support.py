@@ -178,6 +178,18 @@ def refusals() -> list[str]:
     return [f"- {'; '.join(dict.fromkeys(where))}: {why}" for why, where in said.items()]
 
 
+def passed_by() -> list[str]:
+    """How many exits' depths are unknown, where many came at once."""
+    lines = []
+    for seen in rows():
+        if "forks" in seen.facts:
+            before, after = seen.facts["forks"]["before"], seen.facts["forks"]["after"]["0"]
+            unread = after["unread"] - before["unread"]
+            exits = after["exited"] - before["exited"] + unread
+            lines.append(f"- {seen.facts['kernel_release']}: {unread} of {exits}")
+    return lines
+
+
 HEAD = """# Which kernels it works on
 
 Made by `make vm-test`: Debian's own kernels, each as its package is, in QEMU under
@@ -209,6 +221,14 @@ def write(planned: int) -> None:
     ]
     if len(SEEN) < planned:
         lines += [f"{planned - len(SEEN)} of {planned} cases did not run this time.", ""]
+    if passed_by():
+        lines += [
+            "Exits of which only the number is known, as the program that reads them was preempted"
+            " at work for another task of that CPU; of forks as fast as they come:",
+            "",
+            *passed_by(),
+            "",
+        ]
     if said:
         lines += ["What refuses, and what it says:", "", *said, ""]
     PAGE.write_text("\n".join(lines))

@@ -309,6 +309,11 @@ def test_top_and_policies_and_faults_say_something(guest: dict[str, Any]) -> Non
     assert document["cost"]["syscalls"] > 100
 
 
+def preempts_programs(guest: dict[str, Any]) -> bool:
+    """Whether this kernel may pass a tracepoint's program by, and says how often."""
+    return int(guest["kernel_release"].partition(".")[0]) >= 7
+
+
 def test_serve_counts_every_fork_and_exit(guest: dict[str, Any]) -> None:
     facts = needs(guest, "serve")
     assert "after" in facts, f"the daemon did not start: {facts['said']}"
@@ -323,20 +328,26 @@ def test_serve_counts_every_fork_and_exit(guest: dict[str, Any]) -> None:
     assert 0 <= background < FORKS, "too much else went on in the guest"
     assert rise("dynstack_created_tasks_total") == FORKS + background
     more_tasks = after["tasks"] - before["tasks"]
-    assert rise("dynstack_exited_tasks_total") == FORKS + background - more_tasks
-    assert after["metrics"]["dynstack_lost_events_total"] == 0
+    unread = rise('dynstack_lost_events_total{reason="exit_unread"}')
+    assert rise("dynstack_exited_tasks_total") + unread == FORKS + background - more_tasks
+    lost = after["metrics"]["dynstack_lost_events_total"]
+    if preempts_programs(guest):
+        lost -= after["metrics"]['dynstack_lost_events_total{reason="exit_unread"}']
+    assert lost == 0
     assert after["metrics"]["dynstack_stacks_read"] == after["tasks"] + guest["possible_cpus"] - 1
 
 
 def test_no_exit_is_lost_when_many_come_at_once(guest: dict[str, Any]) -> None:
     facts = needs(guest, "forks")
-    assert sum(facts["recursion_misses"].values()) == 0
-    before, at_once = facts["before"], facts["after"]["0"]
-    created = at_once["created"] - before["created"]
-    background = at_once["kernel"] - before["kernel"] - MANY_FORKS
+    before, after = facts["before"], facts["after"]["0"]
+    created = after["created"] - before["created"]
+    background = after["kernel"] - before["kernel"] - MANY_FORKS
     assert background >= 1  # the one that forked
     assert abs(created - MANY_FORKS - background) <= 3
-    assert at_once["exited"] - before["exited"] >= MANY_FORKS + 1
+    unread = after["unread"] - before["unread"]
+    assert after["exited"] - before["exited"] + unread >= MANY_FORKS + 1
+    assert unread <= facts["recursion_misses"]["on_exit"]
+    assert unread == 0 or preempts_programs(guest)
 
 
 def test_serve_keeps_no_capability_and_ends_on_sigterm(guest: dict[str, Any]) -> None:
