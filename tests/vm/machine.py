@@ -477,7 +477,9 @@ def virtiofs(folder: Path) -> Iterator[list[str]]:
     servers = []
     for tag, path in (("root", Path("/")), ("checkout", ROOT)):
         socket = folder / f"{tag}.socket"
-        command = [str(VIRTIOFSD), f"--socket-path={socket}", "-o", f"source={path},cache=always"]
+        # of / no process can pivot_root into a namespace of its own
+        served = f"source={path},cache=always,sandbox=chroot"
+        command = [str(VIRTIOFSD), f"--socket-path={socket}", "-o", served]
         servers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
         options += ["-chardev", f"socket,id={tag},path={quoted(socket)}"]
         options += ["-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]
