@@ -516,6 +516,8 @@ def _headroom(line: _Object) -> Headroom:
         stalls=line.integer("stalls"),
         direct_reclaimed_pages=line.integer("direct_reclaimed_pages"),
         compaction_failures=line.integer("compaction_failures"),
+        limit_hits=line.optional("limit_hits", line.integer),
+        limit_failures=line.optional("limit_failures", line.integer),
     )
 
 

@@ -201,6 +201,8 @@ class Sampling:
         self._ia32 = read_constants(header, "FAULT")["IA32"]
         self.by_clock = CLOCK in probe.perf_events
         self._symbols = symbols or Symbols(array("Q"), [])
+        # as long as nobody says that it does not, as all that can preempt do
+        self._counts_preemption = Features().built_with("PREEMPT_COUNT") is not False
         self._length = self._counter_layout.size_bytes * host.possible_cpus()
         pages = -(-self._length // mmap.PAGESIZE)
         self._counters = mmap.mmap(
@@ -262,6 +264,7 @@ class Sampling:
                 numbers["preempt_count"],
                 self._baseline,
                 interrupts_on=bool(numbers["interrupts_on"]),
+                counts_preemption=self._counts_preemption,
             ),
         )
 

@@ -28,8 +28,18 @@ class Context(enum.StrEnum):
     UNKNOWN = "can't be told"
 
 
-def context_of(preempt_count: int, baseline: int | None, *, interrupts_on: bool) -> Context:
-    """baseline: the count while user mode is sampled, None if that is not known."""
+def context_of(
+    preempt_count: int,
+    baseline: int | None,
+    *,
+    interrupts_on: bool,
+    counts_preemption: bool = True,
+) -> Context:
+    """baseline: the count while user mode is sampled, None if that is not known.
+
+    counts_preemption: False on a kernel without CONFIG_PREEMPT_COUNT, where the count holds
+    softirq, hardirq and NMI only.
+    """
     if preempt_count == UNKNOWN_COUNT or baseline is None:
         return Context.UNKNOWN if interrupts_on else Context.INTERRUPTS_OFF
     count = preempt_count - baseline
@@ -45,4 +55,4 @@ def context_of(preempt_count: int, baseline: int | None, *, interrupts_on: bool)
         return Context.INTERRUPTS_OFF
     if count & (_PREEMPT | _SOFTIRQ):
         return Context.PREEMPTION_OFF
-    return Context.PREEMPTIBLE
+    return Context.PREEMPTIBLE if counts_preemption else Context.UNKNOWN

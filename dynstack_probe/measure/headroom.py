@@ -2,46 +2,109 @@
 """Free memory above the minimum watermarks, sampled from /proc/zoneinfo.
 
 Memory that a stack's page may come from: GFP_KERNEL takes from every zone but Movable (and
-Device). What lowmem_reserve_ratio withholds of the lower zones is not taken off.
+Device), and of the lower zones only what lowmem_reserve_ratio does not keep for others
+(__zone_watermark_ok() in mm/page_alloc.c). Pages on the CPUs' own lists are not counted.
+
+A kernel stack is charged to its task's memory cgroup, and a charge above memory.max reclaims
+in that cgroup, however much is free elsewhere. No counter of the zones shows it (allocstall
+and pgsteal_direct are of global reclaim: mm/vmscan.c, cgroup_reclaim()), so it is taken from
+the cgroups' own memory.events.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dynstack_probe.kernel.cgroups import hierarchy
 from dynstack_probe.kernel.features import Features, Root
 from dynstack_probe.model.headroom import Headroom
 
 _NEVER = ("Movable", "Device")
+# The highest zone of GFP_KERNEL: what others keep from it stands at its place.
+_HIGHEST = "Normal"
 
 
 @dataclass(frozen=True)
 class Zone:
-    """A zone's line of /proc/zoneinfo, in pages."""
+    """A zone's line of /proc/zoneinfo, in pages. withheld: kept from GFP_KERNEL for others."""
 
     node: int
     name: str
     free: int
     min: int
     low: int
+    withheld: int = 0
 
 
 def read_zones(text: str) -> list[Zone]:
     """Those that hold memory of which a kernel stack may be made."""
+    parts = re.split(r"^Node ", text, flags=re.MULTILINE)[1:]
+    heads = [re.match(r"(\d+), zone +(\w+)", part) for part in parts]
+    names = list(dict.fromkeys(head[2] for head in heads if head))
     zones = []
-    for part in re.split(r"^Node ", text, flags=re.MULTILINE)[1:]:
-        head = re.match(r"(\d+), zone +(\w+)", part)
+    for head, part in zip(heads, parts, strict=True):
         found = dict(re.findall(r"^ +(?:pages )?(free|min|low|managed) +(\d+)$", part, re.M))
         if head and head[2] not in _NEVER and int(found.get("managed", 0)):
             free, at_least, low = (int(found[key]) for key in ("free", "min", "low"))
-            zones.append(Zone(int(head[1]), head[2], free, at_least, low))
+            withheld = _withheld(part, names)
+            zones.append(Zone(int(head[1]), head[2], free, at_least, low, withheld))
     return zones
+
+
+def _withheld(part: str, names: list[str]) -> int:
+    """Of a zone's `protection`, which has a figure for each zone that there may be."""
+    protection = re.search(r"protection: \(([\d, ]*)\)", part)
+    figures = re.findall(r"\d+", protection[1]) if protection else []
+    at = names.index(_HIGHEST) if _HIGHEST in names else len(figures)
+    return int(figures[at]) if at < len(figures) else 0
 
 
 def above_min_pages(zones: list[Zone]) -> int:
     """Free pages above the watermarks; a zone below its own takes nothing from the others."""
-    return sum(max(0, zone.free - zone.min) for zone in zones)
+    return sum(max(0, zone.free - zone.min - zone.withheld) for zone in zones)
+
+
+# Of each cgroup: how often it was at memory.max, and how often reclaim did not help.
+_Limits = Mapping[str, tuple[int, int]]
+
+
+def read_limits(root: Root | None = None) -> _Limits | None:
+    """By memory.events of the cgroups below cgroup2's root, which have those below them.
+
+    None without the memory controller of version 2: version 1 has no such sum.
+    """
+    mount, controller = hierarchy(root)
+    if mount is None or controller:
+        return None
+    folder = (root or Root()).path / str(mount).lstrip("/")
+    found = {}
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return None
+    for name in names:
+        text = Root(folder).read(f"{name}/memory.events")
+        if text is not None:
+            counts = dict(re.findall(r"^(\w+) (\d+)$", text, re.MULTILINE))
+            found[name] = int(counts.get("max", 0)), int(counts.get("oom", 0))
+    return found or None
+
+
+def _risen(before: _Limits | None, now: _Limits | None) -> tuple[int | None, int | None]:
+    """Of all cgroups; what one counted that is gone is lost."""
+    if now is None:
+        return None, None
+    was = before or {}
+    hits = failures = 0
+    for name, (hit, failed) in now.items():
+        old_hit, old_failed = was.get(name, (0, 0))
+        hits += max(0, hit - old_hit)
+        failures += max(0, failed - old_failed)
+    return hits, failures
 
 
 class HeadroomSampler:
@@ -53,6 +116,7 @@ class HeadroomSampler:
         self._samples: list[int] = []
         self._below_low = 0
         self._counts = self._read_counts()
+        self._limits = read_limits(self._root)
         self.sample()
 
     def sample(self) -> int | None:
@@ -70,10 +134,14 @@ class HeadroomSampler:
         counts, self._counts = self._counts, self._read_counts()
         samples, self._samples = tuple(self._samples), []
         below_low, self._below_low = self._below_low, 0
+        limits, self._limits = self._limits, read_limits(self._root)
         if not samples:
             return None
-        rise = [max(0, new - old) for old, new in zip(counts, self._counts, strict=True)]
-        return Headroom(samples, below_low, *rise)
+        stalls, reclaimed, failed = (
+            max(0, new - old) for old, new in zip(counts, self._counts, strict=True)
+        )
+        hits, failures = _risen(limits, self._limits)
+        return Headroom(samples, below_low, stalls, reclaimed, failed, hits, failures)
 
     def _read_counts(self) -> tuple[int, int, int]:
         counters = self._features.vmstat()

@@ -11,9 +11,12 @@ class Headroom:
     """Samples of some time, and what the kernel counted in it.
 
     above_min_pages: for each sample, free pages above the minimum watermarks, summed over
-    the zones that a kernel stack may come from. below_low: samples in which one of these
-    was below its low watermark. stalls: allocations that had to reclaim themselves
-    (allocstall); direct_reclaimed_pages: what they got (pgsteal_direct).
+    the zones that a kernel stack may come from, less what these keep for other allocations.
+    below_low: samples in which one of these was below its low watermark. stalls: allocations
+    that had to reclaim themselves (allocstall); direct_reclaimed_pages: what they got
+    (pgsteal_direct). limit_hits: charges that met a memory cgroup's limit and had to reclaim
+    there, limit_failures those that it did not help, so that a refill would have failed or
+    someone been killed; None where that was not counted, as under cgroup version 1.
     """
 
     above_min_pages: tuple[int, ...]
@@ -21,6 +24,8 @@ class Headroom:
     stalls: int
     direct_reclaimed_pages: int
     compaction_failures: int
+    limit_hits: int | None = None
+    limit_failures: int | None = None
 
     def __add__(self, later: Headroom) -> Headroom:
         """Both in a row."""
@@ -30,6 +35,8 @@ class Headroom:
             self.stalls + later.stalls,
             self.direct_reclaimed_pages + later.direct_reclaimed_pages,
             self.compaction_failures + later.compaction_failures,
+            _sum(self.limit_hits, later.limit_hits),
+            _sum(self.limit_failures, later.limit_failures),
         )
 
     @property
@@ -42,3 +49,7 @@ class Headroom:
         """Of all samples, the lower of two."""
         ordered = sorted(self.above_min_pages)
         return ordered[(len(ordered) - 1) // 2]
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else one + other

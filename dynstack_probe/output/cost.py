@@ -18,6 +18,9 @@ from dynstack_probe.text import counted, percent, printable, small_percent
 SCHEMA_VERSION = 1
 NAMES_SHOWN = 4
 _PAGE_KIB = PAGE_BYTES // 1024
+# measure.contexts.Context.UNKNOWN, which this room does not know
+CANT_BE_TOLD = "can't be told"
+NO_PREEMPT_COUNT = "this kernel has no CONFIG_PREEMPT_COUNT, or its preempt count was not found"
 
 
 def ratio_in_words(ratio: Range | None) -> str:
@@ -262,6 +265,7 @@ def _even(what: str, where: str, even: BreakEven, cost: HostCost) -> str:
 def safety_rows(safety: Safety) -> Iterable[tuple[str, str]]:
     """The second half."""
     yield "Headroom", _headroom(safety)
+    yield "Cgroups", _cgroups(safety)
     yield "Reserve", _reserve(safety)
     yield "Contexts", _contexts(safety)
     deeper = "; ".join(_deeper(kib, safety) for kib in safety.deeper)
@@ -280,11 +284,24 @@ def _headroom(safety: Safety) -> str:
     return (
         f"measured: {found.least_pages * _PAGE_KIB} KiB ({found.least_pages} pages{reserves})"
         f" free above the minimum watermarks at least, {found.median_pages * _PAGE_KIB} KiB"
-        f" median of {len(found.above_min_pages)} samples (errs high: dips between them, and what"
-        f" lowmem_reserve_ratio withholds); a zone below its low watermark in"
+        f" median of {len(found.above_min_pages)} samples (errs high: dips between them are not"
+        f" seen); a zone below its low watermark in"
         f" {found.below_low} of them. Meanwhile {found.stalls} allocations stalled,"
         f" {found.direct_reclaimed_pages} pages reclaimed directly,"
         f" {found.compaction_failures} compactions failed"
+    )
+
+
+def _cgroups(safety: Safety) -> str:
+    found = safety.headroom
+    if found is None or found.limit_hits is None or found.limit_failures is None:
+        return "limits not counted: only cgroup version 2 sums up who met its memory.max"
+    if not found.limit_hits:
+        return "measured: none met its memory.max, where a refill would have to reclaim"
+    return (
+        f"measured: {found.limit_hits} charges met a memory.max, where a refill would have had to"
+        f" reclaim whatever is free elsewhere (no part of the stalls above), {found.limit_failures}"
+        " of them in vain"
     )
 
 
@@ -313,10 +330,13 @@ def _contexts(safety: Safety) -> str:
         )
     shares = ", ".join(f"{percent(share)} {name}" for name, share in safety.context_shares.items())
     blind = "; by the clock, which is blind where interrupts are off"
+    untold = (
+        f"; {CANT_BE_TOLD}: {NO_PREEMPT_COUNT}" if CANT_BE_TOLD in safety.context_shares else ""
+    )
     return (
         f"measured: {shares} of {total} samples deeper than a page, of {safety.kernel_samples}"
         f" in the kernel"
-        f"{blind if safety.sampled_by_clock else ''}"
+        f"{blind if safety.sampled_by_clock else ''}{untold}"
     )
 
 
@@ -420,6 +440,8 @@ def safety_json(safety: Safety) -> dict[str, Any]:
         "allocation_stalls": found.stalls if found else None,
         "direct_reclaimed_pages": found.direct_reclaimed_pages if found else None,
         "compaction_failures": found.compaction_failures if found else None,
+        "cgroup_limit_hits": found.limit_hits if found else None,
+        "cgroup_limit_failures": found.limit_failures if found else None,
         "contexts": safety.context_shares,
         "context_samples": None if safety.contexts is None else sum(safety.contexts.values()),
         "kernel_samples": None if safety.contexts is None else safety.kernel_samples,

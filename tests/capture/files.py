@@ -50,7 +50,7 @@ A_LIFECYCLE = Lifecycle(
     run_seconds=0.25,
 )
 
-A_HEADROOM = Headroom((700, 3, 1 << 60), 2, 5, 6, 7)
+A_HEADROOM = Headroom((700, 3, 1 << 60), 2, 5, 6, 7, 8, 9)
 A_CALIBRATION = Calibration(1800.5, 800.25, 100.125, 200.0, 0.0625, 3, pinned=True)
 
 # Fields of Stacks; a capture holds neither addresses nor, so far, system calls.

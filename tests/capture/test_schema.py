@@ -101,7 +101,7 @@ def test_what_one_requires_the_other_requires(tmp_path: Path, made: Members) -> 
     assert {name.split(".")[-1] for name in optional} == {
         *("anonymized", "random_offset", "context_switches", "grown_kib", "lifecycle"),
         *("kernel_stacks", "kernel_stack_kib", "boot_idle_mark_bytes"),
-        *("page_faults", "headroom", "calibration"),
+        *("page_faults", "headroom", "calibration", "limit_hits", "limit_failures"),
     }
     assert len(required) > 60
 

@@ -36,6 +36,19 @@ def test_contexts(more: int, on: bool, expected: Context) -> None:
     assert context_of(SAMPLING + more, SAMPLING, interrupts_on=on) is expected
 
 
+def test_a_kernel_that_does_not_count_preemption() -> None:
+    """Without CONFIG_PREEMPT_COUNT: bottom halves and interrupts are counted all the same."""
+
+    def told(more: int, *, on: bool = True) -> Context:
+        return context_of(SAMPLING + more, SAMPLING, interrupts_on=on, counts_preemption=False)
+
+    assert told(0) is Context.UNKNOWN
+    assert told(0x200) is Context.PREEMPTION_OFF
+    assert told(0x100) is Context.SOFTIRQ
+    assert told(0x10000, on=False) is Context.HARDIRQ
+    assert told(0, on=False) is Context.INTERRUPTS_OFF
+
+
 def test_what_can_not_be_told() -> None:
     assert context_of(UNKNOWN_COUNT, SAMPLING, interrupts_on=True) is Context.UNKNOWN
     assert context_of(SAMPLING, None, interrupts_on=True) is Context.UNKNOWN

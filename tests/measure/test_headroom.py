@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ Node 0, zone      DMA
     cpu: 0
               count: 5
               high:  14
+Node 0, zone    DMA32
+  pages free     0
+        boost    0
+        min      0
+        low      0
+        high     0
+        spanned  0
+        present  0
+        managed  0
+        protection: (0, 0, 12940, 12940, 12940)
 Node 0, zone   Normal
   pages free     500
         boost    0
@@ -74,23 +85,64 @@ def test_a_zone_below_its_watermark_takes_nothing_from_the_others() -> None:
         (0, "Normal"),
         (1, "Normal"),
     ]
-    assert above_min_pages(zones) == 2800 + 0 + 4400
+    # of DMA 15,888 pages are kept for others, more than it has
+    assert [zone.withheld for zone in zones] == [15888, 0, 0]
+    assert above_min_pages(zones) == 0 + 0 + 4400
+
+
+def test_what_a_lower_zone_keeps_for_others_is_not_free() -> None:
+    """By the place of Normal among the zones, here the third of five."""
+    text = ZONEINFO.format(free=5000).replace("2948, 15888, 15888, 15888", "200, 300, 400, 400")
+    assert above_min_pages(read_zones(text)) == 2800 - 300 + 4400
+    # and where it can't be told nothing is taken off
+    assert above_min_pages(read_zones(text.replace("protection", "x"))) == 2800 + 4400
 
 
 def test_samples_and_counts_are_of_the_time_since_the_last(kernel_root: Path) -> None:
     write(kernel_root, 5000, allocstall_normal=10, allocstall_dma=1, pgsteal_direct=70)
     sampler = HeadroomSampler(Root(kernel_root))
     write(kernel_root, 740, allocstall_normal=12, allocstall_dma=2, pgsteal_direct=75)
-    assert sampler.sample() == 2800 + 140
-    assert sampler.take() == Headroom((7200, 2940), 2, 3, 5, 0)
+    assert sampler.sample() == 140
+    assert sampler.take() == Headroom((4400, 140), 2, 3, 5, 0)
     assert sampler.take() is None
     write(kernel_root, 900, allocstall_normal=12, allocstall_dma=2, compact_fail=4)
     sampler.sample()
     found = sampler.take()
-    assert found == Headroom((3100,), 1, 0, 0, 4)
+    assert found == Headroom((300,), 1, 0, 0, 4)
     assert found is not None
-    both = Headroom((7200, 2940), 2, 3, 5, 0) + found
-    assert (both.least_pages, both.median_pages, both.below_low) == (2940, 3100, 3)
+    both = Headroom((4400, 140), 2, 3, 5, 0, 7, 1) + found
+    assert (both.least_pages, both.median_pages, both.below_low) == (140, 300, 3)
+    assert (both.limit_hits, both.limit_failures) == (7, 1)
+    assert (found.limit_hits, (both + both).limit_failures) == (None, 2)
+
+
+def test_who_met_a_limit_is_counted_where_the_zones_say_nothing(kernel_root: Path) -> None:
+    write(kernel_root, 5000)
+    mount = kernel_root / "sys/fs/cgroup"
+    mountinfo = kernel_root / "proc/self/mountinfo"
+    mountinfo.write_text("30 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw\n")
+
+    def events(name: str, hits: int, failures: int) -> None:
+        (mount / name).mkdir(parents=True, exist_ok=True)
+        (mount / name / "memory.events").write_text(
+            f"low 1\nhigh 2\nmax {hits}\noom {failures}\noom_kill 9\n"
+        )
+
+    events("old.slice", 100, 10)
+    events("gone.slice", 50, 5)
+    sampler = HeadroomSampler(Root(kernel_root))
+    events("old.slice", 107, 11)
+    events("new.slice", 3, 0)
+    shutil.rmtree(mount / "gone.slice")
+    found = sampler.take()
+    assert found is not None
+    assert (found.limit_hits, found.limit_failures) == (10, 1)
+    # version 1 has no such sum
+    mountinfo.write_text("31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n")
+    sampler.sample()
+    found = sampler.take()
+    assert found is not None
+    assert (found.limit_hits, found.limit_failures) == (None, None)
 
 
 def test_a_kernel_that_hides_it(kernel_root: Path) -> None:
@@ -108,8 +160,10 @@ def test_this_machine_has_what_an_independent_reading_says() -> None:
             words = line.replace("pages", "").split()
             if line.startswith("Node"):
                 if zone not in ("Movable", "Device") and values.get("managed"):
-                    total += max(0, values["free"] - values["min"])
+                    total += max(0, values["free"] - values["min"] - values["kept"])
                 zone, values = words[-1], {}
+            elif words[0] == "protection:":  # of DMA, DMA32, Normal, ...
+                values["kept"] = int(words[3].strip("(,)"))
             elif len(words) == 2 and words[0] in ("free", "min", "managed"):
                 values[words[0]] = int(words[1])
         return total

@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from dynstack_probe.analysis.safety import Safety
 from dynstack_probe.cli import app
 from dynstack_probe.errors import UsageError
+from dynstack_probe.measure.contexts import Context
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.interval import PageFaults
 from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.output.cost import safety_rows
 from dynstack_probe.text import small_percent
 from tests.analysis.test_cost import CALIBRATION
 from tests.capture.files import written
@@ -111,6 +114,23 @@ def test_a_few_faults_make_no_figure(tmp_path: Path) -> None:
     words = " ".join(told(str(path)).split())
     assert "#PF path 1 page fault in kernel mode in 100 s: too few to tell" in words
     assert "Break-even 8 stack faults in 100 s: too few to tell what each may cost" in words
+
+
+def test_reasons_are_on_the_screen() -> None:
+    safety = Safety(Headroom((5,), 0, 0, 0, 0, 12, 3), 6, 3, 0, 500, {})
+    words = dict(safety_rows(safety))
+    assert "12 charges met a memory.max" in words["Cgroups"]
+    assert "3 of them in vain" in words["Cgroups"]
+    refused = dict(safety_rows(replace(safety, headroom=None, not_sampled="perf_event_open: no")))
+    assert refused["Contexts"] == "not sampled: perf_event_open: no"
+    assert "not counted" in refused["Cgroups"]
+    found = {Context.PREEMPTIBLE.value: 3, Context.UNKNOWN.value: 1}
+    words = dict(safety_rows(replace(safety, contexts=found, kernel_samples=70)))
+    assert "75.00% preemptible, 25.00% can't be told of 4 samples" in words["Contexts"]
+    assert "of 70 in the kernel" in words["Contexts"]
+    assert words["Contexts"].endswith("CONFIG_PREEMPT_COUNT, or its preempt count was not found")
+    calm = dict(safety_rows(replace(safety, contexts={}, kernel_samples=70)))
+    assert "none of 70 samples in the kernel" in calm["Contexts"]
 
 
 def test_notes_are_shown(tmp_path: Path) -> None:
