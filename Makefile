@@ -72,6 +72,7 @@ bench: .venv/.installed-dev .venv/.bench-packages  ## what it costs: docs/perfor
 	@$(SUDO) .venv/bin/python tests/bench/estimate_bench.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/serve_bench.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/daemon_bench.py docs/performance.md
+	@$(SUDO) .venv/bin/python tests/bench/cgroups_bench.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/exits_bench.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/million.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/faults_bench.py docs/performance.md

@@ -100,8 +100,18 @@ struct living_counters {
 /* Living stacks of one cgroup by pages held under a grow-only policy. */
 struct cgroup_counters {
 	u64 pass; /* the scan which these counts are of */
+	u64 node; /* where its kernfs_node was then */
 	u64 held[8];
 };
+
+/* A cgroup's own name, then the one of each above it, up to the root of its hierarchy. */
+struct cgroup_name {
+	u64 cgroup_id;	/* whose names they are */
+	u64 is_root;	/* the last, whose own name is empty */
+	char name[256]; /* NAME_MAX and a NUL */
+};
+
+#define MOST_LEVELS 64
 
 /* Page faults of one CPU since the probe was loaded; fills a cache line. */
 struct kernel_page_fault_counters {

@@ -21,6 +21,12 @@ BPF_F_TABLE("array", u32, struct exit_proof, exit_proof, 1, BPF_F_MMAPABLE);
 
 BPF_F_TABLE("hash", u64, struct cgroup_counters, cgroups, MAX_CGROUPS, BPF_F_NO_PREALLOC);
 
+#ifdef KERNFS_NODE_NAME
+/* Cgroups whose names user space asks for, by id; 0 asks for nothing. */
+BPF_F_TABLE("array", u32, u64, asked, ASKED_CGROUPS, BPF_F_MMAPABLE);
+BPF_ARRAY(name_scratch, struct cgroup_name, 1);
+#endif
+
 /* Stacks lie this far apart in one stretch of addresses, so that caches which take their
  * slot from the address rarely have two stacks share one. */
 #define STACK_STRIDE 32768
@@ -429,8 +435,8 @@ static __always_inline bool read_again(struct scratch *s, struct living_counters
 }
 
 /* One more stack of a cgroup, holding so many pages in this pass. */
-static __always_inline void count_in_cgroup(struct living_counters *pass, u64 cgroup, u64 session,
-					    u32 held)
+static __always_inline void count_in_cgroup(struct living_counters *pass, u64 node, u64 cgroup,
+					    u64 session, u32 held)
 {
 	struct cgroup_counters *group = cgroups.lookup(&cgroup);
 
@@ -446,6 +452,7 @@ static __always_inline void count_in_cgroup(struct living_counters *pass, u64 cg
 	if (group->pass != session) {
 		__builtin_memset(group->held, 0, sizeof(group->held));
 		group->pass = session;
+		group->node = node;
 	}
 	group->held[(held - 1) & (COUNTED_PAGES - 1)]++;
 }
@@ -494,12 +501,15 @@ int bpf_iter__task(struct task_iter *ctx)
 	count_living(pass, s, kind_of(flags), touched, inherited);
 
 	u32 mark = mark_pages_of(touched);
-	count_in_cgroup(pass, cgroup_of(css_set), FIELD(ctx->meta, BPF_ITER_META_SESSION_ID),
+	void *node = cgroup_node_of(css_set);
+	u64 cgroup = FIELD(node, KERNFS_NODE_ID);
+	count_in_cgroup(pass, forget(s, (u64)node), cgroup,
+			FIELD(ctx->meta, BPF_ITER_META_SESSION_ID),
 			mark > inherited ? mark : inherited);
 	return 0;
 }
 
-int bpf_iter__bpf_map_elem(struct map_iter *ctx)
+static __always_inline int count_idle(struct map_iter *ctx)
 {
 	u32 zero = 0;
 	struct living_counters *pass = living.lookup(&zero);
@@ -517,4 +527,50 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 		count_living(pass, s, KIND_IDLE, r->touched_pages, 1);
 	}
 	return 0;
+}
+
+#ifdef KERNFS_NODE_NAME
+/*
+ * The names of a cgroup and all above it, a record each. The pass noted where its node is,
+ * and it may be gone since: the last record, of the root, comes only if the node is still
+ * that cgroup's. Above MOST_LEVELS there is no last one either.
+ */
+static __always_inline void write_names(void *seq, u64 cgroup)
+{
+	u32 zero = 0;
+	struct cgroup_counters *group = cgroups.lookup(&cgroup);
+	struct cgroup_name *r = name_scratch.lookup(&zero);
+
+	if (!group || !r)
+		return;
+	u64 node = group->node;
+	r->cgroup_id = cgroup;
+	for (u32 level = 0; level < MOST_LEVELS; level++) {
+		u64 above = PEEK_AT(node + KERNFS_NODE_PARENT, sizeof(u64));
+
+		r->is_root = !above;
+		r->name[0] = 0;
+		bpf_probe_read_kernel_str(r->name, sizeof(r->name),
+					  (void *)PEEK_AT(node + KERNFS_NODE_NAME, sizeof(u64)));
+		if (!above && (!PEEK(group->node, KERNFS_NODE_COUNT_COUNTER) ||
+			       PEEK(group->node, KERNFS_NODE_ID) != cgroup))
+			return;
+		bpf_seq_write(seq, r, sizeof(*r));
+		if (!above)
+			return;
+		node = above;
+	}
+}
+#endif
+
+/* Over the CPUs in each pass, and over what is asked when user space wants names. */
+int bpf_iter__bpf_map_elem(struct map_iter *ctx)
+{
+#ifdef KERNFS_NODE_NAME
+	if (ctx->value && *ctx->value) {
+		write_names(POINTER(ctx->meta, BPF_ITER_META_SEQ), *ctx->value);
+		return 0;
+	}
+#endif
+	return count_idle(ctx);
 }

@@ -143,10 +143,10 @@ static __always_inline u32 stack_bytes_of(u64 vm)
 }
 
 /*
- * The cgroup that a css_set belongs to: in the default (v2) hierarchy, or where that is not
- * mounted, in the one of a version 1 controller.
+ * The node in kernfs of the cgroup that a css_set belongs to: in the default (v2) hierarchy, or
+ * where that is not mounted, in the one of a version 1 controller.
  */
-static __always_inline u64 cgroup_of(void *css_set)
+static __always_inline void *cgroup_node_of(void *css_set)
 {
 #ifdef CSS_SET_V1_STATE
 	void *state = POINTER(css_set, CSS_SET_V1_STATE);
@@ -155,7 +155,12 @@ static __always_inline u64 cgroup_of(void *css_set)
 	void *cgroup = POINTER(css_set, CSS_SET_DFL_CGRP);
 #endif
 
-	return FIELD(POINTER(cgroup, CGROUP_KN), KERNFS_NODE_ID);
+	return POINTER(cgroup, CGROUP_KN);
+}
+
+static __always_inline u64 cgroup_of(void *css_set)
+{
+	return FIELD(cgroup_node_of(css_set), KERNFS_NODE_ID);
 }
 
 /* The same of a task whose address is only a number. */

@@ -44,8 +44,8 @@ def attach_raw_tracepoint(program_fd: int, tracepoint: str) -> int:
 
 def map_items(
     map_fd: int, key_bytes: int, value_bytes: int, max_entries: int
-) -> list[tuple[bytes, bytes]]:
-    """All keys and values of a hash map, by one call. Raises OSError."""
+) -> tuple[bytes, bytes]:
+    """All keys of a hash map and all its values, by one call. Raises OSError."""
     keys = ctypes.create_string_buffer(key_bytes * max_entries)
     values = ctypes.create_string_buffer(value_bytes * max_entries)
     token = ctypes.create_string_buffer(max(8, key_bytes))
@@ -70,15 +70,12 @@ def map_items(
         if error.errno != errno.ENOENT:  # that is how it says: these were the last
             raise
     (count,) = struct.unpack_from("=I", attributes.raw, 32)
-    # Views: `.raw` would copy all of a buffer for each element.
-    key, value = memoryview(keys), memoryview(values)
-    return [
-        (
-            key[i * key_bytes : (i + 1) * key_bytes].tobytes(),
-            value[i * value_bytes : (i + 1) * value_bytes].tobytes(),
-        )
-        for i in range(count)
-    ]
+    # Views: `.raw` would copy all of a buffer.
+    used_keys, used_values = (
+        bytes(memoryview(buffer)[: count * size])
+        for buffer, size in ((keys, key_bytes), (values, value_bytes))
+    )
+    return used_keys, used_values
 
 
 def map_delete(map_fd: int, key: bytes) -> None:

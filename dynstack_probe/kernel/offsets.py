@@ -81,6 +81,14 @@ CGROUP_V1_FIELDS = {
     "cgroup_subsys_state.cgroup": "struct cgroup *",
 }
 
+# The way to a cgroup's path; without it the daemon walks the tree of cgroups for it.
+CGROUP_NAME_FIELDS = {
+    "kernfs_node.name": "const char *",
+    "kernfs_node.count.counter": "int",
+}
+# The first that there is: renamed in Linux 6.15 (commit 633488947ef6).
+KERNFS_PARENTS = ("kernfs_node.__parent", "kernfs_node.parent")
+
 LOADABLE_BYTES = (1, 2, 4, 8)
 # Structures whose fields are read through a pointer that another field is.
 _FOLLOWED = {
@@ -144,6 +152,21 @@ def _cgroup_v1_macros(btf: Btf) -> dict[str, int]:
     if number is None or not fields:
         return {}
     return {"CSS_SET_V1_STATE": states.offset_bytes + POINTER_BYTES * number, **fields}
+
+
+def cgroup_name_macros(btf: Btf) -> dict[str, int]:
+    """Where a cgroup's node has its name and the node above it; {} if that can't be told."""
+    parent = next((path for path in KERNFS_PARENTS if btf.find(path)), None)
+    if parent is None or any(btf.find(path) is None for path in CGROUP_NAME_FIELDS):
+        return {}
+    try:
+        above = field_macros(btf, {parent: "struct kernfs_node *"})
+        return {
+            **field_macros(btf, CGROUP_NAME_FIELDS),
+            "KERNFS_NODE_PARENT": above[macro_name(parent)],
+        }
+    except UnmeasurableError:
+        return {}
 
 
 def register_macros(btf: Btf) -> dict[str, int]:

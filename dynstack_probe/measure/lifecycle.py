@@ -9,16 +9,16 @@ import os
 import re
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from dynstack_probe.errors import ProbeError, UnmeasurableError
-from dynstack_probe.kernel import bpf, host
+from dynstack_probe.kernel import bpf, cgroups, host
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.features import Features
-from dynstack_probe.kernel.offsets import probe_macros
-from dynstack_probe.loader import LoadedProbe, Loader, probes_dir
+from dynstack_probe.kernel.offsets import cgroup_name_macros, probe_macros
+from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import RecordLayout, Value, read_constants, read_layout
 from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator, static_mark
 from dynstack_probe.model.frame import Coverage
@@ -28,6 +28,7 @@ from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 
 MAX_CGROUPS = 4096
+ASKED_CGROUPS = 64  # whose names one read brings
 KNOWN_SLOTS = 1 << 15  # 24 bytes each: 768 KiB, a GiB of stack addresses
 MIN_SEEN_SLOTS, MAX_SEEN_SLOTS = 1 << 12, 1 << 17  # 16 bytes each: 64 KiB to 2 MiB
 # So many grown stacks, read whole without one hiding a page, and exits are told by windows:
@@ -42,6 +43,8 @@ NO_UNPRIVILEGED_ITERATORS = (
     " gives all of them up: run Linux 5.19 or later, or take a series with record"
 )
 VMAP_FREE = "free_vmap_area_noflush"  # a raw tracepoint since Linux 6.3
+
+NAMES = Iterator("names", "bpf_iter__bpf_map_elem", map="asked")
 
 _HEADER = "records.h"
 
@@ -70,7 +73,11 @@ def load_lifecycle(
     with Btf(btf_path) as btf:
         values = probe_macros(btf)
         has_free = btf.has_tracepoint(VMAP_FREE)
-        iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
+        names = cgroup_name_macros(btf)
+        wanted = [*ITERATORS, *([NAMES] if names else [])]
+        iterators = [i for i in wanted if btf.has_iterator(i.function)]
+    values |= names
+    values["ASKED_CGROUPS"] = ASKED_CGROUPS
     values["POSSIBLE_CPUS"] = host.possible_cpus()
     values["MAX_CGROUPS"] = MAX_CGROUPS
     values["KNOWN_SLOTS"] = KNOWN_SLOTS
@@ -85,7 +92,12 @@ def load_lifecycle(
         probes_dir() / "stack_lifecycle.c",
         values,
         iterators,
-        maps=(*MAPS, *(["per_cpu"] if "IDLE_BY_PER_CPU_OFFSET" in values else []), *maps),
+        maps=(
+            *MAPS,
+            *(["per_cpu"] if "IDLE_BY_PER_CPU_OFFSET" in values else []),
+            *(["asked", "name_scratch"] if names else []),
+            *maps,
+        ),
         tracepoints=tracepoints,
         programs=tuple(tracepoints.values()),  # attached already: to ask the kernel of them
     )
@@ -102,6 +114,8 @@ class Sampler:
         header = probes_dir() / _HEADER
         self._largest_stack_bytes = read_constants(header, "COUNTED")["PAGES"] * 4096
         self._probe = probe
+        self._passes = [link for name, link in probe.links.items() if name != NAMES.name]
+        self._names = probe.links.get(NAMES.name)
         self._features = Features()
         self._lifecycle_layout = read_layout(header, "lifecycle_counters")
         self._living_layout = read_layout(header, "living_counters")
@@ -111,6 +125,8 @@ class Sampler:
         self._living = _map(probe.maps["living"], self._living_layout, 1)
         self._proof_layout = read_layout(header, "exit_proof")
         self._proof = _map(probe.maps["exit_proof"], self._proof_layout, 1)
+        self._name_layout = read_layout(header, "cgroup_name")
+        self._asked = mmap.mmap(probe.maps["asked"], mmap.PAGESIZE) if self._names else None
         self.prove_by(proving_exits)
         self._end_pass(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._growth_of_living: tuple[int, ...] = (0,) * 6
@@ -133,6 +149,8 @@ class Sampler:
         self._lifecycle.close()
         self._living.close()
         self._proof.close()
+        if self._asked is not None:
+            self._asked.close()
 
     def prove_by(self, exits: int) -> None:
         """Read exited stacks whole until so many grown ones hid nothing from windows.
@@ -151,7 +169,7 @@ class Sampler:
         lifecycle = self.lifecycle()
         self._clear_living()
         started = time.perf_counter()
-        for link in self._probe.links.values():
+        for link in self._passes:
             self._pass(link)
         scan_seconds = time.perf_counter() - started
         raw = self._living_layout.unpack(self._living[: self._living_layout.size_bytes])
@@ -201,13 +219,14 @@ class Sampler:
         self._growth_of_living = _sums((self._growth_of_living, living.growth_by_age))
         return _sums((self._growth_of_living, lifecycle.growth_by_age))
 
-    def _pass(self, link: int) -> None:
+    def _pass(self, link: int) -> bytearray:
+        """What the iterator writes: nothing, but names."""
         try:
             fd = bpf.create_iterator(link)
         except PermissionError:
             raise UnmeasurableError(NO_UNPRIVILEGED_ITERATORS) from None
         try:
-            read_iterator(fd)
+            return read_iterator(fd)
         finally:
             os.close(fd)
 
@@ -284,16 +303,36 @@ class Sampler:
     def _read_cgroups(self) -> dict[int, tuple[int, ...]]:
         """Those of the last pass; cgroups without a stack now are forgotten."""
         fd = self._probe.maps["cgroups"]
-        items = bpf.map_items(fd, 8, self._cgroup_layout.size_bytes, MAX_CGROUPS)
-        rows = [(key, self._cgroup_layout.unpack(value)) for key, value in items]
-        newest = max((_number(row, "pass") for _, row in rows), default=0)
+        layout = self._cgroup_layout
+        keys, values = bpf.map_items(fd, 8, layout.size_bytes, MAX_CGROUPS)
+        passes = layout.column(values, "pass").tolist()
+        newest = max(passes, default=0)
+        code, offset = layout.fields["held"]
+        held = struct.Struct(f"={code}")
         found = {}
-        for key, row in rows:
-            if _number(row, "pass") == newest:
-                found[struct.unpack("=Q", key)[0]] = _numbers(row, "held")
+        for at, (cgroup,) in enumerate(struct.iter_unpack("=Q", keys)):
+            if passes[at] == newest:
+                found[cgroup] = held.unpack_from(values, at * layout.size_bytes + offset)
             else:
-                bpf.map_delete(fd, key)
+                bpf.map_delete(fd, keys[at * 8 : at * 8 + 8])
         return found
+
+    def cgroup_paths(self, ids: Collection[int]) -> dict[int, str]:
+        """Paths from the root of the hierarchy, "/" itself, of cgroups of the last pass.
+
+        The kernel's own names, where its nodes are still those cgroups': one that is gone
+        may be left out. Costs nothing for the cgroups that nobody asks for.
+        """
+        if self._asked is None or self._names is None:
+            return cgroups.paths_by_id(ids)
+        paths = {}
+        asked = list(ids)
+        for at in range(0, len(asked), ASKED_CGROUPS):
+            part = asked[at : at + ASKED_CGROUPS]
+            padded = part + [0] * (ASKED_CGROUPS - len(part))
+            struct.pack_into(f"={ASKED_CGROUPS}Q", self._asked, 0, *padded)
+            paths.update(_paths(self._name_layout, self._pass(self._names)))
+        return paths
 
     def bpf_memory_bytes(self) -> int:
         """What the kernel says our maps hold (memlock in /proc/self/fdinfo)."""
@@ -305,6 +344,19 @@ def _fdinfo(fd: int, name: str) -> int:
     text = Path(f"/proc/self/fdinfo/{fd}").read_text()
     found = re.search(rf"^{name}:\s*(\d+)$", text, re.MULTILINE)
     return int(found.group(1)) if found else 0
+
+
+def _paths(layout: RecordLayout, raw: bytearray) -> dict[int, str]:
+    """From records of a name each: a cgroup's own first and, if all is well, its root's last."""
+    paths: dict[int, str] = {}
+    names: dict[int, list[str]] = {}
+    columns = layout.column(raw, "cgroup_id"), layout.column(raw, "is_root")
+    for cgroup, is_root, name in zip(*columns, layout.texts(raw, "name"), strict=True):
+        if not is_root:
+            names.setdefault(cgroup, []).append(os.fsdecode(name))
+        elif not name:  # as every root's
+            paths[cgroup] = "/" + "/".join(reversed(names.get(cgroup, ())))
+    return paths
 
 
 def _map(fd: int, layout: RecordLayout, count: int) -> mmap.mmap:

@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from dynstack_probe.analysis.estimate import Estimate, estimate
 from dynstack_probe.errors import ProbeError, UsageError
 from dynstack_probe.httpd.server import WebServer
-from dynstack_probe.kernel import cgroups
 from dynstack_probe.kernel.privileges import drop_privileges
 from dynstack_probe.loader import LoadedProbe, Loader
 from dynstack_probe.measure.calibration import calibrate
@@ -146,9 +145,9 @@ class Daemon:
         sample = sampler.take()
         top = sorted(sample.cgroups, key=lambda i: -sum(sample.cgroups[i]))
         wanted = top[: self._config.top_cgroups]
-        if any(cgroup not in self._cgroup_paths for cgroup in wanted):
-            unknown = dict.fromkeys(wanted, "")  # gone; not looked for again
-            self._cgroup_paths = unknown | cgroups.paths_by_id(wanted)
+        known = {cgroup: path for cgroup, path in self._cgroup_paths.items() if cgroup in wanted}
+        unknown = [cgroup for cgroup in wanted if cgroup not in known]
+        self._cgroup_paths = known | (sampler.cgroup_paths(unknown) if unknown else {})
         policies = self._config.chosen_policies()
         self._newest = self._passes.add(sample, policies, self._calibration)
         if self._options.textfile is not None:

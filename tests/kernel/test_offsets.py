@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from dynstack_probe.errors import UnmeasurableError
 from dynstack_probe.kernel import offsets
 from dynstack_probe.kernel.btf import Btf
-from dynstack_probe.kernel.offsets import macro_name, probe_macros, register_macros
+from dynstack_probe.kernel.offsets import (
+    cgroup_name_macros,
+    macro_name,
+    probe_macros,
+    register_macros,
+)
 from tests.kernel.btf_file import INTEGER_BYTES, Field, a_btf_file
 
 IDLE = {**offsets.IDLE_FIELDS, **offsets.TASK_GROUP_FIELDS}
@@ -208,3 +213,25 @@ def test_what_a_kernel_was_built_with() -> None:
     macros = all_macros(a_kernel({**ALL, **more}))
     assert macros["KSTACK_ERASE"] == 1
     assert macros["USER_WORKER_FLAGS"] == offsets.PF_IO_WORKER
+
+
+@pytest.mark.parametrize(
+    ("parent", "type_", "found"),
+    [
+        ("parent", "struct kernfs_node *", True),
+        ("__parent", "struct kernfs_node *", True),
+        ("parent", "u64", False),
+        ("above", "struct kernfs_node *", False),
+    ],
+)
+def test_the_way_up_from_a_cgroup_is_found_by_either_name(
+    tmp_path: Path, parent: str, type_: str, found: bool
+) -> None:
+    node = {"count": ("atomic_t", 0), parent: (type_, 8), "name": ("char *", 16)}
+    path = tmp_path / "btf"
+    path.write_bytes(a_btf_file({"kernfs_node": node, "atomic_t": {"counter": ("int", 0)}}))
+    with Btf(path) as btf:
+        macros = cgroup_name_macros(btf)
+    assert (macros.get("KERNFS_NODE_PARENT"), macros.get("KERNFS_NODE_NAME")) == (
+        (8, 16) if found else (None, None)
+    )

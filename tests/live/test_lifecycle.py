@@ -3,21 +3,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from dynstack_probe.analysis.timeline import growth_of_exited
+from dynstack_probe.kernel import cgroups
 from dynstack_probe.kernel.btf import Btf
 from dynstack_probe.loader import LoadedProbe, Loader
 from dynstack_probe.measure import lifecycle
-from dynstack_probe.measure.lifecycle import PROVING_EXITS, Sampler, load_lifecycle
+from dynstack_probe.measure.lifecycle import (
+    ASKED_CGROUPS,
+    PROVING_EXITS,
+    Sampler,
+    load_lifecycle,
+)
 from dynstack_probe.model.growth import growth_of, whole_shapes
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.lifecycle import ExitReads, Lifecycle
@@ -331,6 +339,91 @@ def test_sleepers_are_not_read_again(sampler: Sampler) -> None:
         assert sum(map(sum, second.cgroups.values())) >= 2003
     third = sampler.take()
     assert third.living.stacks() < 2003
+
+
+@contextlib.contextmanager
+def cgroup(name: str) -> Iterator[Path]:
+    """A cgroup below the root of the hierarchy that tasks are grouped by."""
+    mount = cgroups.mount_point()
+    assert mount is not None
+    folder = mount / name
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """As soon as its last task has left."""
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{folder} is still in use")
+
+
+def test_cgroups_have_the_kernels_names(sampler: Sampler) -> None:
+    names = ("dynstack-names.slice", r"a b\x2d-\xff", "ä" * 127 + "z")
+    with contextlib.ExitStack() as stack:
+        for depth in range(1, 4):
+            folder = stack.enter_context(cgroup("/".join(names[:depth])))
+        with sleepers(53, b"in-a-cgroup") as pid:
+            (folder / "cgroup.procs").write_text(str(pid))
+            sample = sampler.take()
+            inode = folder.stat().st_ino
+            assert sum(sample.cgroups[inode]) == 54
+            paths = sampler.cgroup_paths(sample.cgroups)
+            assert paths[inode] == "/" + "/".join(names)
+            walked = cgroups.paths_by_id(sample.cgroups)
+            assert {i: paths[i] for i in walked if i in paths} == walked
+            assert paths[cgroups.mount_point().stat().st_ino] == "/"  # type: ignore[union-attr]
+            assert sampler.cgroup_paths([inode]) == {inode: paths[inode]}
+    sampler.take()
+    assert sampler.cgroup_paths([inode, 1 << 62]) == {}
+
+
+def test_one_read_need_not_bring_all_names(sampler: Sampler) -> None:
+    count = ASKED_CGROUPS * 2 + 3
+    with contextlib.ExitStack() as stack:
+        wanted = {}
+        for n in range(count):
+            folder = stack.enter_context(cgroup(f"dynstack-many-{n}"))
+            sleep = stack.enter_context(subprocess.Popen(["sleep", "1000"]))
+            stack.callback(sleep.kill)
+            (folder / "cgroup.procs").write_text(str(sleep.pid))
+            wanted[folder.stat().st_ino] = f"/{folder.name}"
+        sample = sampler.take()
+        assert set(wanted) <= set(sample.cgroups)
+        assert sampler.cgroup_paths(wanted) == wanted
+
+
+def test_a_cgroup_that_is_gone_never_has_anothers_name(sampler: Sampler) -> None:
+    """The node's memory may be another's by the time it is asked for its names."""
+    named = 0
+    for n in range(211):
+        with (
+            cgroup(f"dynstack-gone-{n}") as folder,
+            subprocess.Popen(["sleep", "1000"]) as sleep,
+        ):
+            (folder / "cgroup.procs").write_text(str(sleep.pid))
+            inode = folder.stat().st_ino
+            assert inode in sampler.take().cgroups
+            sleep.kill()
+        with cgroup(f"dynstack-next-{n}"):
+            paths = sampler.cgroup_paths([inode])
+        assert set(paths.values()) <= {f"/dynstack-gone-{n}"}
+        named += len(paths)
+    print(f"{named} of 211 still had their name")
+
+
+def test_without_the_kernels_names_the_tree_is_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "cgroup_name_macros", lambda btf: {})
+    with Loader() as loader, load_lifecycle(loader) as probe, Sampler(probe) as sampler:
+        assert set(probe.links) <= {"tasks", "idle"}
+        ids = sampler.take().cgroups
+        assert "/" in sampler.cgroup_paths(ids).values()
 
 
 def test_the_living_agree_with_a_full_scan(sampler: Sampler) -> None:

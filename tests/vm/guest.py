@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dynstack_probe.capture import CaptureWriter
+from dynstack_probe.kernel.btf import Btf
+from dynstack_probe.kernel.offsets import cgroup_name_macros
 from dynstack_probe.loader import Loader
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
 from dynstack_probe.measure.stack_scan import take_frame
@@ -373,6 +375,8 @@ def serve() -> dict[str, Any]:
             re.findall(r"^CapEff:\s*(\w+)", status.read_text(), re.MULTILINE)[0]
             for status in Path(f"/proc/{process.pid}/task").glob("*/status")
         ]
+        with Btf() as btf:
+            facts["names_cgroups"] = bool(cgroup_name_macros(btf))
         say("SIGTERM")
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

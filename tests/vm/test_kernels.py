@@ -356,6 +356,12 @@ def test_serve_keeps_no_capability_and_ends_on_sigterm(guest: dict[str, Any]) ->
     assert facts["exit_code"] == 0
 
 
+def test_serve_knows_the_way_to_the_names_of_cgroups(guest: dict[str, Any]) -> None:
+    facts = needs(guest, "serve")
+    assert facts["names_cgroups"]
+    assert facts["after"]["metrics"]['dynstack_cgroup_stack_bytes{cgroup="/"}'] > 0
+
+
 def test_a_cpu_may_go_and_come(guest: dict[str, Any]) -> None:
     facts = needs(guest, "hotplug")
     assert facts["tried"]
