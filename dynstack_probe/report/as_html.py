@@ -79,10 +79,36 @@ def _section(parent: Element, section: Section, number: str, level: int) -> None
     mark.set("class", "number")
     mark.tail = f" {section.title}"
     parts = SubElement(place, "div", {"class": "parts"})
-    for part in section.parts:
-        parts.append(_part(part))
+    for part, share in zip(section.parts, shares(section.parts), strict=True):
+        element = _part(part)
+        element.set("class", f"{element.get('class', '')} {share}".strip())
+        parts.append(element)
     for at, inner in enumerate(section.sections, start=1):
         _section(place, inner, f"{number}.{at}", level + 1)
+
+
+def shares(parts: Sequence[Part]) -> list[str]:
+    """How much of a row each takes, "half" or "whole", so that no half stays empty.
+
+    Figures stand two in a row. One that is left over stands beside the facts before it, else
+    beside those after it; else it takes a row.
+    """
+    found = ["half" if isinstance(part, Table | LinePlot | BarPlot) else "whole" for part in parts]
+    begin = 0
+    while begin < len(found):
+        if found[begin] == "whole":
+            begin += 1
+            continue
+        end = next((at for at in range(begin, len(found)) if found[at] == "whole"), len(found))
+        if (end - begin) % 2:
+            beside = [at for at in (begin - 1, end) if _is_free(parts, found, at)]
+            found[beside[0] if beside else end - 1] = "half" if beside else "whole"
+        begin = end + 1 if end < len(found) and found[end] == "half" else end
+    return found
+
+
+def _is_free(parts: Sequence[Part], found: Sequence[str], at: int) -> bool:
+    return 0 <= at < len(parts) and isinstance(parts[at], Facts) and found[at] == "whole"
 
 
 def _part(part: Part) -> Element:
@@ -126,7 +152,11 @@ def _table(table: Table) -> Element:
     element = SubElement(box, "table")
     heads = SubElement(SubElement(element, "thead"), "tr")
     for name in table.columns:
-        _text(heads, "th", name).set("scope", "col")
+        before, bracket, unit = name.partition("(")
+        head = _text(heads, "th", before)
+        head.set("scope", "col")
+        if bracket:  # where there is little room the unit goes into a line of its own
+            SubElement(head, "wbr").tail = bracket + unit
     body = SubElement(element, "tbody")
     for row in table.rows:
         line = SubElement(body, "tr")

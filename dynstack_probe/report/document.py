@@ -47,10 +47,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Axis:
-    """Reaches from the first tick, a value and its label, to the last."""
+    """Reaches from the first tick, a value and its label, to the last.
+
+    `marked`: one of the ticks, whose guide is drawn bold.
+    """
 
     label: str
     ticks: Sequence[tuple[float, str]]
+    marked: float | None = None
 
     @property
     def low(self) -> float:

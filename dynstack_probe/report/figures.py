@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from dynstack_probe.analysis.depths import ShiftPoint
 from dynstack_probe.analysis.evidence import Moment
-from dynstack_probe.model.cost import WORTH_UNIT_RATIO, PolicyCost
+from dynstack_probe.model.cost import PolicyCost
 from dynstack_probe.model.history import Span
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.stacks import Stacks
@@ -27,14 +27,14 @@ _ROLES_SHOWN = 4
 
 
 def depths_ever_and_now(stacks: Stacks, thread_size_bytes: int) -> LinePlot:
-    """The share of stacks that are deeper than x."""
+    """The share of stacks that are deeper than x, a depth."""
     ever = Counter(stacks.mark_bytes)
     now = Counter(depth for depth in stacks.depth_bytes if depth)
     named = {"ever": ever, "now, asleep": now}
     counts = {name: of for name, of in named.items() if of}
     share = _share_axis(counts.values())
     return LinePlot(
-        title="Stacks deeper than x, ever and now",
+        title="Stacks deeper than a depth, ever and now",
         x=_depth_axis(thread_size_bytes),
         y=share,
         curves=[Curve(name, _deeper_than(of, share.low)) for name, of in counts.items()],
@@ -56,7 +56,7 @@ def depths_by_role(stacks: Stacks, roles: Sequence[str], thread_size_bytes: int)
             counts[role][mark] += 1
     share = _share_axis(counts.values())
     return LinePlot(
-        title="Stacks deeper than x, ever, by role",
+        title="Stacks deeper than a depth, ever, by role",
         x=_depth_axis(thread_size_bytes),
         y=share,
         curves=[
@@ -74,9 +74,10 @@ def _depth_axis(thread_size_bytes: int) -> Axis:
     pages = thread_size_bytes // PAGE_BYTES
     step = max(1, pages // 8)
     ticks = [
-        (float(n * PAGE_BYTES), f"{n * PAGE_BYTES // 1024}") for n in range(0, pages + 1, step)
+        (float(n * PAGE_BYTES), f"{n * PAGE_BYTES // 1024}")
+        for n in sorted({1, *range(0, pages + 1, step)})
     ]
-    return Axis("x, KiB (a line a page)" if step == 1 else "x, KiB", ticks)
+    return Axis("depth, KiB; bold line: 4 KiB, one page", ticks, marked=float(PAGE_BYTES))
 
 
 def _share_axis(counts: Iterable[Counter[int]]) -> Axis:
@@ -117,7 +118,7 @@ def _deeper_than_each_kib(
             deeper = sum(count for depth, count in of.items() if depth > kib * 1024)
             share = deeper / of.total()
             bars.append(TextBar(share, percent(share)))
-        rows.append((f"{kib} KiB", bars))
+        rows.append((f"{kib} KiB{', 1 page' if kib * 1024 == PAGE_BYTES else ''}", bars))
     return rows
 
 
@@ -139,6 +140,11 @@ def tasks_by_pages(counts: Mapping[int, int]) -> BarPlot:
     )
 
 
+def _decimal(value: float) -> str:
+    """Never 2e-05."""
+    return f"{value:.9f}".rstrip("0").rstrip(".") if value else "0"
+
+
 def _count(value: float) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
@@ -149,12 +155,11 @@ def _count(value: float) -> str:
 def savings_plot(title: str, savings: Sequence[tuple[str, float]]) -> BarPlot:
     """A bar for each name and saving, a ratio."""
     worst = min((ratio for _, ratio in savings), default=0.0)
-    # A little less than nothing needs no room of its own; and a reserve may cost many times
-    # what there is to save: bars are cut, their labels tell.
-    low = max(-1.0, worst) if worst < -0.1 else 0.0
+    # A reserve may cost many times what there is to save: bars are cut, their labels tell.
+    low = min(0.0, max(-1.0, worst))
     return BarPlot(
         title=title,
-        axis=number_axis("saving, % of BASE", 100 * low, 100, intervals=4 if low < 0 else 5),
+        axis=number_axis("saving, % of BASE", 100 * low, 100, intervals=6 if low < 0 else 5),
         bars=[Bar(name, 100 * max(ratio, low), percent(ratio)) for name, ratio in savings],
         note="Modelled on measured depths. Which way each errs: `policies --explain NAME`.",
         in_text=False,
@@ -166,11 +171,13 @@ def cost_plot(rows: Sequence[PolicyCost], best: Collection[str]) -> BarPlot | No
     known = [(row, row.net_ratio.best) for row in rows if row.net_ratio]
     if not known:
         return None
-    shares = [net / WORTH_UNIT_RATIO for _, net in known]
+    shares = [100 * net for _, net in known]
     low, high = min(0.0, *shares), max(0.0, *shares)
     return BarPlot(
         title="CPU time on balance by policy",
-        axis=number_axis("0.001% of all CPU time", low, high or (1.0 if low == 0 else 0.0)),
+        axis=number_axis(
+            "% of all CPU time", low, high or (1.0 if low == 0 else 0.0), _decimal, intervals=3
+        ),
         bars=[
             Bar(
                 f"{row.policy} *" if row.policy in best else row.policy,
@@ -189,14 +196,14 @@ def cost_plot(rows: Sequence[PolicyCost], best: Collection[str]) -> BarPlot | No
 def saving_against_cost(rows: Sequence[PolicyCost], best: Collection[str]) -> LinePlot | None:
     """The most memory that so much CPU time buys: steps through the best policies."""
     points = sorted(
-        (row.net_ratio.best / WORTH_UNIT_RATIO, float(row.saved_kib))
+        (100 * row.net_ratio.best, float(row.saved_kib))
         for row in rows
         if row.policy in best and row.net_ratio
     )
     if not points:
         return None
     first, last = points[0][0], points[-1][0]
-    end = last + (max(abs(first), abs(last), last - first) * 0.1 or 1.0)
+    end = last + (max(abs(first), abs(last), last - first) * 0.1 or 0.001)
     ends = [*(cost for cost, _ in points[1:]), end]
     steps = [
         corner
@@ -205,7 +212,7 @@ def saving_against_cost(rows: Sequence[PolicyCost], best: Collection[str]) -> Li
     ]
     return LinePlot(
         title="Saving against cost",
-        x=number_axis("CPU time on balance, 0.001% of all", min(first, 0.0), end),
+        x=number_axis("CPU time on balance, % of all", min(first, 0.0), end, _decimal, intervals=3),
         y=number_axis("KiB saved, reserve paid", 0, max(saved for _, saved in points), _count),
         curves=[Curve("most that any policy saves", steps)],
         note="Modelled. Each step begins at a policy that no other beats. Left of 0 it saves CPU"
@@ -214,16 +221,21 @@ def saving_against_cost(rows: Sequence[PolicyCost], best: Collection[str]) -> Li
 
 
 def headroom_over_time(samples: Sequence[int], seconds: float) -> LinePlot:
-    """Free memory above the watermarks, KiB."""
-    kib = [pages * PAGE_BYTES / 1024 for pages in samples]
-    times = [seconds * at / max(1, len(kib) - 1) for at in range(len(kib))]
+    """Free memory above the watermarks."""
+    most = max(samples) * PAGE_BYTES
+    size, unit = next(
+        ((size, unit) for size, unit in ((1 << 30, "GiB"), (1 << 20, "MiB")) if most >= size),
+        (1 << 10, "KiB"),
+    )
+    free = [pages * PAGE_BYTES / size for pages in samples]
+    times = [seconds * at / max(1, len(free) - 1) for at in range(len(free))]
     return LinePlot(
         title="Free memory above the minimum watermarks",
         x=time_axis(max(seconds, 1.0)),
-        y=number_axis("KiB", 0, max(kib) or 1.0, _count),
-        curves=[Curve("headroom", _thinned(times, kib))],
-        note=f"Measured in {len(kib)} samples, taken to lie evenly in time.",
-        text_rows=_text_rows(times, [kib], lambda value: f"{value:.0f}"),
+        y=number_axis(unit, 0, max(free) or 1.0, _count),
+        curves=[Curve("headroom", _thinned(times, free))],
+        note=f"Measured, {unit}, in {len(free)} samples, taken to lie evenly in time.",
+        text_rows=_text_rows(times, [free], lambda value: f"{value:.1f}"),
     )
 
 

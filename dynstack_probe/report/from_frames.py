@@ -49,6 +49,11 @@ _RATE_ERROR = (
     "Modelled from pages grown between snapshots and by tasks that exited meanwhile. Errs high:"
     " of tasks that still live, none is taken to have a stack that was grown before.",
 )
+_NO_SERIES = (
+    "A snapshot has no rates. Faults over time, what it would cost and whether it is safe need a"
+    " series, such as `dynstack-probe report --duration 1m` takes of this host, or"
+    " `dynstack-probe record FILE --duration 10m` for later."
+)
 
 
 def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: str) -> Subject:
@@ -100,6 +105,7 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
         exited=_spans(moments, "exited_per_second"),
         seconds=evidence.seconds,
         depths=Depths(frame.stacks, report.details, report.deepest(DEEPEST_SHOWN)),
+        missing="" if evidence.whole else _NO_SERIES,
         facts=series_rows(evidence.series) if evidence.series else (),
         cost=cost,
         safety=safety,

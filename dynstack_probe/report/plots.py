@@ -20,6 +20,8 @@ from dynstack_probe.report.document import MOST_CURVES, Axis, BarPlot, LinePlot,
 WIDTH = 440
 HEIGHT = 270
 BAR_HEIGHT = 21
+SHORTEST_BAR = 2.0
+MARGIN = 6
 LETTER = 13
 LONGEST_NAME = 18
 
@@ -44,7 +46,10 @@ def svg(plot: Plot) -> ElementTree.Element:
     root = ElementTree.fromstring(chart.render())
     _strip(root)
     if isinstance(plot, BarPlot):
+        _show_short_bars(root, plot)
         _place_labels(root, plot)
+    elif plot.x.marked is not None:
+        _guide(root, plot.x, plot.x.marked).set("class", "marked line")
     root.set("role", "img")
     root.set("aria-label", f"{plot.title}. {plot.note}")
     return root
@@ -58,7 +63,7 @@ def _options(pygal: Any) -> dict[str, object]:
         title_font_size=LETTER // 2,
         value_font_size=LETTER,
     )
-    return {"style": style, "js": [], "width": WIDTH, "show_legend": False, "margin": 6}
+    return {"style": style, "js": [], "width": WIDTH, "show_legend": False, "margin": MARGIN}
 
 
 def _lines(pygal: Any, plot: LinePlot) -> Any:
@@ -86,6 +91,7 @@ def _bars(pygal: Any, plot: BarPlot) -> Any:
         x_title=plot.axis.label,
         print_values=True,
         print_values_position="top",
+        margin_right=MARGIN + _beyond(plot),
         range=(plot.axis.low, plot.axis.high),
     )
     bars = list(reversed(plot.bars))  # pygal begins at the bottom
@@ -95,15 +101,39 @@ def _bars(pygal: Any, plot: BarPlot) -> Any:
     return chart
 
 
+def _beyond(plot: BarPlot) -> int:
+    """How far a label reaches beyond the axis' end, about."""
+    axis, room = plot.axis, WIDTH - LONGEST_NAME * LETTER / 2
+    reaches = [
+        len(bar.label) * LETTER * 0.6
+        - room * (axis.high - max(bar.value, 0.0)) / (axis.high - axis.low)
+        for bar in plot.bars
+    ]
+    return max(0, *map(round, reaches), 0)
+
+
+def _guide(root: ElementTree.Element, axis: Axis, at: float) -> ElementTree.Element:
+    """Of the x axis; pygal draws one for each tick, in order."""
+    guides = root.findall(".//g[@class='axis x always_show']/g/path")
+    ticks = [value for value, _ in axis.ticks]
+    return dict(zip(ticks, guides, strict=True))[at]
+
+
+def _show_short_bars(root: ElementTree.Element, plot: BarPlot) -> None:
+    """What is not zero has a bar to be seen, to its side of zero."""
+    bars = root.findall(".//g[@class='bars']/g/rect")
+    for rect, bar in zip(bars, reversed(plot.bars), strict=True):
+        missing = SHORTEST_BAR - float(rect.get("width", "0"))
+        if bar.value and missing > 0:
+            rect.set("width", f"{SHORTEST_BAR}")
+            if bar.value < 0:
+                rect.set("x", f"{float(rect.get('x', '0')) - missing:g}")
+
+
 def _place_labels(root: ElementTree.Element, plot: BarPlot) -> None:
     """Of bars to the left of zero: to its right, where nothing is below them."""
-    guides = root.findall(".//g[@class='axis x always_show']/g/path")
-    at_zero = next(
-        # pygal draws a guide for each tick, in order: M<x> 0 v<height>
-        guide.get("d", "")[1:].split()[0]
-        for guide, (value, _) in zip(guides, plot.axis.ticks, strict=True)
-        if value == 0
-    )
+    # M<x> 0 v<height>
+    at_zero = _guide(root, plot.axis, 0.0).get("d", "")[1:].split()[0]
     labels = root.findall(".//g[@class='plot text-overlay']/g/text")
     for label, bar in zip(labels, reversed(plot.bars), strict=True):
         if bar.value < 0:

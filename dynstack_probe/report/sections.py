@@ -165,7 +165,8 @@ def _sections(subject: Subject) -> list[Section]:
     if depths is not None:
         shift = list(_shift(depths.details))
         sections.append(Section("If every stack were a little deeper", shift))
-    sections.append(Section("Faults over time", list(_faults(subject))))
+    if subject.faults:
+        sections.append(Section("Faults over time", list(_faults(subject))))
     sections.append(Section("Who goes deep", list(_who(subject))))
     if depths is not None:
         offset = [Paragraph(_random_offset(depths.details))]
@@ -302,12 +303,6 @@ def _shift(details: DepthDetails) -> Iterable[Part]:
 
 def _faults(subject: Subject) -> Iterable[Part]:
     faults, created, exited = subject.faults, subject.created, subject.exited
-    if not faults:
-        yield Paragraph(
-            "One snapshot can't tell: this needs a series, such as `dynstack-probe record FILE"
-            " --duration 10m --interval 10s` makes."
-        )
-        return
     counted = " Exits were not counted, so faults of short-lived tasks are missing."
     if created and exited:
         counted = (

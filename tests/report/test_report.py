@@ -20,14 +20,16 @@ from dynstack_probe.analysis.host_estimate import host_estimate
 from dynstack_probe.analysis.timeline import collect, rate
 from dynstack_probe.capture import CaptureWriter, read_frames
 from dynstack_probe.errors import ProbeError
+from dynstack_probe.model.cost import PolicyCost, Range
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import KernelFacts
 from dynstack_probe.model.lifecycle import Lifecycle
+from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output import as_table
 from dynstack_probe.output import policies as policies_report
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.report import as_html, as_text, plots
+from dynstack_probe.report import as_html, as_text, figures, plots
 from dynstack_probe.report.document import (
     BarPlot,
     Document,
@@ -171,7 +173,7 @@ def all_text(document: Document) -> str:
 class Page(html.parser.HTMLParser):
     """What stands in a page: its tags, with which attributes, and all text outside of tags."""
 
-    VOID = frozenset({"meta", "link", "img", "br", "hr", "input"})
+    VOID = frozenset({"meta", "link", "img", "br", "hr", "input", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -226,6 +228,89 @@ def test_html_is_well_formed_and_needs_nothing(name: str) -> None:
     assert policy.startswith("default-src 'none'")
     images = [tag for tag, attributes in page.tags if attributes.get("role") == "img"]
     assert len(images) == len(plots_of(document))
+
+
+FIGURE, TEXT, FACTS = Table("", ["a"], []), Paragraph(""), Facts([])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([FIGURE, FIGURE], "hh"),
+        ([FIGURE], "w"),
+        ([FIGURE, FIGURE, FIGURE], "hhw"),
+        ([FACTS, FIGURE], "hh"),
+        ([FACTS, FIGURE, FIGURE], "whh"),
+        ([FIGURE, FACTS], "hh"),
+        ([TEXT, FIGURE, TEXT], "www"),
+        ([FIGURE, FACTS, FIGURE], "hhw"),
+        ([FACTS, FIGURE, FACTS, FIGURE], "hhhh"),
+        ([FIGURE, FIGURE, FACTS, FIGURE], "hhhh"),
+        ([FACTS, FIGURE, FIGURE, FIGURE, TEXT, FACTS], "hhhhww"),
+        ([TEXT, FACTS], "ww"),
+        ([], ""),
+    ],
+)
+def test_no_half_row_stays_empty(given: Sequence[Part], expected: str) -> None:
+    assert "".join(share[0] for share in as_html.shares(given)) == expected
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_no_section_only_says_what_it_lacks(name: str) -> None:
+    document = the_report(name)
+    titles = {section.title for section in document.sections}
+    watched = name not in ("single", "one stack", "no stacks", "large")
+    if len(document.sections) > 8 and name != "several":
+        assert ("Faults over time" in titles) == ("What it would cost" in titles) == watched
+    words = all_text(document)
+    assert ("A snapshot has no rates" in words) == (not watched or name == "several")
+
+
+@pytest.mark.parametrize("ratio", [-0.0001, -0.0103, -0.3, -1.0, -5.0, 0.0001])
+def test_whatever_is_not_zero_has_a_bar(ratio: float) -> None:
+    plot = figures.savings_plot("t", [("a", 0.5), ("b", ratio), ("c", 0.0)])
+    svg = plots.svg(plot)
+    c, b, a = svg.findall(".//g[@class='bars']/g/rect")
+    assert "width" not in c.attrib
+    left, width = float(b.get("x", "")), float(b.get("width", ""))
+    zero = float(a.get("x", ""))
+    assert width >= plots.SHORTEST_BAR
+    assert (left + width if ratio < 0 else left) == pytest.approx(zero, abs=0.001)
+    guides = svg.findall(".//g[@class='axis x always_show']/g/path")
+    assert left >= float(guides[0].get("d", "")[1:].split()[0]) - 0.001
+
+
+@pytest.mark.parametrize("kib", [16, 32, 64])
+def test_the_first_page_is_marked_where_depths_are_drawn(kib: int) -> None:
+    plot = figures.depths_ever_and_now(some_stacks([5000, 9000]), kib * 1024)
+    assert plot.x.marked == 4096
+    assert (4096.0, "4") in plot.x.ticks
+    (marked,) = plots.svg(plot).findall(".//path[@class='marked line']")
+    assert marked is not None
+    assert plot.text_rows is not None
+    assert [name for name, _ in plot.text_rows if "page" in name] == ["4 KiB, 1 page"]
+
+
+def test_numbers_on_axes_have_no_exponent() -> None:
+    rows = [
+        PolicyCost(
+            policy=f"p{at}",
+            savings=Savings(stacks=9, base_kib=400, dynamic_kib=300 - 100 * at),
+            what=None,
+            events_per_second=0.0,
+            pages_per_second=0.0,
+            avoided_pages_per_second=0.0,
+            lower_bound=False,
+            work_ratio=Range(net, net, net),
+            fork_saving_ratio=Range(0.0, 0.0, 0.0),
+            feasible=True,
+        )
+        for at, net in enumerate((-3e-6, 2e-7, 5e-7))
+    ]
+    for plot in (figures.cost_plot(rows, {"p2"}), figures.saving_against_cost(rows, {"p2"})):
+        assert plot is not None
+        axis = plot.axis if isinstance(plot, BarPlot) else plot.x
+        assert all("e" not in label for _, label in axis.ticks)
 
 
 def test_style_refers_to_nothing_outside() -> None:

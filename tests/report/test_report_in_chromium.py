@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -150,6 +151,7 @@ def test_labels_of_bars_left_of_zero_cover_nothing(browser: Browser, tmp_path: P
     visited = visit(browser, tmp_path, as_html.render(document), PHONE, "light")
     [seen] = [one for one in visited.seen()["plots"] if one["title"].startswith(plot.title)]
     bars = [shape for shape in seen["shapes"] if shape["width"] > 1]
+    assert len(bars) == sum(bar.value != 0 for bar in plot.bars)
     labels = [text for text in seen["texts"] if text["text"].endswith("%")]
     assert len(labels) == len(plot.bars)
     for label in labels:
@@ -200,11 +202,47 @@ def test_the_checks_see_what_is_wrong(browser: Browser, tmp_path: Path) -> None:
     assert len(visited.asked) == 2
 
 
+# Where the right edge of each table's Saving column is; places of figures in rows of two.
+ROWS = """
+() => ({
+  savings: [...document.querySelectorAll("thead th")]
+           .filter(one => one.textContent === "Saving")
+           .map(one => one.getBoundingClientRect().right),
+  tables: document.querySelectorAll("table").length,
+  halves: [...document.querySelectorAll(".parts")].map(parts =>
+    [...parts.querySelectorAll(":scope > .half")].map(one => {
+      const at = one.getBoundingClientRect();
+      return [Math.round(at.top), Math.round(at.left)];
+    })),
+})
+"""
+
+
+@pytest.mark.parametrize("name", ["single", "series", "several", "large"])
+def test_a_phone_shows_the_saving(browser: Browser, tmp_path: Path, name: str) -> None:
+    visited = visit(browser, tmp_path, page_of(name), PHONE, "light")
+    seen = visited.page.evaluate(ROWS)
+    assert len(seen["savings"]) >= 2
+    assert max(seen["savings"]) <= PHONE[0]
+    visited.page.context.close()
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_no_half_of_a_row_is_empty(browser: Browser, tmp_path: Path, name: str) -> None:
+    visited = visit(browser, tmp_path, page_of(name), DESKTOP, "light")
+    for places in visited.page.evaluate(ROWS)["halves"]:
+        by_row = Counter(top for top, _ in places)
+        assert set(by_row.values()) <= {2}, places
+        assert len(set(map(tuple, places))) == len(places)
+    visited.page.context.close()
+
+
 # Figures that stick out of their place, and places that overlap.
 CROWDED = """
 () => {
   const figures = [...document.querySelectorAll("figure")].map(figure => {
-    const parts = [figure, ...figure.querySelectorAll("*")].map(one => one.getBoundingClientRect());
+    const parts = [figure, ...figure.querySelectorAll(":not(wbr)")]
+                  .map(one => one.getBoundingClientRect());
     return {name: figure.textContent.slice(0, 60),
             left: Math.min(...parts.map(one => one.left)),
             right: Math.max(...parts.map(one => one.right)),
