@@ -11,24 +11,26 @@ checking it, TLS below 1.2, a choice among TLS 1.3's cipher suites, and more tha
 
 from __future__ import annotations
 
-import binascii
-import contextlib
-import hmac
-import os
 import re
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from dynstack_probe.errors import UsageError
+from dynstack_probe.httpd.checked import Key, about, check, load_yaml, refuse
+from dynstack_probe.httpd.passwords import Users
 from dynstack_probe.text import say
 
 if TYPE_CHECKING:
     import ssl
 
+    from dynstack_probe.httpd.tls import Tls
+
+BCRYPT_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$([./A-Za-z0-9]{53})")
+
+TLS_SECTION = "tls_server_config"
 # crypto/tls's names of TLS 1.2 suites (tls.CipherSuites()) and OpenSSL's
 CIPHER_SUITES = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
@@ -42,37 +44,94 @@ CIPHER_SUITES = {
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
 }
-TLS13_CIPHER_SUITES = (
-    "TLS_AES_128_GCM_SHA256",
-    "TLS_AES_256_GCM_SHA384",
-    "TLS_CHACHA20_POLY1305_SHA256",
-)
 CURVES = {
     "CurveP256": "prime256v1",
     "CurveP384": "secp384r1",
     "CurveP521": "secp521r1",
     "X25519": "X25519",
 }
-VERSIONS = ("TLS12", "TLS13")
-OLD_VERSIONS = ("TLS10", "TLS11")
-CLIENT_AUTH_TYPES = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
-# RequireClientCert is exporter-toolkit's older word for RequireAnyClientCert
-UNCHECKED_CLIENT_AUTH_TYPES = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
-# header: the values that it may have, or none if any
-HEADERS = {
-    "Content-Security-Policy": (),
-    "Strict-Transport-Security": (),
-    "X-Content-Type-Options": ("nosniff",),
-    "X-Frame-Options": ("deny", "sameorigin"),
-    "X-XSS-Protection": (),
+# and ssl.TLSVersion's
+VERSIONS = {"TLS12": "TLSv1_2", "TLS13": "TLSv1_3"}
+# and ssl.VerifyMode's
+CLIENT_AUTH_TYPES = {
+    "NoClientCert": "CERT_NONE",
+    "VerifyClientCertIfGiven": "CERT_OPTIONAL",
+    "RequireAndVerifyClientCert": "CERT_REQUIRED",
 }
-BCRYPT_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$([./A-Za-z0-9]{53})")
-# bcrypt looks at no more, and its newest Python package refuses more
-BCRYPT_PASSWORD_BYTES = 72
-# Compared when there is no such user, so that the time taken does not tell; the same as
-# exporter-toolkit's, without its cost.
-NOBODY_SALT_AND_HASH = "QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
-REMEMBERED_FAILURES = 100
+PEMS = ("cert", "key", "client_ca")
+
+ROOT = {
+    "tls_server_config": Key(dict, None),
+    "http_server_config": Key(dict, None),
+    "basic_auth_users": Key(dict, None),
+    "rate_limit": Key(never="not supported: leave it out"),
+}
+HTTP = {
+    "http2": Key(bool, False, (), "", {True: "HTTP/2 is not supported; leave it out or say false"}),
+    "headers": Key(dict, None),
+}
+HEADERS = {
+    "Content-Security-Policy": Key(),
+    "Strict-Transport-Security": Key(),
+    "X-Content-Type-Options": Key(choices=("nosniff",)),
+    "X-Frame-Options": Key(choices=("deny", "sameorigin")),
+    "X-XSS-Protection": Key(),
+}
+_CHOOSE = "{} is unknown; choose one of {}"
+_OLD_VERSIONS = dict.fromkeys(("TLS10", "TLS11"), "{} is not supported; TLS12 and TLS13 are")
+_UNCHECKED = (
+    "{} does not check the certificate and is not supported; RequireAndVerifyClientCert does"
+)
+# RequireClientCert is exporter-toolkit's older word for RequireAnyClientCert
+_UNCHECKED_TYPES = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
+_TLS13_SUITES = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"]
+_NO_CHOICE = dict.fromkeys(_TLS13_SUITES, "{} belongs to TLS 1.3, whose suites can't be chosen")
+TLS = {
+    **{name: Key() for pem in PEMS for name in (pem, f"{pem}_file")},
+    "client_auth_type": Key(
+        *(str, "NoClientCert", CLIENT_AUTH_TYPES, _CHOOSE),
+        refused=dict.fromkeys(_UNCHECKED_TYPES, _UNCHECKED),
+    ),
+    "client_allowed_sans": Key(list, None),
+    "min_version": Key(str, "TLS12", VERSIONS, _CHOOSE, _OLD_VERSIONS),
+    "max_version": Key(str, "TLS13", VERSIONS, _CHOOSE, _OLD_VERSIONS),
+    "cipher_suites": Key(list, (), CIPHER_SUITES, "{} is unknown or insecure", _NO_CHOICE),
+    "prefer_server_cipher_suites": Key(bool, True),
+    "curve_preferences": Key(list, (), CURVES),
+}
+
+
+def _tls_rules(t: Mapping[str, Any]) -> tuple[tuple[str, object, str], ...]:
+    """What keys ask of each other: the key, whether it is wrong, and why."""
+    certificate, key, client_ca = (t[pem] or t[f"{pem}_file"] for pem in PEMS)
+    auth, sans = t["client_auth_type"], t["client_allowed_sans"]
+    low, high = t["min_version"], t["max_version"]
+    checks = auth != "NoClientCert"
+    both = ((n, t[n] and t[f"{n}_file"], f"give this or {n}_file, not both") for n in PEMS)
+    return (
+        *both,
+        ("cert_file", not certificate, "missing"),
+        ("key_file", not key, "missing"),
+        ("client_auth_type", client_ca and not checks, "missing, though there is a client CA"),
+        ("client_ca_file", checks and not client_ca, f"missing, and {auth} needs it"),
+        ("client_allowed_sans", sans == [], "is empty, which would let no client in"),
+        (
+            "client_allowed_sans",
+            sans and not checks,
+            "needs a client_auth_type that checks certificates",
+        ),
+        ("min_version", low > high, f"{low} is above max_version {high}"),
+        (
+            "cipher_suites",
+            t["cipher_suites"] and low == "TLS13",
+            "has no effect on min_version TLS13: leave it out",
+        ),
+        (
+            "curve_preferences",
+            len(t["curve_preferences"]) > 1,
+            "more than one curve is not supported",
+        ),
+    )
 
 
 def _to_stderr(message: str) -> None:
@@ -127,13 +186,11 @@ class WebConfig:
             tls = self._settings.tls
             if tls is None:
                 return None
-            signature = tls.files.signature()
-            if signature != tls.signature:
-                tls.signature = signature
-                try:
-                    tls.context = _make_context(tls.files)
-                except UsageError as error:
-                    self._complain(f"{error}; the former certificate stays in use")
+            try:
+                with about(self.path):
+                    tls.refresh()
+            except UsageError as error:
+                self._complain(f"{error}; the former certificate stays in use")
             return tls.context
 
     def accepts_client(self, certificate: Mapping[str, Any] | None) -> bool:
@@ -143,10 +200,7 @@ class WebConfig:
         client_auth_type lets it, so it is not stopped here either.
         """
         tls = self._settings.tls
-        if tls is None or tls.files.allowed_sans is None or not certificate:
-            return True
-        names = certificate.get("subjectAltName", ())
-        return any(_san(kind, name) in tls.files.allowed_sans for kind, name in names)
+        return tls is None or not certificate or tls.allows(certificate)
 
     def is_stranger(self, authorization: str | None) -> bool:
         """Whether `permits()` would cost a bcrypt, some 100 ms of processor time."""
@@ -163,532 +217,60 @@ class WebConfig:
 
 
 @dataclass(frozen=True)
-class _TlsFiles:
-    """tls_server_config, checked as far as it can be without reading the files it names."""
-
-    config: Path
-    certificate: _Pem
-    key: _Pem
-    client_ca: _Pem | None
-    client_auth_type: str
-    allowed_sans: frozenset[str] | None
-    min_version: str
-    max_version: str
-    ciphers: tuple[str, ...]
-    prefer_server_ciphers: bool
-    curve: str | None
-
-    def signature(self) -> tuple[object, ...]:
-        """Differs when a file has changed."""
-        pems = (self.certificate, self.key, self.client_ca)
-        return tuple(pem.signature() for pem in pems if pem is not None)
-
-
-@dataclass(frozen=True)
-class _Pem:
-    """A certificate or key: in a file, or in the configuration itself."""
-
-    config: Path
-    key: str
-    path: Path | None
-    text: str
-
-    def read(self) -> bytes:
-        if self.path is None:
-            return self.text.encode()
-        try:
-            return self.path.read_bytes()
-        except OSError as error:
-            _refuse(self.config, self.key, f"can't read {self.path}: {error.strerror}")
-
-    def signature(self) -> object:
-        if self.path is None:
-            return None
-        try:
-            stat = self.path.stat()
-        except OSError:
-            return "unreadable"
-        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-    def source(self) -> str:
-        return str(self.path) if self.path else "it"
-
-
-@dataclass
-class _Tls:
-    files: _TlsFiles
-    context: ssl.SSLContext
-    signature: tuple[object, ...]
-
-
-class _Users:
-    """basic_auth_users, and what bcrypt has said so far.
-
-    Remembered are keyed digests, never passwords: the last good one of each user, and
-    apart from these the last failures, so that guessing can't push out who is known.
-    """
-
-    def __init__(self, hashes: Mapping[bytes, bytes]) -> None:
-        self._hashes = hashes
-        self._digest_key = os.urandom(32)
-        self._accepted: dict[bytes, bytes] = {}
-        self._refused: dict[bytes, None] = {}
-        cost = max((hash_[4:6] for hash_ in hashes.values()), default=b"10")
-        self._nobody = b"$2b$" + cost + b"$" + NOBODY_SALT_AND_HASH.encode()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether requests must name a user at all."""
-        return bool(self._hashes)
-
-    def remembered_verdict(self, authorization: str | None) -> bool | None:
-        credentials = _credentials(authorization)
-        if credentials is None:
-            return False
-        digest = self._digest(*credentials)
-        if hmac.compare_digest(self._accepted.get(credentials[0], b""), digest):
-            return True
-        return False if digest in self._refused else None
-
-    def check_password(self, authorization: str | None) -> bool:
-        import bcrypt
-
-        credentials = _credentials(authorization)
-        if credentials is None:
-            return False
-        user, password = credentials
-        hash_ = self._hashes.get(user)
-        try:
-            matches = bcrypt.checkpw(password[:BCRYPT_PASSWORD_BYTES], hash_ or self._nobody)
-        except ValueError:  # a NUL in the password, in some versions
-            matches = False
-        digest = self._digest(user, password)
-        if matches and hash_ is not None:
-            self._accepted[user] = digest
-            return True
-        self._refused[digest] = None
-        while len(self._refused) > REMEMBERED_FAILURES:
-            del self._refused[next(iter(self._refused))]
-        return False
-
-    def _digest(self, user: bytes, password: bytes) -> bytes:
-        # a user name holds no colon, so this can't be read in two ways
-        return hmac.digest(self._digest_key, user + b":" + password, "sha256")
-
-
-@dataclass
 class _Settings:
-    tls: _Tls | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    users: _Users = field(default_factory=lambda: _Users({}))
-
-
-def _credentials(authorization: str | None) -> tuple[bytes, bytes] | None:
-    """User and password of an Authorization header (RFC 7617), None if it has none."""
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        decoded = binascii.a2b_base64(token.strip().encode("latin-1"))
-    except (binascii.Error, ValueError):
-        return None
-    user, colon, password = decoded.partition(b":")
-    return (user, password) if colon else None
-
-
-def _san(kind: str, name: str) -> str:
-    """A name as Go writes it; OpenSSL writes IPv6 addresses in full."""
-    if kind == "IP Address" and ":" in name:
-        with contextlib.suppress(OSError):
-            return socket.inet_ntop(
-                socket.AF_INET6, socket.inet_pton(socket.AF_INET6, name.strip())
-            )
-    return name.strip()
-
-
-def _refuse(config: Path, key: str, reason: str) -> NoReturn:
-    raise UsageError(f"{config}: {key if key.isprintable() else ascii(key)}: {reason}")
-
-
-class _Section:
-    """A mapping of the file, of which every key must be asked for."""
-
-    def __init__(self, config: Path, name: str, content: object) -> None:
-        self.config = config
-        self.name = name
-        if content is None:
-            content = {}
-        if not isinstance(content, dict):
-            self.refuse("", "must be a mapping of keys to values")
-        self.content: dict[object, object] = content
-        for key in self.content:
-            if not isinstance(key, str):
-                self.refuse(str(key), "a key must be a text: put it in quotes")
-
-    def refuse(self, key: str, reason: str) -> NoReturn:
-        named = ".".join(part for part in (self.name, key) if part)
-        _refuse(self.config, named or "the file", reason)
-
-    def allow_only(self, *known: str) -> None:
-        for key in self.content:
-            if key not in known:
-                self.refuse(str(key), f"unknown key; known here are {', '.join(known)}")
-
-    def section(self, key: str) -> _Section:
-        return _Section(self.config, ".".join(filter(None, (self.name, key))), self.get(key))
-
-    def get(self, key: str) -> object:
-        return self.content.get(key)
-
-    def text(self, key: str, default: str = "") -> str:
-        value = self.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            self.refuse(key, "must be a text; put it in quotes")
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            self.refuse(key, "must be true or false")
-        return value
-
-    def texts(self, key: str) -> list[str]:
-        value = self.get(key)
-        if value is None:
-            return []
-        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-            self.refuse(key, "must be a list of texts")
-        return value
-
-    def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
-        value = self.text(key) or default
-        if value not in choices:
-            self.refuse(key, f"{value} is unknown; choose one of {', '.join(choices)}")
-        return value
-
-    def pem(self, text_key: str, file_key: str) -> _Pem | None:
-        text, file = self.text(text_key), self.text(file_key)
-        if text and file:
-            self.refuse(text_key, f"give this or {file_key}, not both")
-        if file:
-            return _Pem(self.config, f"{self.name}.{file_key}", self.config.parent / file, text="")
-        if text:
-            return _Pem(self.config, f"{self.name}.{text_key}", None, text)
-        return None
+    tls: Tls | None
+    headers: Mapping[str, str]
+    users: Users
 
 
 def _read(path: Path) -> _Settings:
-    root = _Section(path, "", _load_yaml(path))
-    if "rate_limit" in root.content:
-        root.refuse("rate_limit", "not supported: leave it out")
-    root.allow_only("tls_server_config", "http_server_config", "basic_auth_users")
-    files = _read_tls(root.section("tls_server_config"))
-    headers = _read_http(root.section("http_server_config"))
-    users = _read_users(root.section("basic_auth_users"))
-    tls = None
-    if files is not None:
-        # first, so that a file which changes meanwhile is read again
-        signature = files.signature()
-        tls = _Tls(files, _make_context(files), signature)
-    return _Settings(tls, headers, _Users(users))
-
-
-def _load_yaml(path: Path) -> object:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"can't read {path}: {error.strerror}") from error
-    try:
-        import yaml
-    except ImportError:
-        raise UsageError(
-            f"can't read {path}: PyYAML is missing; apt install python3-yaml, or pip install PyYAML"
-        ) from None
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that is there twice, of which YAML would take the last."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen = set()
-            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-                if not isinstance(key, yaml.ScalarNode):
-                    continue
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    _refuse(path, key.value, f"given twice, again in line {line}")
-                seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
-    def construct(loader: Loader, node: Any) -> Any:
-        return loader.construct_mapping(node, deep=True)
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct)
-    try:
-        return yaml.load(content, Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise UsageError(f"{path}: {line}not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-
-
-def _read_tls(section: _Section) -> _TlsFiles | None:
-    if not section.content:
-        return None
-    section.allow_only(
-        "cert",
-        "key",
-        "client_ca",
-        "cert_file",
-        "key_file",
-        "client_ca_file",
-        "client_auth_type",
-        "client_allowed_sans",
-        "min_version",
-        "max_version",
-        "cipher_suites",
-        "prefer_server_cipher_suites",
-        "curve_preferences",
-    )
-    certificate = section.pem("cert", "cert_file")
-    key = section.pem("key", "key_file")
-    if certificate is None:
-        section.refuse("cert_file", "missing")
-    if key is None:
-        section.refuse("key_file", "missing")
-    client_ca = section.pem("client_ca", "client_ca_file")
-    client_auth_type = _client_auth_type(section, client_ca)
-    min_version = _version(section, "min_version", "TLS12")
-    max_version = _version(section, "max_version", "TLS13")
-    if min_version > max_version:
-        section.refuse("min_version", f"{min_version} is above max_version {max_version}")
-    return _TlsFiles(
-        config=section.config,
-        certificate=certificate,
-        key=key,
-        client_ca=client_ca,
-        client_auth_type=client_auth_type,
-        allowed_sans=_allowed_sans(section, client_auth_type),
-        min_version=min_version,
-        max_version=max_version,
-        ciphers=_ciphers(section, min_version),
-        prefer_server_ciphers=section.flag("prefer_server_cipher_suites", True),
-        curve=_curve(section),
-    )
-
-
-def _client_auth_type(section: _Section, client_ca: _Pem | None) -> str:
-    value = section.text("client_auth_type")
-    if value in UNCHECKED_CLIENT_AUTH_TYPES:
-        section.refuse(
-            "client_auth_type",
-            f"{value} does not check the certificate and is not supported;"
-            " RequireAndVerifyClientCert does",
+    with about(path):
+        root = check("", load_yaml(path), ROOT)
+        http = check("http_server_config", root["http_server_config"], HTTP)
+        headers = check("http_server_config.headers", http["headers"], HEADERS)
+        tls = _read_tls(path.parent, root["tls_server_config"])
+        return _Settings(
+            tls,
+            {name: _one_line(name, headers[name]) for name in http["headers"] or ()},
+            _read_users(check("basic_auth_users", root["basic_auth_users"], None)),
         )
-    value = section.choice("client_auth_type", CLIENT_AUTH_TYPES, "NoClientCert")
-    if value == "NoClientCert" and client_ca is not None:
-        section.refuse("client_auth_type", "missing, though there is a client CA")
-    if value != "NoClientCert" and client_ca is None:
-        section.refuse("client_ca_file", f"missing, and {value} needs it")
+
+
+def _read_tls(folder: Path, content: Mapping[str, Any] | None) -> Tls | None:
+    if not content:
+        return None
+    from dynstack_probe.httpd.tls import Tls  # and with it OpenSSL
+
+    values = check(TLS_SECTION, content, TLS)
+    for key, is_wrong, why in _tls_rules(values):
+        if is_wrong:
+            refuse(f"{TLS_SECTION}.{key}", why)
+    return Tls(folder, values)
+
+
+def _one_line(header: str, value: str) -> str:
+    if value and not (value.isascii() and value.isprintable()):
+        refuse(f"http_server_config.headers.{header}", "must be one line of plain ASCII")
     return value
 
 
-def _allowed_sans(section: _Section, client_auth_type: str) -> frozenset[str] | None:
-    names = section.texts("client_allowed_sans")
-    if not names:
-        if section.get("client_allowed_sans") is not None:
-            section.refuse("client_allowed_sans", "is empty, which would let no client in")
-        return None
-    if client_auth_type == "NoClientCert":
-        section.refuse("client_allowed_sans", "needs a client_auth_type that checks certificates")
-    return frozenset(_san("IP Address", name) for name in names)
-
-
-def _version(section: _Section, key: str, default: str) -> str:
-    value = section.text(key)
-    if value in OLD_VERSIONS:
-        section.refuse(key, f"{value} is not supported; TLS12 and TLS13 are")
-    return section.choice(key, VERSIONS, default)
-
-
-def _ciphers(section: _Section, min_version: str) -> tuple[str, ...]:
-    names = section.texts("cipher_suites")
-    for name in names:
-        if name in TLS13_CIPHER_SUITES:
-            section.refuse(
-                "cipher_suites", f"{name} belongs to TLS 1.3, whose suites can't be chosen"
-            )
-        if name not in CIPHER_SUITES:
-            section.refuse("cipher_suites", f"{name} is unknown or insecure")
-    if names and min_version == "TLS13":
-        section.refuse("cipher_suites", "has no effect on min_version TLS13: leave it out")
-    return tuple(CIPHER_SUITES[name] for name in names)
-
-
-def _curve(section: _Section) -> str | None:
-    names = section.texts("curve_preferences")
-    for name in names:
-        if name not in CURVES:
-            section.refuse("curve_preferences", f"{name} is not one of {', '.join(CURVES)}")
-    if len(names) > 1:
-        section.refuse("curve_preferences", "more than one curve is not supported")
-    return CURVES[names[0]] if names else None
-
-
-def _read_http(section: _Section) -> dict[str, str]:
-    section.allow_only("http2", "headers")
-    if section.flag("http2", False):
-        section.refuse("http2", "HTTP/2 is not supported; leave it out or say false")
-    headers = section.section("headers")
-    headers.allow_only(*HEADERS)
-    values = {str(name): headers.text(str(name)) for name in headers.content}
-    for name, value in values.items():
-        if value and HEADERS[name] and value not in HEADERS[name]:
-            headers.refuse(name, f"{value} is not one of {', '.join(HEADERS[name])}")
-        if not (value.isascii() and (value.isprintable() or not value)):
-            headers.refuse(name, "must be one line of plain ASCII")
-    return values
-
-
-def _read_users(section: _Section) -> dict[bytes, bytes]:
-    users = {}
-    for user in map(str, section.content):
+def _read_users(hashes: Mapping[str, str]) -> Users:
+    for user, hash_ in hashes.items():
+        key, match = f"basic_auth_users.{user}", BCRYPT_HASH.fullmatch(hash_)
         if ":" in user:
-            section.refuse(user, "a user's name can't hold a colon")
-        hash_ = section.text(user)
-        match = BCRYPT_HASH.fullmatch(hash_)
+            refuse(key, "a user's name can't hold a colon")
         if match is None:
-            section.refuse(user, "not a bcrypt hash; `htpasswd -nBC 10 NAME` makes one")
-        _try_hash(section, user, f"$2b$04${match[2]}")
-        users[user.encode()] = hash_.encode()
-    return users
+            refuse(key, "not a bcrypt hash; `htpasswd -nBC 10 NAME` makes one")
+        try:
+            import bcrypt
 
-
-def _try_hash(section: _Section, user: str, cheap_hash: str) -> None:
-    try:
-        import bcrypt
-    except ImportError:
-        section.refuse(
-            "",
-            "the bcrypt package is missing; apt install python3-bcrypt, or"
-            " pip install dynstack-probe[auth]",
-        )
-    try:
-        bcrypt.checkpw(b"", cheap_hash.encode())
-    except ValueError as error:
-        section.refuse(user, f"not a bcrypt hash: {error}")
-
-
-def _make_context(files: _TlsFiles) -> ssl.SSLContext:
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    versions = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
-    context.minimum_version = versions[files.min_version]
-    context.maximum_version = versions[files.max_version]
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    if files.prefer_server_ciphers:
-        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    else:
-        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(["http/1.1"])
-    _set_ciphers(context, files)
-    _set_curve(context, files)
-    _load_certificate(context, files)
-    _load_client_ca(context, files)
-    return context
-
-
-def _set_ciphers(context: ssl.SSLContext, files: _TlsFiles) -> None:
-    import ssl
-
-    if not files.ciphers:
-        return
-    with contextlib.suppress(ssl.SSLError):
-        context.set_ciphers(":".join(files.ciphers))
-    offered = {cipher["name"] for cipher in context.get_ciphers()}
-    for name in files.ciphers:
-        if name not in offered:
-            _refuse(files.config, "tls_server_config.cipher_suites", f"this OpenSSL has no {name}")
-
-
-def _set_curve(context: ssl.SSLContext, files: _TlsFiles) -> None:
-    if files.curve is None:
-        return
-    try:
-        context.set_ecdh_curve(files.curve)
-    except (OSError, ValueError):
-        _refuse(
-            files.config,
-            "tls_server_config.curve_preferences",
-            f"this Python's ssl can't choose {files.curve}",
-        )
-
-
-def _load_certificate(context: ssl.SSLContext, files: _TlsFiles) -> None:
-    import ssl
-
-    certificate, key = files.certificate, files.key
-    certificate_pem, key_pem = certificate.read(), key.read()
-    _require_certificates(certificate, certificate_pem)
-
-    def refuse_encrypted() -> str:
-        # without this, OpenSSL would ask at the terminal
-        _refuse(files.config, key.key, f"{key.source()} is encrypted, which is not supported")
-
-    try:
-        with _as_file(certificate_pem) as chain, _as_file(key_pem) as private:
-            context.load_cert_chain(chain, private, refuse_encrypted)
-    except ssl.SSLError as error:
-        # the latter if one is RSA and the other is not
-        if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
-            _refuse(files.config, key.key, f"{key.source()} does not belong to the certificate")
-        if error.reason in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):
-            _refuse(files.config, certificate.key, f"too weak for OpenSSL: {error.reason}")
-        _refuse(files.config, key.key, f"{key.source()} is not a private key in PEM")
-
-
-def _load_client_ca(context: ssl.SSLContext, files: _TlsFiles) -> None:
-    import ssl
-
-    if files.client_ca is None:
-        return
-    content = files.client_ca.read()
-    _require_certificates(files.client_ca, content)
-    context.load_verify_locations(cadata=_ascii(content))
-    context.verify_mode = (
-        ssl.CERT_REQUIRED
-        if files.client_auth_type == "RequireAndVerifyClientCert"
-        else ssl.CERT_OPTIONAL
-    )
-
-
-def _require_certificates(pem: _Pem, content: bytes) -> None:
-    import ssl
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=_ascii(content))
-    except (ssl.SSLError, ValueError):
-        _refuse(pem.config, pem.key, f"{pem.source()} is not a certificate in PEM")
-
-
-def _ascii(content: bytes) -> str:
-    """PEM for `cadata`; bundles may hold comments in any language."""
-    return content.decode("ascii", "ignore")
-
-
-@contextlib.contextmanager
-def _as_file(content: bytes) -> Iterator[str]:
-    """A name under which OpenSSL can read what never touches a disk."""
-    descriptor = os.memfd_create("pem")
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
+            bcrypt.checkpw(b"", f"$2b$04${match[2]}".encode())  # at the least cost
+        except ImportError:
+            refuse(
+                "basic_auth_users",
+                "the bcrypt package is missing; apt install python3-bcrypt, or"
+                " pip install dynstack-probe[auth]",
+            )
+        except ValueError as error:
+            refuse(key, f"not a bcrypt hash: {error}")
+    return Users({user.encode(): hash_.encode() for user, hash_ in hashes.items()})
