@@ -9,12 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from dynstack_probe.capture import Capture, read_frames
+from dynstack_probe.measure.recording import record
 from tests import ROOT
 from tests.live.machine import estimate_json, forks_so_far, run, sleepers
 
@@ -76,6 +78,15 @@ def test_a_short_series_needs_no_interval(tmp_path: Path) -> None:
     path = tmp_path / "short.dsp"
     assert run("record", str(path), "--duration", "2s").returncode == 0
     assert len([*Capture(path)]) >= 2
+
+
+def test_a_busy_host_gets_its_second_snapshot() -> None:
+    frames = []
+    for frame in record(threading.Event(), duration_seconds=0.5, interval_seconds=0.2):
+        frames.append(frame)
+        time.sleep(1)
+    first, second = frames
+    assert second.taken_at >= first.taken_at + 1
 
 
 def test_policies_of_a_series(series: Path) -> None:
