@@ -25,7 +25,7 @@ BENCH_PACKAGES := make gcc libc6-dev bpfcc-tools bpftrace prometheus-node-export
 TRUTH_PACKAGES := make gcc libc6-dev flex bison bc pahole libelf-dev libssl-dev xz-utils kmod \
 	qemu-system-x86 debian-archive-keyring util-linux
 
-.PHONY: documents site estimate help check test vm-test truth lint format bench soak scale results dashboards deb clean
+.PHONY: documents site estimate help check test vm-test distributions truth lint format bench soak scale results dashboards deb clean
 
 estimate: can-become-root .venv/.installed  ## what dynamic kernel stacks would save on this host
 	@$(SUDO) .venv/bin/dynstack-probe estimate
@@ -37,7 +37,7 @@ can-become-root:
 		echo "this needs root, and there is no sudo here: run make $(MAKECMDGOALS) as root"; exit 1; }
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Fast: no root, no BPF, no VM, no browser, no network.
 check: .venv/.installed-dev  ## lint and the tests that need nothing, under a minute
@@ -51,6 +51,12 @@ test: .venv/.installed-dev .venv/.test-packages  ## all tests, as root: BPF, Pro
 # cache and never installed. Hours in emulation; RESUME=1 goes on from a run of the last day.
 vm-test: .venv/.installed-dev .venv/.test-packages  ## other kernels in QEMU
 	@$(SUDO) env DYNSTACK_VM=all DYNSTACK_VM_RESUME=$(RESUME) .venv/bin/python -m pytest tests/vm
+
+# README top to bottom in fresh chroots, each from its own archive; DISTRIBUTIONS=debian-13 for one.
+DISTRIBUTIONS ?= all
+distributions: .venv/.installed-dev .venv/.test-packages  ## Debian 12, 13 and Ubuntu, from scratch
+	@$(SUDO) env DYNSTACK_DISTRIBUTIONS=$(DISTRIBUTIONS) \
+		.venv/bin/python -m pytest tests/distributions
 
 # Against the kernel's own figures: sysrq-t and kstack_* of one that has them. Not in CI.
 truth: can-become-root .venv/.installed-dev .venv/.truth-packages  ## the kernel's own figures: docs/accuracy.md

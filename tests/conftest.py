@@ -21,6 +21,7 @@ MARKED = {
     "packaging/": "slow",
     "scale/": "slow",
     "documents/test_site.py": "slow",
+    "documents/test_typed.py::test_it_works": "slow",
     "capture/test_fuzz.py": "slow",
     "capture/test_hostile.py::test_a_bomb": "slow",
     "capture/test_damage.py::test_a_cut_at_every_byte": "slow",
