@@ -93,7 +93,7 @@ class Timeline:
         grown = self._counter.advance(living, exited, restarted=restarted)
         if earlier is None:
             return None
-        seconds = max(0.0, (frame.boot_ns - earlier.boot_ns) / 1e9)
+        seconds = max(0.0, (_counted_at_ns(frame) - _counted_at_ns(earlier)) / 1e9)
         switches, runs = _switches(before, self._tasks, seconds)
         interval = Interval(
             seconds,
@@ -136,6 +136,17 @@ def has_restarted(earlier: Lifecycle, later: Lifecycle) -> bool:
     return later.created < earlier.created or any(
         later.exited.get(shape, 0) < count for shape, count in earlier.exited.items()
     )
+
+
+def _counted_at_ns(frame: Frame) -> float:
+    """When its counts were read: right before the scan, whose end is the frame's time.
+
+    A scan that has to wait for a CPU takes a second and more: an interval from end to end of
+    two scans is not the one in which its events were counted.
+    """
+    if frame.lifecycle is None and frame.page_faults is None:
+        return frame.boot_ns
+    return max(0.0, frame.boot_ns - frame.cost.scan_seconds * 1e9)  # a broken file may say more
 
 
 def _counted(interval: Interval, earlier: Frame, later: Frame) -> Interval:

@@ -44,6 +44,7 @@ class PageFaults(NamedTuple):
 class Interval:
     """All counts are of the interval; None is what was not counted.
 
+    seconds: from count to count; scans, which tell of switches, follow each by some ms.
     growth: pages that stacks came to use. switches: context switches of tasks seen at both
     ends (by tid and start time), by the shape in which they slept before; runs: the same,
     at most one a second and task. host_switches: those of all tasks. inherited[p]: tasks

@@ -152,8 +152,12 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def ends(capture: Path) -> tuple[float, float]:
-    """When the first and the last snapshot were taken, seconds of CLOCK_BOOTTIME."""
-    moments = [frame.boot_ns / 1e9 for frame in read_frames(capture, columns=())]
+    """When the first and the last counts were read, seconds of CLOCK_BOOTTIME.
+
+    That is right before each scan, at whose end a frame's time is taken.
+    """
+    frames = read_frames(capture, columns=())
+    moments = [frame.boot_ns / 1e9 - frame.cost.scan_seconds for frame in frames]
     return moments[0], moments[-1]
 
 
