@@ -114,7 +114,7 @@ class Beside:
                     self.counts["kernel"][name].append((now, float(found[1])))
             self.counts["kernel"][BUSY_SECONDS].append((now, _busy_seconds(texts["/proc/stat"])))
             if self._cgroup is not None:
-                self.counts["kernel"][OWN_SECONDS].append((now, _used_seconds(self._cgroup)))
+                self.counts["kernel"][OWN_SECONDS].append((now, used_seconds(self._cgroup)))
             self._stop.wait(PERIOD_SECONDS)
 
     def _read_perf(self, process: subprocess.Popen[str]) -> None:
@@ -165,7 +165,7 @@ def _busy_seconds(stat: str) -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def _used_seconds(cgroup: Path) -> float:
+def used_seconds(cgroup: Path) -> float:
     """CPU time of all that ever ran in this cgroup v2; each has this file, whatever is enabled."""
     found = re.search(r"^usage_usec (\d+)", (cgroup / "cpu.stat").read_text(), re.MULTILINE)
     return int(found[1]) / 1e6 if found else 0.0

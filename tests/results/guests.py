@@ -104,18 +104,19 @@ def _one(kernel: Kernel, name: str, root: Path, *, with_offset: bool) -> None:
 
 
 def _keep(said: dict[str, Any], name: str, folder: Path) -> str:
-    note = {"load": name, "taken": datetime.now(UTC).isoformat(timespec="seconds")}
+    note: dict[str, Any] = {"load": name, "taken": datetime.now(UTC).isoformat(timespec="seconds")}
     capture = folder / f"{name}.dsp"
     capture.unlink(missing_ok=True)
     if "not_run" in said:
         note["not_run"] = said["not_run"]
     else:
+        note["cpu_seconds"] = said["cpu_seconds"]
         with tempfile.TemporaryDirectory() as temporary:
             raw = Path(temporary) / "raw.dsp"
             raw.write_bytes(base64.b64decode(said["capture"]))
             keep_own_names(raw, capture, f"/{CGROUP}/{name}")
     (folder / f"{name}.json").write_text(json.dumps(note, indent=1) + "\n")
-    return note.get("not_run", f"{capture.stat().st_size:,} bytes" if capture.exists() else "")
+    return str(note.get("not_run") or f"{note['cpu_seconds']:.0f} s of CPU time")
 
 
 if __name__ == "__main__":

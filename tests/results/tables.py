@@ -495,6 +495,7 @@ def guests(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> Table:
             rows.append(
                 [
                     f"{kernel}: {one.name}",
+                    number(one.note.get("cpu_seconds")),
                     f"{one.estimate['measured']['stacks']:,}",
                     *ever,
                     f"{user['ever']['p50']:,}",
@@ -510,15 +511,15 @@ def guests(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> Table:
         "Depth on Debian's kernels, in emulated guests",
         "dynstack-probe estimate docs/results/guests/KERNEL/LOAD.dsp --depths",
         [
-            *("kernel: load", "stacks", "ever p50", "p90", "p99", "max", "user ever p50"),
+            *("kernel: load", "CPU", "stacks", "ever p50", "p90", "p99", "max", "user ever p50"),
             *("of 2 pages", "of more", "saving", "of the load", "load alone"),
             "deepest task",
         ],
         rows,
         "Measured depths, bytes; saving modelled (rfc-v1, reserve paid). *No-offset*: the same"
-        " kernel booted with randomize_kstack_offset=off. 60 s a load at emulated speed,"
-        " some 20 times slower, so a load has done about as much as in 3 s on the host: depths"
-        " are lower bounds. Its tasks were frozen for the snapshot.",
+        " kernel booted with randomize_kstack_offset=off. *CPU*: seconds that the load had of an"
+        " emulated CPU, which is some 20 times slower than the host's, so depths are lower bounds."
+        " Its tasks were frozen for the snapshot.",
     )
 
 
