@@ -254,10 +254,13 @@ def checks(loads: Sequence[Measured]) -> Table:
         " bpftrace program (tests/results/second_page.bt) that looks at the 512 bytes below the"
         " first page of each task that exits, each read ten times a second and taken at the"
         " snapshots' moments by interpolation: off by what happens in some hundredths of a"
-        " second. Stacks: tasks that come or go during the scan"
-        " are the difference, and stacks of ended tasks that are not yet freed. Last: pages that"
+        " second. Page faults: pages that the kernel faults in itself, as for mlock(), are in ours"
+        " alone; faults on bad addresses, or taken twice, in perf's. Stacks: tasks that come or go"
+        " during the scan are the difference, and stacks of ended tasks that are not yet freed."
+        " Last: pages that"
         f" `dynstack-probe faults` found in {FAULTS_SECONDS} s by looking at each system call's"
-        " end, and what the probe of exits and scans counted meanwhile.",
+        " end, and what the probe of exits and scans counted meanwhile; on a busy host one begins"
+        " and ends some tenths of a second after the other.",
     )
 
 
