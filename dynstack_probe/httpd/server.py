@@ -61,6 +61,8 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 TEXT = "text/plain; charset=utf-8"
 LANDING_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+# Relative, so that they lead right behind a proxy's path too.
+LINKS = (("Metrics", "metrics"), ("Healthy?", "-/healthy"), ("Ready?", "-/ready"))
 LANDING_PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -72,13 +74,18 @@ LANDING_PAGE = """\
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 1.05rem/1.6 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto;
-        padding: 0 1rem }}
+        padding: 0 1rem; overflow-wrap: anywhere }}
+dt {{ font-weight: bold; margin-top: 0.8rem }}
+dd {{ margin: 0 }}
+nav a {{ margin-right: 1.5rem }}
 </style>
 </head>
 <body>
 <h1>dynstack-probe</h1>
-{paragraphs}
-<p><a href="metrics">Metrics</a></p>
+<dl>
+{facts}
+</dl>
+<nav>{links}</nav>
 </body>
 </html>
 """
@@ -124,8 +131,8 @@ class WebServer:
     """Serves `registry` and a few pages on one address.
 
     The constructor binds, so that a privileged port is taken before privileges are
-    dropped; threads start with `start()`. `landing` gives the landing page's paragraphs as
-    plain text; `ready` and `healthy` answer for /-/ready and /-/healthy. All three, and the
+    dropped; threads start with `start()`. `landing` gives the landing page's lines, a name and
+    plain text each; `ready` and `healthy` answer for /-/ready and /-/healthy. All three, and the
     collectors of `registry`, are called from the workers, two at a time, and must be quick.
     """
 
@@ -133,7 +140,7 @@ class WebServer:
         self,
         listen: str | socket.socket,
         registry: CollectorRegistry,
-        landing: Callable[[], Iterable[str]],
+        landing: Callable[[], Iterable[tuple[str, str]]],
         ready: Callable[[], bool],
         healthy: Callable[[], bool],
         web_config: WebConfig | None = None,
@@ -632,7 +639,7 @@ class _Pages:
     def __init__(
         self,
         registry: CollectorRegistry,
-        landing: Callable[[], Iterable[str]],
+        landing: Callable[[], Iterable[tuple[str, str]]],
         ready: Callable[[], bool],
         healthy: Callable[[], bool],
     ) -> None:
@@ -702,8 +709,12 @@ class _Pages:
     def _landing_page(self) -> _Response:
         import html
 
-        paragraphs = "\n".join(f"<p>{html.escape(text)}</p>" for text in self._landing())
-        body = LANDING_PAGE.format(paragraphs=paragraphs).encode()
+        facts = "\n".join(
+            f"<dt>{html.escape(name)}</dt>\n<dd>{html.escape(text)}</dd>"
+            for name, text in self._landing()
+        )
+        links = "\n".join(f'<a href="{path}">{name}</a>' for name, path in LINKS)
+        body = LANDING_PAGE.format(facts=facts, links=links).encode()
         headers = {"Content-Security-Policy": LANDING_POLICY}
         return _Response(HTTPStatus.OK, "text/html; charset=utf-8", body, headers)
 

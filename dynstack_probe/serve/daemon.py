@@ -32,8 +32,9 @@ from dynstack_probe.serve import sd_notify, textfile
 from dynstack_probe.serve.activation import systemd_socket
 from dynstack_probe.serve.collector import CostInputs, HostCollector, Pass, PassCounter
 from dynstack_probe.serve.config import configure
+from dynstack_probe.serve.landing import landing_facts
 from dynstack_probe.serve.options import Options
-from dynstack_probe.text import counted, percent, printable, say
+from dynstack_probe.text import percent, say
 
 if TYPE_CHECKING:
     from dynstack_probe.httpd.web_config import WebConfig
@@ -52,6 +53,7 @@ class Daemon:
         self._config = configure(options)
         if options.textfile is not None:
             textfile.check(options.textfile)
+        self._first: Pass | None = None
         self._newest: Pass | None = None
         self._passes = PassCounter()
         # The first scan reads all stacks and so says nothing of what later ones take.
@@ -150,6 +152,7 @@ class Daemon:
         self._cgroup_paths = known | (sampler.cgroup_paths(unknown) if unknown else {})
         policies = self._config.chosen_policies()
         self._newest = self._passes.add(sample, policies, self._calibration)
+        self._first = self._first or self._newest
         if self._options.textfile is not None:
             textfile.write(self._options.textfile, self._registry)
 
@@ -198,23 +201,11 @@ class Daemon:
             f" {percent(result.saving_ratio)}"
         )
 
-    def _landing(self) -> Iterator[str]:
-        if self._newest is None:
-            yield "The first scan is under way."
-            return
-        sample = self._newest.sample
-        result = self._estimate(sample)
-        yield (
-            f"This host ({printable(sample.host.cpu_model)},"
-            f" {counted(sample.host.cpus, 'CPU')}, Linux"
-            f" {printable(sample.host.kernel_release)}) has {result.stacks} kernel stacks of"
-            f" {sample.host.thread_size_bytes // 1024} KiB: {result.base_kib} KiB, measured."
-        )
-        yield (
-            f"Under {result.policy} they would hold {result.dynamic_kib} KiB, modelled: a saving"
-            f" of {percent(result.saving_ratio)}, or {percent(result.saving_with_reserve_ratio)}"
-            f" with its reserve of {result.reserve_kib} KiB counted in."
-        )
+    def _landing(self) -> Iterator[tuple[str, str]]:
+        if self._first is None or self._newest is None:
+            return iter([("", "The first scan is under way.")])
+        policy = self._config.chosen_policies()[0]
+        return landing_facts(self._first, self._newest, policy, self._headroom, time.time())
 
 
 @contextlib.contextmanager

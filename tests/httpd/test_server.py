@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
+import re
 import resource
 import socket
 import struct
@@ -50,7 +51,7 @@ class World:
     server: WebServer
     stacks: Stacks
     state: dict[str, bool]
-    paragraphs: list[str]
+    facts: list[tuple[str, str]]
     complaints: list[str] = field(default_factory=list)
 
     @property
@@ -111,12 +112,12 @@ def serving(
         registry = CollectorRegistry()
         registry.register(stacks)
     state = {"ready": True, "healthy": True}
-    paragraphs = ["97 stacks <here> & now."]
+    facts = [("Stacks & more", "97 stacks <here> & now.")]
     complaints: list[str] = []
     server = WebServer(
         listen,
         registry,
-        lambda: paragraphs,
+        lambda: facts,
         lambda: state["ready"],
         lambda: state["healthy"],
         web_config,
@@ -126,7 +127,7 @@ def serving(
     threads_before = set(threading.enumerate())
     server.start()
     try:
-        yield World(server, stacks, state, paragraphs, complaints)
+        yield World(server, stacks, state, facts, complaints)
     finally:
         began = time.monotonic()
         server.stop()
@@ -236,8 +237,10 @@ def test_landing_page(world: World) -> None:
         == "default-src 'none'; style-src 'unsafe-inline'"
     )
     assert "<title>dynstack-probe</title>" in page
-    assert "<p>97 stacks &lt;here&gt; &amp; now.</p>" in page
-    assert '<a href="metrics">' in page
+    assert "<dt>Stacks &amp; more</dt>\n<dd>97 stacks &lt;here&gt; &amp; now.</dd>" in page
+    links = re.findall('<a href="([^"]+)">', page)
+    assert links == ["metrics", "-/healthy", "-/ready"]
+    assert [world.get(f"/{link}").status for link in links] == [200, 200, 200]
     assert "color-scheme: light dark" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "src=" not in page
@@ -477,7 +480,7 @@ def test_silent_and_slow_clients_are_closed() -> None:
 
 def test_a_client_that_does_not_read_its_answer() -> None:
     with serving(send_seconds=0.3) as world:
-        world.paragraphs[:] = ["x" * 8_000_000]
+        world.facts[:] = [("", "x" * 8_000_000)]
         with socket.socket() as stuck:
             stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stuck.connect(("127.0.0.1", world.port))

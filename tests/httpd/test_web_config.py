@@ -185,7 +185,7 @@ def test_certificate_and_key_in_the_file_itself(folder: Folder, pki: Pki) -> Non
 @needs_openssl
 def test_a_large_answer_over_tls(with_certificates: Folder, pki: Pki) -> None:
     with serving(with_certificates.config(TLS)) as world:
-        world.paragraphs[:] = ["x" * 3_000_000]
+        world.facts[:] = [("", "x" * 3_000_000)]
         assert len(get(world, client_context(pki), "/").read()) > 3_000_000
 
 

@@ -541,7 +541,7 @@ def test_reports_of_real_kernels(release: str) -> None:
 def test_a_report_of_this_host(tmp_path: Path) -> None:
     series = run(tmp_path, "--format", "text", "--duration", "2s", "--interval", "1s")
     assert series.returncode == 0, series.stderr
-    assert re.search(r"\b\d snapshots over [2-9] s", " ".join(series.stdout.split()))
+    assert re.search(r"\b\d snapshots over \d+ s", " ".join(series.stdout.split()))
     assert "faults a second" in series.stdout
     once = run(tmp_path)
     assert once.returncode == 0, once.stderr

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the daemon's landing page says of this host: how much, at what price, how safe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dynstack_probe.analysis.estimate import estimate
+from dynstack_probe.model.growth import whole_shapes
+from dynstack_probe.model.headroom import Headroom
+from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.policy import Policy
+from dynstack_probe.serve.collector import Pass
+from dynstack_probe.text import counted, percent, printable, small_percent
+
+LEAST_SECONDS = 10.0  # before that a rate says little
+
+
+def landing_facts(
+    first: Pass, newest: Pass, policy: Policy, headroom: Headroom | None, now: float
+) -> Iterator[tuple[str, str]]:
+    """Names and what there is to say, of the newest pass and of what came since the first."""
+    sample = newest.sample
+    host, living = sample.host, sample.living
+    result = estimate(policy, whole_shapes(living.all_shapes()), host)
+    yield (
+        "Host",
+        f"{printable(host.cpu_model)}, {counted(host.cpus, 'CPU')},"
+        f" Linux {printable(host.kernel_release)}: {counted(result.stacks, 'kernel stack')} of"
+        f" {host.thread_size_bytes // 1024} KiB, {result.base_kib} KiB, measured.",
+    )
+    yield (
+        "How much",
+        f"{percent(result.saving_with_reserve_ratio)} saved under {result.policy}, modelled:"
+        f" {result.dynamic_kib} KiB would be left, and {result.reserve_kib} KiB of reserve."
+        f" Without the reserve, as the RFC counts, {percent(result.saving_ratio)}.",
+    )
+    yield "At what price", _price(first, newest, policy)
+    yield (
+        "How safe",
+        f"The deepest stack used {living.deepest_mark_bytes} of {host.thread_size_bytes} bytes,"
+        f" measured. {result.over_limit_tasks} living tasks are too deep for {result.policy}."
+        + _reserve(result.reserve_kib, headroom),
+    )
+    yield "Coverage", _coverage(newest)
+    yield (
+        "The probe",
+        f"The last scan took {sample.scan_seconds * 1000:.1f} ms,"
+        f" {max(0.0, now - sample.taken_at):.0f} s ago, and read"
+        f" {counted(living.reread, 'stack')} again.",
+    )
+
+
+def _price(first: Pass, newest: Pass, policy: Policy) -> str:
+    seconds = newest.sample.taken_at - first.sample.taken_at
+    if seconds < LEAST_SECONDS:
+        return "Known after some more scans."
+    if policy.name not in newest.cpu_seconds or policy.name not in first.cpu_seconds:
+        return "Not known: nothing was calibrated."
+    faults, forks = (
+        (now - then) / (newest.sample.host.cpus * seconds)
+        for now, then in zip(
+            newest.cpu_seconds[policy.name], first.cpu_seconds[policy.name], strict=True
+        )
+    )
+    verdict = " It saves time too." if faults < forks else ""
+    return (
+        f"{small_percent(faults - forks)} of all CPU time on balance in {seconds:.0f} s, modelled"
+        f" at calibrated prices: faults take {small_percent(faults)}, cheaper forks save"
+        f" {small_percent(forks)}.{verdict}"
+    )
+
+
+def _reserve(reserve_kib: int, headroom: Headroom | None) -> str:
+    if headroom is None:
+        return ""
+    free_kib = headroom.least_pages * PAGE_BYTES // 1024
+    times = f", {free_kib // reserve_kib} times the reserve" if reserve_kib else ""
+    return f" {free_kib} KiB are free above the minimum watermarks{times}."
+
+
+def _coverage(newest: Pass) -> str:
+    coverage = newest.sample.coverage
+    if coverage.kernel_stacks is None:
+        return f"{coverage.read} stacks were read; the kernel does not tell how many there are."
+    # its count is batched, and of another moment: at times it is behind
+    share = min(1.0, coverage.read / max(1, coverage.kernel_stacks))
+    return (
+        f"{percent(share)}: {coverage.read} of {coverage.kernel_stacks} stacks that the kernel"
+        f" counts (off by up to some dozens) were read, {coverage.unreadable} were unreadable."
+    )
