@@ -13,6 +13,9 @@ from dynstack_probe.kernel.features import Root
 # Controllers of version 1 by which tasks may be grouped, the first that is mounted.
 V1_CONTROLLERS = ("memory", "pids")
 
+# Of the root of each hierarchy, since Linux 5.5 (kernfs counts its ids from 1).
+ROOT_ID = 1
+
 
 class Hierarchy(NamedTuple):
     """Where cgroups are looked up: None, ""; a cgroup2 mount, ""; or a v1 mount, controller."""
@@ -67,8 +70,8 @@ def paths_by_id(ids: Iterable[int], mount: Path | None = None) -> dict[int, str]
     mount = mount or mount_point()
     wanted = set(ids)
     found: dict[int, str] = {}
-    if mount is None or not wanted:
-        return found
+    if mount is None:
+        return {ROOT_ID: "/"} if ROOT_ID in wanted else found
     pending = [mount]
     while pending and len(found) < len(wanted):
         folder = pending.pop()

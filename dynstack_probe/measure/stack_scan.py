@@ -120,6 +120,12 @@ class Scanner:
                 os.close(fd)
 
 
+NO_CGROUP_MOUNT = (
+    "Cgroups have numbers in place of names: no cgroup file system is mounted here."
+    " Mount cgroup2, as on /sys/fs/cgroup."
+)
+
+
 def take_frame(btf_path: Path = VMLINUX, *, with_cgroup_paths: bool = False) -> Frame:
     """Scan every stack of this host once.
 
@@ -157,6 +163,8 @@ def _scan(
     thread_size = records.thread_size_bytes()
     counted = host.kernel_stack_count(features, thread_size)
     stacks = records.stacks()
+    mount = cgroups.mount_point() if with_cgroup_paths else None
+    unnamed = () if mount else (NO_CGROUP_MOUNT,)
     coverage = Coverage(
         read=len(stacks),
         unreadable=records.count("UNREADABLE"),
@@ -184,8 +192,8 @@ def _scan(
             probe.child_peak_rss_kib,
             probe.native_output,
         ),
-        caveats=tuple(_caveats(features, coverage)),
-        cgroup_paths=cgroups.paths_by_id(stacks.cgroup_ids) if with_cgroup_paths else {},
+        caveats=(*_caveats(features, coverage), *(unnamed if with_cgroup_paths else ())),
+        cgroup_paths=cgroups.paths_by_id(stacks.cgroup_ids, mount) if with_cgroup_paths else {},
         grown_kib=features.vmstat().get("nr_dynamic_stacks_faults"),
         kernel=kernel,
         taken_at=taken_at,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -282,3 +283,20 @@ def test_kill_9_at_any_moment_leaves_nothing_behind() -> None:
         process.wait()
         assert wait_until_gone(before) == set(), n
     assert seen_loaded, "no moment had our programs in the kernel: this test has shown nothing"
+
+
+def test_without_a_cgroup_mount_the_note_says_why_groups_have_numbers() -> None:
+    umount = "umount --lazy --recursive /sys/fs/cgroup; exec"
+    command = f"{umount} {sys.executable} -m dynstack_probe estimate --by cgroup"
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "no cgroup file system is mounted here" in " ".join(result.stdout.split())
+    groups = result.stdout.partition("By cgroup")[2]
+    assert re.search(r"(?m)^/ ", groups)
+    assert "cgroup:1 " not in groups
