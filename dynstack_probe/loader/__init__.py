@@ -313,6 +313,28 @@ class Child:
         )
 
 
+_early: Child | None = None
+
+
+def start_early() -> None:
+    """Start the child that the next Loader will use, or that ends with this process.
+
+    For a command that will want one, before it imports what it is parsed with. What goes
+    wrong here goes wrong in the Loader again, and is told there.
+    """
+    global _early
+    candidates = python_candidates()
+    if candidates and _early is None:
+        with contextlib.suppress(ProbeError):
+            _early = Child(candidates[0])
+
+
+def _first_child(python: str) -> Child:
+    global _early
+    early, _early = _early, None
+    return early or Child(python)
+
+
 class Loader:
     """Starts a child at once, so that bcc's start-up overlaps with other work."""
 
@@ -327,7 +349,7 @@ class Loader:
             if capabilities.missing_for_bpf():
                 raise NotPermittedError(capabilities.explain_missing())
         self._candidates = python_candidates()
-        self._child = Child(self._candidates.pop(0))
+        self._child = _first_child(self._candidates.pop(0))
 
     def __enter__(self) -> Self:
         return self
