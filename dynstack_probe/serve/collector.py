@@ -82,6 +82,12 @@ class CostInputs:
     calibration: Calibration | None = None
 
 
+def largest_cgroups(sample: Sample, count: int) -> dict[int, tuple[int, ...]]:
+    """Those that are named, largest first: who looks for names must choose the same of equals."""
+    rows = sorted(sample.cgroups.items(), key=lambda row: (-sum(row[1]), row[0]))
+    return dict(rows[: max(0, count)])
+
+
 class HostCollector(Collector):
     """Yields the newest pass. Collecting reads no kernel file, counts nothing, takes no lock."""
 
@@ -202,12 +208,11 @@ class HostCollector(Collector):
             "Modelled: what they would hold under the policy.",
             labels=["cgroup", "policy"],
         )
-        rows = sorted(sample.cgroups.items(), key=lambda row: (-sum(row[1]), row[0]))
-        top = max(0, self._top_cgroups())
+        top = largest_cgroups(sample, self._top_cgroups())
         paths = self._cgroup_paths()
         shown: dict[str, tuple[int, ...]] = {}
-        rest = [held for _, held in rows[top:]]
-        for cgroup_id, held in rows[:top]:
+        rest = [held for cgroup_id, held in sample.cgroups.items() if cgroup_id not in top]
+        for cgroup_id, held in top.items():
             path = paths.get(cgroup_id, "")
             if not path:  # gone before it had a name: no label that nobody knows
                 rest.append(held)

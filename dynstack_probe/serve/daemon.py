@@ -30,7 +30,13 @@ from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
 from dynstack_probe.serve.activation import systemd_socket
-from dynstack_probe.serve.collector import CostInputs, HostCollector, Pass, PassCounter
+from dynstack_probe.serve.collector import (
+    CostInputs,
+    HostCollector,
+    Pass,
+    PassCounter,
+    largest_cgroups,
+)
 from dynstack_probe.serve.config import configure
 from dynstack_probe.serve.landing import landing_facts
 from dynstack_probe.serve.options import Options
@@ -145,8 +151,7 @@ class Daemon:
         self._headroom = self._headroom_sampler.take()
         sampler.prove_by(self._config.proving_exits)
         sample = sampler.take()
-        top = sorted(sample.cgroups, key=lambda i: -sum(sample.cgroups[i]))
-        wanted = top[: self._config.top_cgroups]
+        wanted = largest_cgroups(sample, self._config.top_cgroups)
         known = {cgroup: path for cgroup, path in self._cgroup_paths.items() if cgroup in wanted}
         unknown = [cgroup for cgroup in wanted if cgroup not in known]
         self._cgroup_paths = known | (sampler.cgroup_paths(unknown) if unknown else {})

@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from prometheus_client import generate_latest
 
 from dynstack_probe.errors import UsageError
+from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve.config import Config, configure, read_config
 from dynstack_probe.serve.daemon import Daemon
 from dynstack_probe.serve.options import Options
 from tests import ROOT
+from tests.serve.test_collector import a_sample
 
 # Scans once a second; the third scan hangs.
 _HANGS = """
@@ -133,6 +139,27 @@ def test_bad_settings_are_named(tmp_path: Path, text: str) -> None:
         UsageError, match=text.strip("[]").split(" ")[0] if "x" not in text else "x"
     ):
         read_config(path)
+
+
+def test_of_equal_cgroups_the_named_are_those_that_are_shown() -> None:
+    """Whatever the order in which the kernel's map has them."""
+
+    class Sampler:
+        def prove_by(self, exits: int) -> None:
+            pass
+
+        def take(self) -> Sample:
+            equal = dict.fromkeys(reversed(range(1, 98)), (1, 0, 0, 0, 0, 0, 0, 0))
+            return a_sample({(1, 1): 97}, cgroups=equal)
+
+        def cgroup_paths(self, ids: Collection[int]) -> dict[int, str]:
+            return {cgroup: f"/{cgroup}" for cgroup in ids}
+
+    daemon = Daemon(Options(listen="127.0.0.1:0"))
+    daemon._scan(cast("Any", Sampler()))
+    page = generate_latest(daemon._registry).decode()
+    named = re.findall(r'^dynstack_cgroup_stack_bytes{cgroup="/(\d+)"}', page, re.MULTILINE)
+    assert [int(name) for name in named] == list(range(1, Config().top_cgroups + 1))
 
 
 def test_a_broken_textfile_name_is_refused_before_anything_starts(tmp_path: Path) -> None:
