@@ -159,6 +159,20 @@ def reset(daemon: Serving) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def test_v_reaches_the_daemons_process(tmp_path: Path) -> None:
+    """What is behind an error is told by the process that had it, which is another one."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho LLVM is unhappy\nexit 7\n")
+    python.chmod(0o755)
+    words = ("serve", "--listen", f"127.0.0.1:{free_port()}")
+    short = run(*words, DYNSTACK_PROBE_PYTHON=str(python))
+    long = run("-v", *words, DYNSTACK_PROBE_PYTHON=str(python))
+    assert (short.returncode, long.returncode) == (1, 1)
+    assert "ended with code 7 before it had loaded anything" in short.stderr
+    assert len(short.stderr.splitlines()) == 1
+    assert long.stderr == f"{short.stderr}LLVM is unhappy\n"
+
+
 def test_counters_move_and_never_fall(tmp_path: Path) -> None:
     config = fast_config(tmp_path / "c.toml")
     with serving("--config", str(config)) as daemon:
