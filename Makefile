@@ -11,7 +11,7 @@ SYSTEM_PACKAGES := python3 python3-venv python3-bpfcc
 BPFTOOL := $(shell . /etc/os-release 2>/dev/null; \
 	[ "$$ID" = ubuntu ] && echo linux-tools-common linux-tools-generic || echo bpftool)
 TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-rich \
-	lintian man-db rpm systemd prometheus stress-ng openssl qemu-system-x86 debian-archive-keyring \
+	lintian man-db rpm systemd prometheus jsonnet stress-ng openssl qemu-system-x86 debian-archive-keyring \
 	mmdebstrap e2fsprogs btrfs-progs gcc libc6-dev tmux chromium python3-pygal fonts-dejavu-core
 
 # packaging/debian/control's Build-Depends

@@ -43,6 +43,12 @@ def context_switches() -> int | None:
     return int(found.group(1)) if found else None
 
 
+def boot_time() -> int | None:
+    """When the kernel booted, Unix time (/proc/stat)."""
+    found = re.search(r"^btime (\d+)$", Root().read("proc/stat") or "", re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
 def peak_rss_kib() -> int:
     """The most memory that this process has held (VmHWM)."""
     found = re.search(r"^VmHWM:\s*(\d+) kB", Root().read("proc/self/status") or "", re.MULTILINE)

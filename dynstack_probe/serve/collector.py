@@ -98,8 +98,10 @@ class HostCollector(Collector):
         top_cgroups: Callable[[], int],
         cgroup_paths: Callable[[], Mapping[int, str]],
         costs: Callable[[], CostInputs],
+        boot_time: int | None = None,
     ) -> None:
-        """All arguments are asked at each collection, so that they may change."""
+        """All but the last, Unix time, are asked at each collection, as they may change."""
+        self._boot_time = boot_time
         self._newest = newest
         self._policies = policies
         self._top_cgroups = top_cgroups
@@ -124,6 +126,12 @@ class HostCollector(Collector):
         yield from _coverage(sample)
         yield from _of_kernel(sample)
         yield from _of_host(sample)
+        if self._boot_time is not None:
+            yield GaugeMetricFamily(
+                "dynstack_host_boot_time_seconds",
+                "When the kernel booted, Unix time.",
+                value=self._boot_time,
+            )
         yield from _own_cost(sample)
         yield from _of_costs(self._costs())
 

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from dynstack_probe.analysis.estimate import Estimate, estimate
 from dynstack_probe.errors import ProbeError, UsageError
 from dynstack_probe.httpd.server import WebServer
+from dynstack_probe.kernel.host import boot_time
 from dynstack_probe.kernel.privileges import drop_privileges
 from dynstack_probe.loader import LoadedProbe, Loader
 from dynstack_probe.measure.calibration import calibrate
@@ -77,6 +78,7 @@ class Daemon:
                 top_cgroups=lambda: self._config.top_cgroups,
                 cgroup_paths=lambda: self._cgroup_paths,
                 costs=self._cost_inputs,
+                boot_time=boot_time(),
             )
         )
         ProcessCollector(registry=self._registry)

@@ -11,14 +11,18 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from grafana.generate.cgroup import cgroup
 from grafana.generate.fleet import fleet
 from grafana.generate.host import host
 from grafana.generate.policies import policies
+from grafana.generate.runbooks import runbooks
 
 DASHBOARDS: dict[str, Callable[[], Dashboard]] = {
     "host": host,
     "fleet": fleet,
+    "cgroup": cgroup,
     "policies": policies,
+    "runbooks": runbooks,
 }
 FOLDER = Path(__file__).parent.parent / "dashboards"
 

@@ -13,33 +13,43 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from grafana.generate.panels import (
     BYTES,
+    COSTLY,
     COUNT,
+    COVERED,
+    DEEP,
     FULL_WIDTH,
     HALF,
+    HOW_MUCH,
+    HOW_SAFE,
+    NONE_TOO_DEEP,
     PER_SECOND,
     RATIO,
     SECONDS,
     SIXTH,
+    THIRD,
+    WHAT_PRICE,
     Column,
     Query,
     Text,
     assembled,
+    danger,
     datasource_variable,
+    events,
     label_variable,
     lines,
     number,
     ranking,
     rows,
+    verdict,
 )
 
 JOB = '{job=~"$job"}'
 JOB_POLICY = '{job=~"$job", policy="$policy"}'
 HOSTS = '{job=~"$job", instance=~"$instance"}'
 HOSTS_POLICY = '{job=~"$job", instance=~"$instance", policy="$policy"}'
-HOST_LINK = (
-    "/d/dynstack-host/?${datasource:queryparam}&${policy:queryparam}"
-    "&var-job=${__data.fields.Job}&var-instance=${__value.text}"
-)
+_TO_HOST = "/d/dynstack-host/?${datasource:queryparam}&${policy:queryparam}&${__url_time_range}"
+HOST_LINK = f"{_TO_HOST}&var-job=${{__data.fields.Job}}&var-instance=${{__value.text}}"
+BAR_LINK = f"{_TO_HOST}&var-job=${{__field.labels.job}}&var-instance=${{__field.labels.instance}}"
 
 
 def _recorded(level: str, rule: str) -> str:
@@ -90,11 +100,74 @@ def _rfc_columns(level: str) -> list[Column]:
     ]
 
 
-def _whole() -> Sequence[Builder[Panel]]:
+def _answers() -> Sequence[Builder[Panel]]:
+    """Three numbers, what to conclude from each, and what stands behind them."""
     saved = _recorded("", "dynstack_modelled_saved_bytes:sum")
     reserve = _recorded("", "dynstack_modelled_reserve_bytes:sum")
     memory = _recorded("", "dynstack_host_memory_bytes:sum")
+    of_memory = f"({saved} - {reserve}) / {memory}"
+    net_cost = (
+        f"sum(job_policy:dynstack_modelled_net_cost:ratio5m{JOB_POLICY}"
+        f" * on (job) group_left () job:dynstack_host_cpus:sum{JOB})"
+        f" / sum(job:dynstack_host_cpus:sum{JOB})"
+    )
+    too_deep = f"sum(dynstack_policy_over_limit_tasks{JOB_POLICY})"
+    deepest = f"max(job:dynstack_deepest_stack:max{JOB})"
+    in_reserves = f"min(instance_policy:dynstack_modelled_reserve_headroom:ratio{JOB_POLICY})"
     return [
+        number(
+            Text(
+                "How much would $policy save? (modelled)",
+                "Memory of kernel stacks that all these hosts would not need, less the pages that"
+                " the policy keeps aside.",
+            ),
+            Query(f"{saved} - {reserve}"),
+            BYTES,
+            width=THIRD,
+        ),
+        number(
+            Text(
+                "What would it cost? (modelled)",
+                "Stack faults less cheaper forks, of all CPU time of these hosts. Below zero it"
+                " would save CPU time too.",
+            ),
+            Query(net_cost),
+            RATIO,
+            width=THIRD,
+            decimals=4,
+            steps=COSTLY,
+        ),
+        number(
+            Text(
+                "Is it safe? Tasks too deep (measured)",
+                "Living tasks on all these hosts whose mark is deeper than the policy's stack: each"
+                " would overflow, so that anything but 0 rules it out.",
+            ),
+            Query(too_deep),
+            COUNT,
+            width=THIRD,
+            steps=NONE_TOO_DEEP,
+        ),
+        verdict(
+            Text("So much: worth it? (modelled)", "By the share of all memory that is saved."),
+            Query(of_memory),
+            HOW_MUCH,
+        ),
+        verdict(
+            Text("At that price? (modelled)", "By the share of all CPU time, on balance."),
+            Query(net_cost),
+            WHAT_PRICE,
+        ),
+        verdict(
+            Text(
+                "Safe enough? (modelled)",
+                "By the worst host: tasks too deep, the deepest stack now, free memory in"
+                " reserves.",
+            ),
+            Query(danger(too_deep, deepest, in_reserves)),
+            HOW_SAFE,
+            COUNT,
+        ),
         number(
             Text("Hosts (measured)", "Hosts of the chosen jobs that serve a sample now."),
             Query(_recorded("", "dynstack_hosts:count")),
@@ -102,44 +175,10 @@ def _whole() -> Sequence[Builder[Panel]]:
             width=SIXTH,
         ),
         number(
-            Text("Stacks (measured)", "Kernel stacks read, on all these hosts."),
-            Query(_recorded("", "dynstack_stacks_read:sum")),
-            COUNT,
-            width=SIXTH,
-        ),
-        number(
-            Text(
-                "Saved with the reserve (modelled)",
-                "Memory that $policy would save on all these hosts, its reserve counted in.",
-            ),
-            Query(f"{saved} - {reserve}"),
-            BYTES,
-            width=SIXTH,
-        ),
-        number(
-            Text(
-                "Of all memory (modelled)",
-                "That amount as a share of the memory of all these hosts.",
-            ),
-            Query(f"({saved} - {reserve}) / {memory}"),
-            RATIO,
-            width=SIXTH,
-            decimals=4,
-        ),
-        number(
-            Text(
-                "Saving (modelled)",
-                "Share of all stacks' memory that $policy would not need, without its reserve.",
-            ),
-            Query(_saving("")),
-            RATIO,
-            width=SIXTH,
-            decimals=2,
-        ),
-        number(
             Text(
                 "Saving with the reserve (modelled)",
-                "The same, less the pages that the policy keeps aside.",
+                "Share of all stacks' memory that $policy would not need, less what it keeps"
+                " aside.",
             ),
             Query(_saving("", with_reserve=True)),
             RATIO,
@@ -148,14 +187,13 @@ def _whole() -> Sequence[Builder[Panel]]:
         ),
         number(
             Text(
-                "Net CPU cost (modelled)",
-                "Stack faults less cheaper forks, of all CPU time of these hosts. Below zero it"
-                " would save CPU time too.",
+                "Of all memory (modelled)",
+                "What is saved with the reserve paid, as a share of the memory of all these hosts.",
             ),
-            Query(f"avg(job_policy:dynstack_modelled_net_cost:ratio5m{JOB_POLICY})"),
+            Query(of_memory),
             RATIO,
+            width=SIXTH,
             decimals=4,
-            steps=((None, "green"), (0.001, "yellow"), (0.01, "red")),
         ),
         number(
             Text(
@@ -164,6 +202,7 @@ def _whole() -> Sequence[Builder[Panel]]:
             ),
             Query(f"sum(instance_policy:dynstack_modelled_faults:rate5m{JOB_POLICY})"),
             PER_SECOND,
+            width=SIXTH,
             decimals=1,
         ),
         number(
@@ -172,20 +211,96 @@ def _whole() -> Sequence[Builder[Panel]]:
                 "The deepest mark of any task on these hosts, as a share of a whole stack. At 100%"
                 " it overflows.",
             ),
-            Query(f"max(job:dynstack_deepest_stack:max{JOB})"),
+            Query(deepest),
             RATIO,
+            width=SIXTH,
             decimals=1,
-            steps=((None, "green"), (0.75, "yellow"), (0.9, "red")),
+            steps=DEEP,
         ),
         number(
             Text(
-                "Least free memory (measured)",
-                "Above the minimum watermarks, on the host that has least: what a growing stack"
-                " could take there.",
+                "Least coverage (measured)",
+                "Of the host on which the smallest share of the kernel's stacks was read.",
             ),
-            Query(f"min(job:dynstack_memory_headroom_bytes:min{JOB})"),
-            BYTES,
+            Query(f"min(instance:dynstack_coverage:ratio{JOB})"),
+            RATIO,
+            width=SIXTH,
+            decimals=1,
+            steps=COVERED,
         ),
+    ]
+
+
+def _who_stands_out() -> Sequence[Builder[Panel]]:
+    return [
+        ranking(
+            Text(
+                "Deepest stacks (measured)",
+                "The ten chosen hosts with the deepest task, as a share of a whole stack. A bar"
+                " leads to its host.",
+            ),
+            Query(f"topk(10, instance:dynstack_deepest_stack:ratio{HOSTS})", "{{instance}}"),
+            RATIO,
+            steps=DEEP,
+            link=BAR_LINK,
+        ),
+        ranking(
+            Text(
+                "Most tasks too deep for $policy (measured)",
+                "The ten chosen hosts with most living tasks that would overflow.",
+            ),
+            Query(f"topk(10, dynstack_policy_over_limit_tasks{HOSTS_POLICY})", "{{instance}}"),
+            COUNT,
+            steps=NONE_TOO_DEEP,
+            link=BAR_LINK,
+        ),
+        ranking(
+            Text(
+                "Least covered (measured)",
+                "The ten chosen hosts on which the smallest share of the kernel's stacks was read.",
+            ),
+            Query(f"bottomk(10, instance:dynstack_coverage:ratio{HOSTS})", "{{instance}}"),
+            RATIO,
+            steps=COVERED,
+            link=BAR_LINK,
+        ),
+        ranking(
+            Text(
+                "Most stack faults a second under $policy (modelled)",
+                "The ten chosen hosts that would take most.",
+            ),
+            Query(
+                f"topk(10, instance_policy:dynstack_modelled_faults:rate5m{HOSTS_POLICY})",
+                "modelled: {{instance}}",
+            ),
+            PER_SECOND,
+            link=BAR_LINK,
+        ),
+        ranking(
+            Text(
+                "Least free memory (measured)",
+                "The ten chosen hosts with least above the minimum watermarks: what growing stacks"
+                " could take.",
+            ),
+            Query(f"bottomk(10, dynstack_memory_headroom_bytes{HOSTS})", "{{instance}}"),
+            BYTES,
+            link=BAR_LINK,
+        ),
+        ranking(
+            Text(
+                "Slowest scans (measured)",
+                "The ten chosen hosts whose last scan took longest.",
+            ),
+            Query(f"topk(10, dynstack_scan_duration_seconds{HOSTS})", "{{instance}}"),
+            SECONDS,
+            link=BAR_LINK,
+        ),
+    ]
+
+
+def _tables() -> Sequence[Builder[Panel]]:
+    return [
+        *_by_host(),
         rows(
             Text(
                 "By CPU model: measured, and modelled under $policy",
@@ -260,7 +375,7 @@ def _over_time() -> Sequence[Builder[Panel]]:
     ]
 
 
-def _hosts() -> Sequence[Builder[Panel]]:
+def _by_host() -> Sequence[Builder[Panel]]:
     info = "topk by (job, instance) (1, dynstack_host_info)"
     named = "on (job, instance) group_left (cpu_model, kernel_release)"
     labels = {"job": "Job", "instance": "Host", "cpu_model": "CPU", "kernel_release": "Kernel"}
@@ -294,47 +409,44 @@ def _hosts() -> Sequence[Builder[Panel]]:
                     2,
                 ),
                 Column(
+                    "Net CPU cost (modelled)",
+                    of_host(f"instance_policy:dynstack_modelled_net_cost:ratio5m{HOSTS_POLICY}"),
+                    RATIO,
+                    4,
+                    COSTLY,
+                ),
+                Column(
+                    "Tasks too deep (measured)",
+                    of_host(f"dynstack_policy_over_limit_tasks{HOSTS_POLICY}"),
+                    steps=NONE_TOO_DEEP,
+                ),
+                Column(
                     "Coverage (measured)",
                     of_host(f"instance:dynstack_coverage:ratio{HOSTS}"),
                     RATIO,
                     1,
+                    COVERED,
                 ),
             ],
             sort="Base (measured)",
             height=10,
             links={"Host": HOST_LINK},
         ),
-        ranking(
-            Text(
-                "Slowest scans (measured)",
-                "The ten chosen hosts whose last scan took longest.",
-            ),
-            Query(f"topk(10, dynstack_scan_duration_seconds{HOSTS})", "{{instance}}"),
-            SECONDS,
-        ),
-        ranking(
-            Text(
-                "Deepest stacks (measured)",
-                "The ten chosen hosts with the deepest task, as a share of a whole stack.",
-            ),
-            Query(f"topk(10, instance:dynstack_deepest_stack:ratio{HOSTS})", "{{instance}}"),
-            RATIO,
-        ),
-        ranking(
-            Text(
-                "Least covered (measured)",
-                "The ten chosen hosts on which the smallest share of the kernel's stacks was read.",
-            ),
-            Query(f"bottomk(10, instance:dynstack_coverage:ratio{HOSTS})", "{{instance}}"),
-            RATIO,
-        ),
+    ]
+
+
+def _chosen_over_time() -> Sequence[Builder[Panel]]:
+    return [
         lines(
             Text(
                 "Saving by host under $policy (modelled)",
                 "Without the reserve: the ten chosen hosts with the least saving at each moment.",
             ),
             [
-                Query(f"bottomk(10, {saving}:ratio{HOSTS_POLICY})", "modelled: {{instance}}"),
+                Query(
+                    f"bottomk(10, instance_policy:dynstack_modelled_saving:ratio{HOSTS_POLICY})",
+                    "modelled: {{instance}}",
+                ),
             ],
             RATIO,
             width=HALF,
@@ -374,8 +486,11 @@ def fleet() -> Dashboard:
             label_variable("instance", "Hosts", f"dynstack_stack_bytes{JOB}", many=True),
         ],
         {
-            "Whole fleet (whatever hosts are chosen)": _whole(),
-            "Whole fleet over time": _over_time(),
-            "Chosen hosts": _hosts(),
+            "How much, at what price, how safe? All hosts of the chosen jobs": _answers(),
+            "Who stands out among the chosen hosts?": _who_stands_out(),
+            "The RFC's table of today": _tables(),
+            "All hosts over time": _over_time(),
+            "The chosen hosts over time": _chosen_over_time(),
         },
+        events(HOSTS),
     )

@@ -10,23 +10,35 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from grafana.generate.panels import (
     BYTES,
+    COSTLY,
     COUNT,
+    COVERED,
+    DEEP,
     HALF,
+    HOW_MUCH,
+    HOW_SAFE,
+    NONE_TOO_DEEP,
     PER_SECOND,
     RATIO,
+    RESERVES_LEFT,
     SECONDS,
+    SIXTH,
     THIRD,
+    WHAT_PRICE,
     Column,
     Query,
     Text,
     assembled,
+    danger,
     datasource_variable,
     depths,
     dial,
+    events,
     label_variable,
     lines,
     number,
     rows,
+    verdict,
 )
 
 HOST = '{job="$job", instance="$instance"}'
@@ -34,67 +46,95 @@ POLICY = '{job="$job", instance="$instance", policy="$policy"}'
 SAVED = f"dynstack_stack_bytes{HOST} - on (job, instance) dynstack_policy_stack_bytes{POLICY}"
 RESERVE = f"dynstack_policy_reserve_bytes{POLICY}"
 STEP = "$__rate_interval"
+CGROUP_LINK = (
+    "/d/dynstack-cgroup/?${datasource:queryparam}&${job:queryparam}&${instance:queryparam}"
+    "&${policy:queryparam}&${__url_time_range}&var-cgroup=${__value.raw:percentencode}"
+)
 
 
-def _how_much() -> Sequence[Builder[Panel]]:
+NET_COST = f"instance_policy:dynstack_modelled_net_cost:ratio5m{POLICY}"
+TOO_DEEP = f"dynstack_policy_over_limit_tasks{POLICY}"
+DEEPEST = f"instance:dynstack_deepest_stack:ratio{HOST}"
+IN_RESERVES = f"instance_policy:dynstack_modelled_reserve_headroom:ratio{POLICY}"
+NET_SAVED = f"{SAVED} - on (job, instance) {RESERVE}"
+NET_OF_MEMORY = f"({NET_SAVED}) / on (job, instance) dynstack_host_memory_bytes{HOST}"
+
+
+def _answers() -> Sequence[Builder[Panel]]:
+    """Three numbers, what to conclude from each, and what stands behind them."""
     return [
         number(
             Text(
-                "Saving under $policy (modelled)",
+                "How much would $policy save? (modelled)",
+                "Memory of kernel stacks that it would not need, less the pages that it keeps"
+                " aside.",
+            ),
+            Query(NET_SAVED),
+            BYTES,
+            width=THIRD,
+        ),
+        number(
+            Text(
+                "What would it cost? (modelled)",
+                "Stack faults less cheaper forks, of all CPU time, at prices calibrated here. Below"
+                " zero: it would save CPU time too.",
+            ),
+            Query(NET_COST),
+            RATIO,
+            width=THIRD,
+            decimals=4,
+            steps=COSTLY,
+        ),
+        number(
+            Text(
+                "Is it safe? Tasks too deep (measured)",
+                "Living tasks whose mark is deeper than the policy's stack: each would overflow, so"
+                " that anything but 0 rules the policy out.",
+            ),
+            Query(TOO_DEEP),
+            COUNT,
+            width=THIRD,
+            steps=NONE_TOO_DEEP,
+        ),
+        verdict(
+            Text("So much: worth it? (modelled)", "By the share of all memory that is saved."),
+            Query(NET_OF_MEMORY),
+            HOW_MUCH,
+        ),
+        verdict(
+            Text("At that price? (modelled)", "By the share of all CPU time, on balance."),
+            Query(NET_COST),
+            WHAT_PRICE,
+        ),
+        verdict(
+            Text(
+                "Safe enough? (modelled)",
+                "By tasks that are too deep, the deepest stack now, free memory in reserves.",
+            ),
+            Query(danger(*(f"max({one})" for one in (TOO_DEEP, DEEPEST, IN_RESERVES)))),
+            HOW_SAFE,
+            COUNT,
+        ),
+        number(
+            Text(
+                "Saving (modelled)",
                 "Share of the stacks' memory that the policy would not need, its reserve left out,"
                 " as in the RFC's table.",
             ),
             Query(f"({SAVED}) / on (job, instance) dynstack_stack_bytes{HOST}"),
             RATIO,
+            width=SIXTH,
             decimals=2,
         ),
         number(
             Text(
-                "Saved, reserve paid (modelled)",
-                "That as an amount of memory, less the pages that the policy keeps aside.",
-            ),
-            Query(f"{SAVED} - on (job, instance) {RESERVE}"),
-            BYTES,
-        ),
-        number(
-            Text(
                 "Of all memory (modelled)",
-                "That amount as a share of the host's memory. Under 0.1% it is hardly worth it.",
+                "What is saved with the reserve paid, as a share of the host's memory.",
             ),
-            Query(
-                f"({SAVED} - on (job, instance) {RESERVE})"
-                f" / on (job, instance) dynstack_host_memory_bytes{HOST}"
-            ),
+            Query(NET_OF_MEMORY),
             RATIO,
+            width=SIXTH,
             decimals=4,
-        ),
-        dial(
-            Text(
-                "Coverage (measured)",
-                "Stacks read, of those that the kernel counts. Its count is batched, so some dozens"
-                " more or less, and a little above 100%, mean nothing.",
-            ),
-            Query(f"dynstack_stacks_read{HOST} / dynstack_kernel_stacks{HOST}"),
-            (None, "red"),
-            (0.9, "yellow"),
-            (0.99, "green"),
-        ),
-    ]
-
-
-def _what_price() -> Sequence[Builder[Panel]]:
-    net = "instance_policy:dynstack_modelled_net_cost:ratio5m"
-    return [
-        number(
-            Text(
-                "Net CPU cost (modelled)",
-                "Stack faults less cheaper forks, of all CPU time, at prices calibrated here. Below"
-                " zero: the policy would save CPU time too.",
-            ),
-            Query(f"{net}{POLICY}"),
-            RATIO,
-            decimals=4,
-            steps=((None, "green"), (0.001, "yellow"), (0.01, "red")),
         ),
         number(
             Text(
@@ -103,7 +143,52 @@ def _what_price() -> Sequence[Builder[Panel]]:
             ),
             Query(f"instance_policy:dynstack_modelled_faults:rate5m{POLICY}"),
             PER_SECOND,
+            width=SIXTH,
             decimals=1,
+        ),
+        number(
+            Text(
+                "A page fault may take more (measured)",
+                "So much longer may each page fault in kernel mode become before that takes 0.1% of"
+                " all CPU time.",
+            ),
+            Query(f"instance:dynstack_kernel_page_fault_break_even_seconds:ratio5m{HOST}"),
+            SECONDS,
+            width=SIXTH,
+        ),
+        dial(
+            Text(
+                "Deepest stack (measured)",
+                "The deepest high-water mark of all living tasks, as a share of a whole stack. At"
+                " 100% it overflows.",
+            ),
+            Query(DEEPEST),
+            DEEP,
+            width=SIXTH,
+        ),
+        dial(
+            Text(
+                "Coverage (measured)",
+                "Stacks read, of those that the kernel counts. Its count is batched, so some dozens"
+                " more or less, and a little above 100%, mean nothing.",
+            ),
+            Query(f"instance:dynstack_coverage:ratio{HOST}"),
+            COVERED,
+            width=SIXTH,
+        ),
+    ]
+
+
+def _more_of_that() -> Sequence[Builder[Panel]]:
+    return [
+        number(
+            Text(
+                "Saving with the reserve (modelled)",
+                "Share of the stacks' memory that the policy would not need, its reserve paid.",
+            ),
+            Query(f"({NET_SAVED}) / on (job, instance) dynstack_stack_bytes{HOST}"),
+            RATIO,
+            decimals=2,
         ),
         number(
             Text(
@@ -113,41 +198,6 @@ def _what_price() -> Sequence[Builder[Panel]]:
             ),
             Query(f"instance_policy:dynstack_modelled_fault_break_even_seconds:ratio5m{POLICY}"),
             SECONDS,
-        ),
-        number(
-            Text(
-                "A kernel page fault may take more (measured)",
-                "So much longer may each page fault in kernel mode become before that takes 0.1% of"
-                " all CPU time.",
-            ),
-            Query(f"instance:dynstack_kernel_page_fault_break_even_seconds:ratio5m{HOST}"),
-            SECONDS,
-        ),
-    ]
-
-
-def _how_safe() -> Sequence[Builder[Panel]]:
-    return [
-        dial(
-            Text(
-                "Deepest stack (measured)",
-                "The deepest high-water mark of all living tasks, as a share of a whole stack. At"
-                " 100% it overflows.",
-            ),
-            Query(f"dynstack_deepest_stack_bytes{HOST} / dynstack_thread_size_bytes{HOST}"),
-            (None, "green"),
-            (0.75, "yellow"),
-            (0.9, "red"),
-        ),
-        number(
-            Text(
-                "Tasks too deep for $policy (measured)",
-                "Living tasks whose mark is deeper than the policy's stack: each would overflow, so"
-                " that anything but 0 rules the policy out.",
-            ),
-            Query(f"dynstack_policy_over_limit_tasks{POLICY}"),
-            COUNT,
-            steps=((None, "green"), (1, "red")),
         ),
         number(
             Text(
@@ -164,9 +214,9 @@ def _how_safe() -> Sequence[Builder[Panel]]:
                 "The same in multiples of the reserves of all CPUs. Below 10 refills compete for"
                 " the last pages.",
             ),
-            Query(f"instance_policy:dynstack_modelled_reserve_headroom:ratio{POLICY}"),
+            Query(IN_RESERVES),
             COUNT,
-            steps=((None, "red"), (10, "yellow"), (100, "green")),
+            steps=RESERVES_LEFT,
         ),
     ]
 
@@ -281,7 +331,8 @@ def _cgroups() -> Sequence[Builder[Panel]]:
         rows(
             Text(
                 "Top cgroups: measured, and modelled under $policy",
-                "Kernel stacks of each cgroup's tasks; 'other' is the sum of all that have no row.",
+                "Kernel stacks of each cgroup's tasks; 'other' is the sum of all that have no row."
+                " A name leads to its course.",
             ),
             {"cgroup": "Cgroup"},
             [
@@ -304,6 +355,7 @@ def _cgroups() -> Sequence[Builder[Panel]]:
                 ),
             ],
             sort="Measured: whole stacks",
+            links={"Cgroup": CGROUP_LINK},
         ),
     ]
 
@@ -398,12 +450,12 @@ def host() -> Dashboard:
             ),
         ],
         {
-            "How much would it save?": _how_much(),
-            "What would it cost?": _what_price(),
-            "Is it safe?": _how_safe(),
+            "How much, at what price, how safe?": _answers(),
+            "More of that": _more_of_that(),
             "Memory and depth": _memory(),
             "Faults and lifecycle": _events(),
             "Cgroups": _cgroups(),
             "The probe's own cost": _own_cost(),
         },
+        events(HOST),
     )

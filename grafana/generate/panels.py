@@ -19,6 +19,7 @@ from grafana_foundation_sdk.builders import (
     prometheus,
     stat,
     table,
+    text,
     timeseries,
 )
 from grafana_foundation_sdk.cog.builder import Builder
@@ -26,14 +27,18 @@ from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common as models
 from grafana_foundation_sdk.models.common import DataSourceRef
 from grafana_foundation_sdk.models.dashboard import (
+    AnnotationQuery,
     Dashboard,
     DashboardCursorSync,
     DashboardLinkType,
+    DashboardRangeMapOptions,
     DataTransformerConfig,
     DynamicConfigValue,
     Panel,
+    RangeMap,
     Threshold,
     ThresholdsMode,
+    ValueMappingResult,
     VariableModel,
     VariableOption,
     VariableRefresh,
@@ -41,6 +46,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode, HeatmapColorScale
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from grafana_foundation_sdk.models.text import TextMode
 
 with warnings.catch_warnings():
     # The SDK prefers the second schema, which Grafana before 12 and other programs can't read.
@@ -57,6 +63,58 @@ BYTES = "bytes"
 SECONDS = "s"
 COUNT = "locale"  # 9,878: the RFC counts stacks to the last one
 PER_SECOND = "cps"
+
+
+Steps = Sequence[tuple[float | None, str]]  # from each value on, that colour
+
+# What rules a policy out, and what calls for a second look.
+NONE_TOO_DEEP: Steps = ((None, "green"), (1, "red"))
+DEEP: Steps = ((None, "green"), (0.75, "yellow"), (0.9, "red"))
+COVERED: Steps = ((None, "red"), (0.9, "yellow"), (0.99, "green"))
+COSTLY: Steps = ((None, "green"), (0.001, "yellow"), (0.01, "red"))
+RESERVES_LEFT: Steps = ((None, "red"), (10, "yellow"), (100, "green"))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to conclude from a value below `below`, None for all others."""
+
+    below: float | None
+    sentence: str
+    color: str
+
+
+# Of all memory, the reserve paid.
+HOW_MUCH = (
+    Verdict(0.0, "It would cost memory: the reserve eats more than is saved.", "red"),
+    Verdict(0.001, "Hardly worth it: under 0.1% of all memory.", "yellow"),
+    Verdict(0.01, "Worth it where memory is short: 0.1 to 1% of all memory.", "green"),
+    Verdict(None, "Worth it: over 1% of all memory.", "green"),
+)
+# Of all CPU time, on balance.
+WHAT_PRICE = (
+    Verdict(0.0, "None: cheaper forks save more CPU time than faults take.", "green"),
+    Verdict(0.0001, "Nobody would notice: under 0.01% of all CPU time.", "green"),
+    Verdict(0.001, "Small: under 0.1% of all CPU time.", "green"),
+    Verdict(0.01, "To be weighed: 0.1 to 1% of all CPU time.", "yellow"),
+    Verdict(None, "Expensive: over 1% of all CPU time.", "red"),
+)
+# Of danger(): 4 for tasks too deep, 2 for a stack almost full now, 1 for memory that is short.
+HOW_SAFE = (
+    Verdict(1, "Nothing speaks against it: no task is too deep, memory is free.", "green"),
+    Verdict(2, "Free memory is short: refills would compete for the last pages.", "yellow"),
+    Verdict(4, "A task has used over 90% of its stack, under today's kernel.", "red"),
+    Verdict(None, "Rule it out: living tasks are deeper than it allows.", "red"),
+)
+
+
+def danger(too_deep: str, deepest: str, in_reserves: str) -> str:
+    """PromQL, for HOW_SAFE; policies without a reserve have no `in_reserves`."""
+    short = f"(({in_reserves}) < bool 10 or 0 * ({too_deep}))"
+    return f"4 * (({too_deep}) > bool 0) + 2 * (({deepest}) > bool 0.9) + {short}"
+
+
+BEYOND = 1e9  # any value: to a range's end that is null Grafana's versions give other meanings
 
 
 class _AnyPanel(Protocol):
@@ -90,6 +148,7 @@ class Column:
     expr: str
     unit: str = COUNT
     decimals: int | None = None
+    steps: Steps = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +192,7 @@ def number(
     *,
     width: int = QUARTER,
     decimals: int | None = None,
-    steps: Sequence[tuple[float | None, str]] = (),
+    steps: Steps = (),
 ) -> stat.Panel:
     """One figure, and its course behind it; coloured from each of the steps on, if there are."""
     panel = stat.Panel().graph_mode(models.BigValueGraphMode.AREA).reduce_options(_last())
@@ -145,11 +204,33 @@ def number(
     return _asked(_described(panel, text, unit, width, 4), [query], instant=False)
 
 
-def dial(text: Text, query: Query, *steps: tuple[float | None, str]) -> gauge.Panel:
+def verdict(text: Text, query: Query, verdicts: Sequence[Verdict], unit: str = RATIO) -> stat.Panel:
+    """A sentence that says what to conclude from a figure, in its colour."""
+    panel = stat.Panel().graph_mode(models.BigValueGraphMode.NONE).reduce_options(_last())
+    panel.color_mode(models.BigValueColorMode.BACKGROUND_SOLID).no_value("Not known yet.")
+    panel.text(common.VizTextDisplayOptions().value_size(16))
+    least = -BEYOND
+    ranges = []
+    for at, one in enumerate(verdicts):
+        result = ValueMappingResult(text=one.sentence, color=one.color, index=at)
+        most = BEYOND if one.below is None else one.below
+        ranges.append(RangeMap(DashboardRangeMapOptions(from_val=least, to=most, result=result)))
+        least = most
+    panel.mappings(list(reversed(ranges)))  # at a bound, of both, the first
+    return _asked(_described(panel, text, unit, THIRD, 3), [query], instant=False)
+
+
+def dial(text: Text, query: Query, steps: Steps, *, width: int = QUARTER) -> gauge.Panel:
     """A ratio from 0 to 1, coloured from each of the steps on."""
     panel = gauge.Panel().min(0).max(1).decimals(1).reduce_options(_last())
     panel.thresholds(_steps(*steps))
-    return _asked(_described(panel, text, RATIO, QUARTER, 4), [query], instant=False)
+    return _asked(_described(panel, text, RATIO, width, 4), [query], instant=False)
+
+
+def prose(title: str, markdown: str) -> text.Panel:
+    """Something to read."""
+    panel = text.Panel().title(title).mode(TextMode.MARKDOWN).content(markdown)
+    return panel.span(FULL_WIDTH).height(4 + markdown.count("\n") * 2 // 3 + len(markdown) // 250)
 
 
 def lines(
@@ -181,10 +262,22 @@ def depths(text: Text, query: Query, rows: str, *, width: int = HALF) -> heatmap
     return _asked(_described(panel, text, COUNT, width, 8), [query], instant=False)
 
 
-def ranking(text: Text, query: Query, unit: str, *, width: int = THIRD) -> bargauge.Panel:
-    """A bar a series, in the query's own order."""
+def ranking(
+    text: Text,
+    query: Query,
+    unit: str,
+    *,
+    width: int = THIRD,
+    steps: Steps = (),
+    link: str | None = None,
+) -> bargauge.Panel:
+    """A bar a series, in the query's own order; a click on one follows `link`."""
     panel = bargauge.Panel().orientation(models.VizOrientation.HORIZONTAL).min(0)
     panel.display_mode(models.BarGaugeDisplayMode.BASIC).reduce_options(_last())
+    if steps:
+        panel.thresholds(_steps(*steps))
+    if link is not None:
+        panel.data_links([dashboard.DashboardLink("Show this host").url(link)])
     return _asked(_described(panel, text, unit, width, 8), [query], instant=True)
 
 
@@ -211,6 +304,11 @@ def rows(
         properties: list[DynamicConfigValue] = [DynamicConfigValue("unit", column.unit)]
         if column.decimals is not None:
             properties.append(DynamicConfigValue("decimals", column.decimals))
+        if column.steps:
+            steps = [{"value": value, "color": color} for value, color in column.steps]
+            thresholds = {"mode": "absolute", "steps": steps}
+            properties.append(DynamicConfigValue("thresholds", thresholds))
+            properties.append(DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))
         panel.override_by_name(column.title, properties)
     for title, url in (links or {}).items():
         link = [{"title": "Show", "url": url}]
@@ -245,6 +343,33 @@ def label_variable(
     return variable
 
 
+def events(hosts: str) -> Sequence[Builder[AnnotationQuery]]:
+    """What may explain a step in a plot: reboots, other kernels. `hosts` selects series."""
+    info = "topk by (job, instance) (1, dynstack_host_info)"
+    booted = (
+        f"1000 * dynstack_host_boot_time_seconds{hosts}"
+        f" * on (job, instance) group_left (kernel_release) {info}"
+    )
+    # A release that its host had not in the hour before, though it was there.
+    before = "last_over_time(dynstack_host_info[1h] offset 2m)"
+    other = (
+        f"(dynstack_host_info{hosts} unless on (job, instance, kernel_release) {before})"
+        f" and on (job, instance) {before}"
+    )
+    return [
+        _annotation("Reboots", booted, "orange").use_value_for_time(True),
+        _annotation("Kernel changes", other, "purple"),
+    ]
+
+
+def _annotation(name: str, expr: str, color: str) -> dashboard.AnnotationQuery:
+    query = dashboard.AnnotationQuery().name(name).datasource(DATASOURCE).enable(True)
+    query.expr(expr).icon_color(color).step("60s")
+    return query.title_format(name.removesuffix("s")).text_format(
+        "{{instance}}: Linux {{kernel_release}}"
+    )
+
+
 def assembled(
     uid: str,
     title: str,
@@ -252,6 +377,7 @@ def assembled(
     span: str,
     variables: Sequence[Builder[VariableModel]],
     sections: dict[str, Sequence[Builder[Panel]]],
+    annotations: Sequence[Builder[AnnotationQuery]] = (),
 ) -> Dashboard:
     """A dashboard: sections of panels, which flow from left to right."""
     builder = dashboard.Dashboard(title).uid(uid).description(description).tags(["dynstack"])
@@ -261,6 +387,8 @@ def assembled(
     builder.link(link.tags(["dynstack"]).include_vars(True).keep_time(True))
     for variable in variables:
         builder.with_variable(variable)
+    for annotation in annotations:
+        builder.annotation(annotation)
     for name, panels in sections.items():
         builder.with_row(dashboard.Row(name))
         for panel in panels:

@@ -10,14 +10,18 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from grafana.generate.panels import (
     BYTES,
+    COSTLY,
     COUNT,
+    NONE_TOO_DEEP,
     PER_SECOND,
     RATIO,
+    RESERVES_LEFT,
     Column,
     Query,
     Text,
     assembled,
     datasource_variable,
+    events,
     label_variable,
     lines,
     rows,
@@ -60,10 +64,10 @@ def _table() -> Sequence[Builder[Panel]]:
                 Column("Reserve (modelled)", RESERVE, BYTES),
                 Column("Saving (modelled)", SAVING, RATIO, 2),
                 Column("Saving with reserve (modelled)", SAVING_WITH_RESERVE, RATIO, 2),
-                Column("Net CPU cost (modelled)", NET_COST, RATIO, 4),
+                Column("Net CPU cost (modelled)", NET_COST, RATIO, 4, COSTLY),
                 Column("Faults (modelled)", FAULTS, PER_SECOND, 1),
-                Column("Tasks too deep (measured marks)", OVER_LIMIT, COUNT),
-                Column("Least free memory in reserves (modelled)", HEADROOM, COUNT),
+                Column("Tasks too deep (measured marks)", OVER_LIMIT, steps=NONE_TOO_DEEP),
+                Column("Least free memory in reserves (modelled)", HEADROOM, steps=RESERVES_LEFT),
             ],
             sort="Saving with reserve (modelled)",
         )
@@ -185,4 +189,5 @@ def policies() -> Dashboard:
             label_variable("policy", "Policies", f"dynstack_policy_stack_bytes{HOSTS}", many=True),
         ],
         {"Now": _table(), "Over time": _over_time()},
+        events(HOSTS),
     )

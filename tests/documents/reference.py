@@ -46,7 +46,7 @@ def families() -> list[Metric]:
     newest = PassCounter().add(busiest_sample(16384), policies, COSTS.calibration)
     registry = CollectorRegistry()
     registry.register(
-        HostCollector(lambda: newest, lambda: policies, lambda: 2, dict, lambda: COSTS)
+        HostCollector(lambda: newest, lambda: policies, lambda: 2, dict, lambda: COSTS, 1)
     )
     return list(registry.collect())
 

@@ -63,6 +63,7 @@ class SimulatedHost:
         )
         metrics.gauge("dynstack_build_info", 1, version="0.1.0")
         metrics.gauge("dynstack_host_cpus", self.cpus)
+        metrics.gauge("dynstack_host_boot_time_seconds", int(STARTED) - 3600)
         metrics.gauge("dynstack_host_memory_bytes", self.memory_gib << 30)
         metrics.gauge("dynstack_thread_size_bytes", THREAD_BYTES)
         metrics.gauge("dynstack_stack_bytes", self.stacks * THREAD_BYTES)

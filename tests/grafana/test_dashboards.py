@@ -6,29 +6,43 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from grafana.generate.panels import (
+    HOW_MUCH,
+    HOW_SAFE,
+    WHAT_PRICE,
+    Query,
+    Text,
+    Verdict,
+    verdict,
+)
 from tests import ROOT
 
 FOLDER = ROOT / "grafana/dashboards"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
-EXPECTED = {"host", "fleet", "policies"}
+EXPECTED = {"host", "fleet", "cgroup", "policies", "runbooks"}
+CHOICES: dict[str, list[str]] = {"runbooks": []}  # all others let one choose
 # Those used here of Grafana's core; everything else would be a plugin to install.
-CORE_PANELS = {"row", "stat", "gauge", "bargauge", "timeseries", "heatmap", "table"}
+CORE_PANELS = {"row", "stat", "gauge", "bargauge", "timeseries", "heatmap", "table", "text"}
 CORE_TRANSFORMATIONS = {"merge", "organize"}
 # Grafana's ids of what STYLE calls ratio, bytes, seconds, count, per second
 UNITS = {"percentunit", "bytes", "s", "locale", "cps"}
-GRAFANAS_OWN = {"__rate_interval", "__value", "__data", "__all"}
+GRAFANAS_OWN = {"__rate_interval", "__value", "__data", "__all", "__field", "__url_time_range"}
 
 
 def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
-    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    """Those that show figures."""
+    return [panel for panel in dashboard["panels"] if panel["type"] not in ("row", "text")]
 
 
 PANELS = [
@@ -51,7 +65,6 @@ def test_regenerating_makes_no_difference(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Prefer using dashboardv2:DeprecationWarning")
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_the_sdk_reads_what_it_wrote(name: str) -> None:
-    from grafana_foundation_sdk.cog.encoder import JSONEncoder
     from grafana_foundation_sdk.cog.plugins import register_default_plugins
     from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -143,14 +156,17 @@ def test_a_tables_columns_have_units_of_their_own(panel: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_variables_exist_and_are_used(name: str) -> None:
-    variables = [variable["name"] for variable in DASHBOARDS[name]["templating"]["list"]]
-    assert sorted(variables) == ["datasource", "instance", "job", "policy"]
-    text = json.dumps(DASHBOARDS[name]["panels"])
+    variables = [variable["name"] for variable in DASHBOARDS[name]["templating"].get("list", [])]
+    more = ["cgroup"] if name == "cgroup" else []
+    assert sorted(variables) == CHOICES.get(
+        name, sorted([*more, "datasource", "instance", "job", "policy"])
+    )
+    text = json.dumps(panels(DASHBOARDS[name]))
     used = set(re.findall(r"\$\{?(\w+)", text)) - GRAFANAS_OWN
     assert used == set(variables)
     # each asks only for what was chosen above it
     known: set[str] = set()
-    for variable in DASHBOARDS[name]["templating"]["list"]:
+    for variable in DASHBOARDS[name]["templating"].get("list", []):
         asked = set(re.findall(r"\$\{?(\w+)", json.dumps(variable))) - GRAFANAS_OWN
         assert asked <= known
         known.add(variable["name"])
@@ -198,3 +214,153 @@ def test_provisioning_and_compose_name_what_is_there() -> None:
     for pattern in config["rule_files"]:
         assert list(grafana.glob(pattern))
     assert mounts["prometheus", "/etc/prometheus/rules"].resolve() == grafana / "rules"
+
+
+ANSWERS = [name for name in sorted(EXPECTED) if name in ("host", "fleet")]
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_first_screen_answers_three_questions(name: str) -> None:
+    """Each with one number, a sentence below it, and both with colours that mean something."""
+    shown = panels(DASHBOARDS[name])
+    numbers, verdicts, details = shown[:3], shown[3:6], shown[6:12]
+    for question, number, sentence in zip(
+        ("How much", "What would it cost", "Is it safe"), numbers, verdicts, strict=True
+    ):
+        assert number["title"].startswith(question)
+        assert number["type"] == sentence["type"] == "stat"
+        assert number["gridPos"]["x"] == sentence["gridPos"]["x"]
+        assert number["gridPos"]["y"] < sentence["gridPos"]["y"]
+        assert len(number["targets"]) == len(sentence["targets"]) == 1
+        for mapping in sentence["fieldConfig"]["defaults"]["mappings"]:
+            assert mapping["options"]["result"]["text"].endswith(".")
+            assert mapping["options"]["result"]["color"] in ("green", "yellow", "red")
+    for number in numbers[1:]:
+        assert len(number["fieldConfig"]["defaults"]["thresholds"]["steps"]) > 1
+    # Grafana draws a row of the grid 38 px high, and has about 150 px of its own above
+    lowest = max(one["gridPos"]["y"] + one["gridPos"]["h"] for one in (*numbers, *verdicts))
+    assert 150 + 38 * lowest < 700
+    titles = " ".join(one["title"] for one in details)
+    for detail in ("faults a second", "eepest", "overage"):
+        assert detail in titles
+
+
+def mapped(verdicts: Sequence[Verdict], value: float) -> str:
+    """As Grafana maps it: the first range that holds the value, both ends included."""
+    built = verdict(Text("", ""), Query(""), verdicts).build()
+    panel = json.loads(json.dumps(built, cls=JSONEncoder))
+    for mapping in panel["fieldConfig"]["defaults"]["mappings"]:
+        options = mapping["options"]
+        if options["from"] <= value <= options["to"]:
+            return str(options["result"]["text"])
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "value", "said"),
+    [
+        (HOW_MUCH, -0.2, "It would cost memory"),
+        (HOW_MUCH, 0.0, "Hardly worth it"),
+        (HOW_MUCH, 0.0009, "Hardly worth it"),
+        (HOW_MUCH, 0.001, "Worth it where memory is short"),
+        (HOW_MUCH, 0.5, "Worth it: over 1%"),
+        (WHAT_PRICE, -3e-6, "None: cheaper forks save"),
+        (WHAT_PRICE, 2e-6, "Nobody would notice"),
+        (WHAT_PRICE, 0.005, "To be weighed"),
+        (WHAT_PRICE, 0.3, "Expensive"),
+        (HOW_SAFE, 0, "Nothing speaks against it"),
+        (HOW_SAFE, 1, "Free memory is short"),
+        (HOW_SAFE, 2, "A task has used over 90%"),
+        (HOW_SAFE, 3, "A task has used over 90%"),
+        *((HOW_SAFE, score, "Rule it out") for score in (4, 5, 6, 7)),
+    ],
+)
+def test_verdicts(verdicts: Sequence[Verdict], value: float, said: str) -> None:
+    assert mapped(verdicts, value).startswith(said)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED - {"runbooks"}))
+def test_reboots_and_kernel_changes_are_marked(name: str) -> None:
+    annotations = DASHBOARDS[name]["annotations"]["list"]
+    assert [one["name"] for one in annotations] == ["Reboots", "Kernel changes"]
+    assert all(one["enable"] and "{{kernel_release}}" in one["textFormat"] for one in annotations)
+    assert annotations[0]["useValueForTime"]
+
+
+def test_each_level_leads_to_the_next() -> None:
+    def links(name: str) -> set[str]:
+        return set(re.findall(r"/d/([\w-]+)", json.dumps(DASHBOARDS[name])))
+
+    assert links("fleet") == {"dynstack-host"}
+    assert links("host") == {"dynstack-cgroup"}
+    bars = [panel for panel in panels(DASHBOARDS["fleet"]) if panel["type"] == "bargauge"]
+    assert len(bars) >= 5
+    for bar in bars:
+        (link,) = bar["fieldConfig"]["defaults"]["links"]
+        for kept in ("datasource", "policy", "__url_time_range", "__field.labels.job"):
+            assert kept in link["url"]
+
+
+def test_too_deep_is_red_wherever_it_stands() -> None:
+    found = 0
+    for dashboard in DASHBOARDS.values():
+        for panel in panels(dashboard):
+            config = panel["fieldConfig"]
+            if panel["type"] == "timeseries":
+                continue
+            steps = [
+                prop["value"]["steps"]
+                for override in config["overrides"]
+                for prop in override["properties"]
+                if "too deep" in override["matcher"]["options"] and prop["id"] == "thresholds"
+            ]
+            if "too deep" in panel["title"]:
+                steps.append(config["defaults"]["thresholds"]["steps"])
+            for one in steps:
+                assert [(step["value"], step["color"]) for step in one] == [
+                    (None, "green"), (1, "red"),
+                ]  # fmt: skip
+                found += 1
+    assert found == 5  # numbers of Host and Fleet, a ranking, two tables
+
+
+def test_runbooks_are_readmes_sections() -> None:
+    shown = {p["title"]: p for p in DASHBOARDS["runbooks"]["panels"] if p["type"] == "text"}
+    alerts = yaml.safe_load((ROOT / "grafana/rules/dynstack-alerts.yml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert set(shown) == {rule["alert"] for rule in rules}
+    readme = (ROOT / "grafana/README.md").read_text()
+    for panel in shown.values():
+        assert panel["options"]["content"] in readme
+
+
+def in_one_line(value: Any) -> Any:
+    """Jsonnet folds indented lines of YAML where others keep them."""
+    if isinstance(value, dict):
+        return {key: in_one_line(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [in_one_line(one) for one in value]
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+@pytest.mark.skipif(shutil.which("jsonnet") is None, reason="not installed: jsonnet (Debian's)")
+def test_the_mixin_is_one_set() -> None:
+    """What jsonnet makes of it is what is committed, with one's own Grafana in the links."""
+    program = (
+        "local m = (import 'mixin.libsonnet') + {_config+:: {grafanaURL: 'https://g.example'}};"
+        "{dashboards: m.grafanaDashboards, rules: m.prometheusRules, alerts: m.prometheusAlerts}"
+    )
+    made = json.loads(
+        subprocess.run(
+            ["jsonnet", "-e", program],
+            cwd=ROOT / "grafana", check=True, capture_output=True, text=True, timeout=60,
+        ).stdout
+    )  # fmt: skip
+    assert made["dashboards"] == {f"dynstack-{name}.json": d for name, d in DASHBOARDS.items()}
+    folder = ROOT / "grafana/rules"
+    recording = yaml.safe_load((folder / "dynstack-recording.yml").read_text())
+    assert in_one_line(made["rules"]) == in_one_line(recording)
+    alerts = (folder / "dynstack-alerts.yml").read_text()
+    own = alerts.replace("http://127.0.0.1:3000", "https://g.example")
+    assert in_one_line(made["alerts"]) == in_one_line(yaml.safe_load(own))
+    assert "127.0.0.1" not in json.dumps(made["alerts"])

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +83,66 @@ def test_names_say_the_level_and_whether_it_is_modelled() -> None:
 )
 def test_an_alert_can_be_acted_upon(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
-    assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert len(rule["annotations"]["summary"]) < 120
-    page, _, anchor = rule["annotations"]["runbook"].partition("#")
-    headings = {
-        line.strip("# ").lower()
-        for line in (ROOT / page).read_text().splitlines()
-        if line.startswith("#")
+    url = urllib.parse.urlsplit(rule["annotations"]["runbook_url"])
+    compose = yaml.safe_load((ROOT / "grafana/compose.yml").read_text())
+    assert url.netloc == compose["services"]["grafana"]["environment"]["GF_SERVER_HTTP_ADDR"] + (
+        ":3000"
+    )
+    runbooks = json.loads((ROOT / "grafana/dashboards/runbooks.json").read_text())
+    assert url.path == f"/d/{runbooks['uid']}"
+    (panel,) = urllib.parse.parse_qs(url.query)["viewPanel"]
+    titles = {str(one["id"]): one["title"] for one in runbooks["panels"]}
+    assert titles[panel] == rule["alert"]
+
+
+@needs_promtool
+def test_a_kernel_change_is_marked_when_it_comes(tmp_path: Path) -> None:
+    """A host with another kernel after ten minutes down; one that stays, one that is new."""
+    fleet = json.loads((ROOT / "grafana/dashboards/fleet.json").read_text())
+    (expr,) = [
+        one["expr"] for one in fleet["annotations"]["list"] if one["name"] == "Kernel changes"
+    ]
+    for variable in ("$job", "$instance"):
+        expr = expr.replace(variable, ".+")
+    rule = {"groups": [{"name": "g", "rules": [{"record": "changed", "expr": expr}]}]}
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rule))
+
+    def info(host: str, release: str, values: str) -> dict[str, str]:
+        labels = f'job="dynstack", instance="{host}", kernel_release="{release}"'
+        return {"series": f"dynstack_host_info{{{labels}}}", "values": values}
+
+    def expected(at: str, *found: str) -> dict[str, Any]:
+        samples = [
+            {
+                "labels": f'changed{{job="dynstack", instance="{host}", kernel_release="6.18"}}',
+                "value": 1,
+            }
+            for host in found
+        ]
+        return {"expr": "changed", "eval_time": at, "exp_samples": samples}
+
+    test = {
+        "rule_files": ["rules.yml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    info("changed", "6.12", "1x30 stale"),
+                    info("changed", "6.18", "_x40 1x60"),
+                    info("same", "6.12", "1x100"),
+                    info("new", "6.18", "_x40 1x60"),
+                ],
+                "promql_expr_test": [
+                    expected("29m"),
+                    expected("35m"),
+                    expected("41m", "changed"),
+                    expected("50m"),
+                ],
+            }
+        ],
     }
-    assert anchor == rule["alert"].lower()
-    assert anchor in headings
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+    promtool("test", "rules", tmp_path / "test.yml")
