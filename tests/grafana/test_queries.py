@@ -163,6 +163,8 @@ def choices(world: World, name: str) -> Iterator[dict[str, str]]:
             continue
         extended = []
         for chosen in partial:
+            if variable["name"] == "cgroup" and chosen["instance"] == world.addresses.get("real"):
+                continue  # whose cgroups come and go
             values = options(world, variable, chosen)
             assert values, (variable["name"], chosen)
             if variable["multi"]:
