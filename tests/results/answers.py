@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tests.results.captures import Measured
-from tests.results.tables import exited, late_growth, number, own_stacks, percent
+from tests.results.tables import exited, late_growth, number, own_deepest, own_stacks, percent
 
 # The RFC's cover letter, March 2024, and the review of April to June 2026.
 PAGE_KIB = 4
@@ -28,6 +28,8 @@ def span(
     middle = statistics.median_low(v for v, _ in found)
     if len(found) == 1:
         return f"{write(least)} ({low})"
+    if write(least) == write(most):
+        return f"{write(least)} in all"
     return f"{write(least)} ({low}) to {write(most)} ({high}; median of loads {write(middle)})"
 
 
@@ -55,7 +57,8 @@ def answers(loads: Sequence[Measured]) -> Iterator[tuple[str, str]]:
         ' at context switch"?',
         f"Deepest ever, in bytes: in the median of stacks {_quantile(loads, 'ever', 'p50')}, at"
         f" the 99th percentile {_quantile(loads, 'ever', 'p99')}; the deepest of all"
-        f" {deepest.cost['safety']['deepest_bytes']:,} ({deepest.name}). Asleep, at the saved"
+        f" {deepest.cost['safety']['deepest_bytes']:,} ({deepest.name}); of a load's own tasks"
+        f" {span(loads, own_deepest, number)}. Asleep, at the saved"
         f" stack pointer: median {_quantile(loads, 'now', 'p50')}, deepest"
         f" {_quantile(loads, 'now', 'max')}.",
     )

@@ -94,7 +94,7 @@ def markdown(loads: Sequence[Measured], folder: Path) -> Iterator[str]:
         "",
         "![Saving against net cost: one dot a load](results/saving-against-cost.svg)",
         "",
-        "![Stacks deeper than x, ever: one line a load](results/depths.svg)",
+        "![Stacks deeper than x, ever: one line a load, kernel threads in it](results/depths.svg)",
         "",
         "## Answers",
         "",
@@ -186,7 +186,7 @@ def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
         " load's tasks do not depend on that; rates of a load are lower than on a quiet host,"
         " rates of the host include the others', and calibrated prices err high.",
         f"- {len(pairs) or 'No'} loads were run twice{', see above' * bool(pairs)}; the whole was"
-        " not.",
+        " not. Of two runs the first is the one in which the load had more of the CPU time.",
         "- Names of what else ran on this host are replaced by tokens; kernel threads and what"
         " ran in the load's cgroup keep theirs.",
         "- Kernel threads work for every load and live longer: marks of kworkers carry over from"
@@ -194,8 +194,8 @@ def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
         "- One kernel build, one vendor, 2 virtual CPUs, no NUMA, one disk (virtio), no real"
         " network card, no confidential or huge-page set-up. The file systems lie on loop"
         " devices. What it can't tell: depth under other drivers (NVMe, device mapper, NFS,"
-        " SCSI), on distribution kernels (more is built in, more is traced), with KASAN or"
-        " 32 KiB stacks, and rates on machines with more CPUs.",
+        " SCSI), on distribution kernels beyond the few loads in guests, with KASAN or 32 KiB"
+        " stacks, and rates on machines with more CPUs.",
         "- To extend it: `make results` on that machine (30 minutes, root), or only a capture of"
         " one's own load, see CONTRIBUTING.md.",
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tests.results.answers import answers
 from tests.results.captures import Measured
-from tests.results.tables import number, own_stacks, percent
+from tests.results.tables import number, own_deepest, own_stacks, percent
 
 WIDTH = 71
 
@@ -53,10 +53,10 @@ def _table(loads: Sequence[Measured]) -> list[str]:
             f"{one.estimate['measured']['stacks']}",
             percent(one.estimate["policies"][0]["saving_with_reserve_ratio"], 1),
             percent(own_stacks(one)[1], 1),
-            f"{one.cost['safety']['deepest_bytes']}",
+            number(own_deepest(one)).replace(",", ""),
             number(one.cost["faults_per_second"]).replace(",", ""),
             number(one.cost["page_faults_per_second"]["kernel"]).replace(",", ""),
-            percent(one.cost["cost"]["net_cpu_ratio"], 3),
+            percent(one.cost["cost"]["net_cpu_ratio"], 4),
         )
         for one in loads
     ]
@@ -69,9 +69,9 @@ def _table(loads: Sequence[Measured]) -> list[str]:
 
     legend = (
         "net: saving under rfc-v1 with the reserve paid; own: of the load's own tasks, without"
-        " the reserve; max: deepest mark, bytes; faults/s: stack faults under rfc-v1; #PF k/s:"
-        " page faults in kernel mode on user memory; net CPU: stack faults less cheaper forks,"
-        " of all CPU time (below zero: it saves time)."
+        " the reserve; max: their deepest mark, bytes; faults/s: stack faults under rfc-v1;"
+        " #PF k/s: page faults in kernel mode on user memory; net CPU: stack faults less cheaper"
+        " forks, of all CPU time (below zero: it saves time)."
     )
     return [line(head), "-" * len(line(head)), *map(line, rows), "", _fill(legend)]
 

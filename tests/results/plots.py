@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dynstack_probe.capture import read_frames
+from dynstack_probe.model.stacks import Kind
 from dynstack_probe.report.plots import load_pygal
 from tests.results.captures import Measured, ask
 from tests.results.place import LOADS
+from tests.results.tables import is_own
 
 POLICIES = ("rfc-v1", "accessed-bit", "below-sp", "vendor", "static-8k", "static-12k")
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#777777", "#000000")
@@ -21,7 +23,7 @@ CLAIM_LEAST, CLAIM_MOST = 0.70, 0.75
 CLAIM = "claimed: 70-75%"
 # Costs on both sides of zero, from 0.0001% to 10%: the exponent counts from here.
 LINEAR_PERCENT = 1e-4
-DEPTH_STEP_BYTES = 128
+DEPTH_STEP_BYTES, LEAST_PERCENT = 128, 0.01
 
 
 def saving_against_cost(loads: Sequence[Measured], path: Path) -> None:
@@ -79,7 +81,7 @@ def depth_distribution(loads: Sequence[Measured], path: Path) -> None:
         pygal,
         colours=[COLOURS[kinds.index(_kind(one)) % len(COLOURS)] for one in ordered],
         show_dots=False,
-        title="Stacks deeper than x, ever: one line a load",
+        title="Stacks deeper than x, ever: a load's own and kernel threads, one line a load",
         x_title="high-water mark (a stack has 16 KiB)",
         y_title="share of stacks, % (logarithmic)",
         range=(-2, 2),
@@ -102,8 +104,17 @@ def _kind(one: Measured) -> str:
 
 
 def _marks(one: Measured) -> list[int]:
-    *_, last = read_frames(one.capture, columns=("mark_bytes",))
-    return sorted(last.stacks.mark_bytes)
+    """Of the load's own tasks and of the kernel's threads; of a capture that was sent in, all."""
+    *_, last = read_frames(one.capture)
+    stacks = last.stacks
+    own = {n for n, path in last.cgroup_paths.items() if is_own(one.name, path)}
+    return sorted(
+        mark
+        for mark, kind, cgroup in zip(
+            stacks.mark_bytes, stacks.kinds, stacks.cgroup_ids, strict=True
+        )
+        if kind != Kind.USER or cgroup in own or one.name not in LOADS
+    )
 
 
 def _tail(marks: Sequence[int]) -> list[tuple[int, float]]:
@@ -113,7 +124,10 @@ def _tail(marks: Sequence[int]) -> list[tuple[int, float]]:
             at += 1
         if at == len(marks):
             break
-        points.append((depth, math.log10(100 * (len(marks) - at) / len(marks))))
+        share = 100 * (len(marks) - at) / len(marks)
+        if share < LEAST_PERCENT:
+            break
+        points.append((depth, math.log10(share)))
     return points
 
 

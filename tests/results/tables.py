@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dynstack_probe.capture import read_frames
 from dynstack_probe.model.host import PAGE_BYTES
 from tests.results.captures import COUNTED_SECONDS, FAULTS_SECONDS, SAMPLES_A_SECOND, Measured
 from tests.results.counters import BUSY_SECONDS, OWN_SECONDS
+from tests.results.place import CGROUP
 
 AGES = ((1.0, "< 1 s"), (10.0, "1-10 s"), (60.0, "10-60 s"), (float("inf"), "> 60 s"))
 POLICIES = (
@@ -99,14 +101,23 @@ def savings(loads: Sequence[Measured]) -> Table:
     )
 
 
+def is_own(name: str, cgroup: str) -> bool:
+    """Whether the load's tasks run in it: its own, below it, or the containers' that it starts."""
+    return f"{cgroup}/".startswith((f"/{CGROUP}/{name}/", f"/{CGROUP}-containers/"))
+
+
+def _own_groups(one: Measured) -> list[dict[str, Any]]:
+    return [group for group in one.estimate["groups"] if is_own(one.name, group["name"])]
+
+
+def own_deepest(one: Measured) -> int | None:
+    """The deepest mark of the load's own tasks in that snapshot, bytes."""
+    return max((group["worst_mark_bytes"] for group in _own_groups(one)), default=None)
+
+
 def own_stacks(one: Measured) -> tuple[int, float | None]:
     """Stacks in the load's cgroup and below, and the saving on those."""
-    own = [
-        group
-        for group in one.estimate["groups"]
-        if group["name"].startswith(f"/dynstack-results/{one.name}")
-        or group["name"].startswith("/dynstack-results-containers")
-    ]
+    own = _own_groups(one)
     base = sum(group["base_kib"] for group in own)
     dynamic = sum(group["dynamic_kib"] for group in own)
     return sum(group["stacks"] for group in own), 1 - dynamic / base if base else None
@@ -151,6 +162,7 @@ def depths(loads: Sequence[Measured]) -> Table:
             *((f"ever {quantile}", of("ever", quantile)) for quantile in quantiles),
             *((f"now {quantile}", of("now", quantile)) for quantile in ("p50", "p99", "max")),
             ("deepest task", deepest),
+            ("of the load, max", lambda one: number(own_deepest(one))),
         ],
         loads,
         "Measured, of all stacks in that snapshot, by nearest rank. *Ever*: high-water mark,"
@@ -519,10 +531,11 @@ def guests(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> Table:
             "deepest task",
         ],
         rows,
-        "Measured depths, bytes; saving modelled (rfc-v1, reserve paid). *No-offset*: the same"
-        " kernel booted with randomize_kstack_offset=off. *CPU*: seconds that the load had of an"
-        " emulated CPU, which is some 20 times slower than the host's, so depths are lower bounds."
-        " Its tasks were frozen for the snapshot.",
+        "Measured depths, bytes; saving modelled (rfc-v1, reserve paid). *CPU*: seconds that the"
+        " load had of an emulated CPU, which is some 20 times slower than the host's, so depths are"
+        " lower bounds. Its tasks were frozen for the snapshot."
+        + " *No-offset*: booted with randomize_kstack_offset=off."
+        * any("no-offset" in kernel for kernel, _ in kernels),
     )
 
 
@@ -549,8 +562,23 @@ def repeats(pairs: Sequence[tuple[Measured, Measured]]) -> Table:
         ["load", *(head for head, _ in columns)],
         [[pair[0].name, *(both(write, pair) for _, write in columns)] for pair in pairs],
         "What differs is the spread of everything in this document, other work on this host"
-        " included.",
+        f" included: of the saving {100 * _apart(pairs):.2f} points at most, of tasks created a"
+        f" second a factor of {_factor(pairs):.1f}.",
     )
+
+
+def _apart(pairs: Sequence[tuple[Measured, Measured]]) -> float:
+    """The most by which the saving of a load's two runs differs."""
+    savings: list[list[float]] = [
+        [one.estimate["policies"][0]["saving_ratio"] for one in pair] for pair in pairs
+    ]
+    return max(max(both) - min(both) for both in savings)
+
+
+def _factor(pairs: Sequence[tuple[Measured, Measured]]) -> float:
+    """The most by which the rates of new tasks of a load's two runs differ."""
+    rates: list[list[float]] = [[one.cost["created_per_second"] for one in pair] for pair in pairs]
+    return max(max(both) / min(both) for both in rates if min(both))
 
 
 def versions(loads: Sequence[Measured]) -> Table:
