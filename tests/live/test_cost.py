@@ -15,29 +15,36 @@ from tests.live.machine import run
 
 _FORKS = """
 import os, sys, time
+count = 0
 end = time.time() + float(sys.argv[1])
 while time.time() < end:
     pid = os.fork()
     pid or os._exit(0)
     os.waitpid(pid, 0)
+    count += 1
     time.sleep(0.002)
+print(count)
 """
 
 
-def fork_for(seconds: float) -> None:
-    subprocess.run([sys.executable, "-c", _FORKS, str(seconds)], check=True)
+def fork_for(seconds: float, counts: list[int]) -> None:
+    """Adds how many forks there were: on a busy machine few."""
+    command = [sys.executable, "-c", _FORKS, str(seconds)]
+    counts.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
 
 
 def test_a_fork_load_makes_cheaper_forks() -> None:
-    load = threading.Thread(target=fork_for, args=(12,))
+    forks: list[int] = []
+    load = threading.Thread(target=fork_for, args=(12, forks))
     load.start()
     told = run("cost", "--duration", "6s", "--format", "json")
     load.join()
     assert told.returncode == 0, told.stderr
     document = json.loads(told.stdout)
     assert document["seconds"] == pytest.approx(6, abs=2)
-    assert document["created_per_second"] > 50
-    assert document["page_faults_per_second"]["user"] > 50
+    assert document["created_per_second"] > forks[0] / 12 / 2
+    # each touches a page of its own at least
+    assert document["page_faults_per_second"]["user"] > forks[0] / 12 / 2
     assert 0 < document["calibration"]["clear_page_ns"] < document["calibration"]["fault_ns"]
     cost = document["cost"]
     low, high = cost["fork_saving_cpu_ratio_range"]
