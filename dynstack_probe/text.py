@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import math
 import sys
+from collections.abc import Sequence
 
 
 def printable(name: str | bytes) -> str:
@@ -43,6 +44,39 @@ def small_percent(ratio: float) -> str:
     if value == 0 or value >= 0.1:
         return percent(ratio)
     return f"{ratio * 100:.{1 - math.floor(math.log10(value))}f}%"
+
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit that has two, rounded down: 3 d, 5 h, 12 min, 4.53 s, 1.5 ms."""
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{seconds * 1000:.3g} ms" if 0 < seconds < 1 else f"{seconds:.3g} s"
+
+
+def short_duration(seconds: float) -> str:
+    """The same for a narrow column: 3d, 5h, 12m, 45s."""
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)}{unit[0]}"
+    return f"{int(seconds)}s"
+
+
+def clock(seconds: float) -> str:
+    """Since a beginning: 2:30, 1:02:30."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def names_in_words(counts: Sequence[tuple[str | bytes, int]], most: int) -> str:
+    """Names with their numbers, as many as may be shown: `a 3, b 2, 4 more names`."""
+    shown = [f"{printable(name)} {count}" for name, count in counts[:most]]
+    rest = len(counts) - most
+    return ", ".join([*shown, f"{rest} more names"] if rest > 0 else shown)
 
 
 def date(unix_time: float) -> str:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from dynstack_probe.analysis.timeline import Timeline
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Cost, Coverage, Frame
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import Host
-from dynstack_probe.model.interval import PageFaults
+from dynstack_probe.model.interval import Interval, PageFaults
 from dynstack_probe.model.stacks import Kind, Stacks
 from dynstack_probe.serve.collector import CostInputs
 
@@ -54,6 +55,12 @@ def some_stacks(
         start_boot_ns=[0] * count,
         asleep_seconds=asleep or [0] * count,
     )
+
+
+def collect(frames: Iterable[Frame], thresholds: Sequence[int]) -> Interval:
+    """A whole series as one interval."""
+    timeline = Timeline(thresholds)
+    return sum((found for found in map(timeline.add, frames) if found), Interval())
 
 
 def a_frame(stacks: Stacks, host: Host | None = None, **changes: object) -> Frame:

@@ -54,7 +54,7 @@ def compare(
     series: Series | None = None,
 ) -> Comparison:
     """Apply each policy."""
-    thread_pages = frame.host.thread_size_bytes // PAGE_BYTES
+    thread_pages = frame.host.thread_pages
     shapes = count_shapes(frame.stacks, [policy.asleep_seconds for policy in policies])
     costs = host_cost(source, frame, whole, policies) if whole and policies else None
     best = pareto_best(costs.rows) if costs else set()

@@ -17,7 +17,7 @@ from dynstack_probe.analysis.timeline import rate
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.cost import BreakEven, HostCost, PolicyCost, Prices, Range
 from dynstack_probe.model.frame import Frame
-from dynstack_probe.model.host import PAGE_BYTES, Host
+from dynstack_probe.model.host import Host
 from dynstack_probe.model.interval import FAULTS, Interval
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.shapes import count_shapes
@@ -64,7 +64,7 @@ def policy_cost(
 
     feasible: False if some task was deeper than it allows.
     """
-    thread_pages = host.thread_size_bytes // PAGE_BYTES
+    thread_pages = host.thread_pages
     done = rate(policy, whole, thread_pages)
     events, pages = (done.events, done.pages) if done else (0.0, 0.0)
     work = forks = None

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.host import PAGE_BYTES, PAGE_KIB
+from dynstack_probe.model.savings import saving_ratio
 from dynstack_probe.model.stacks import Kind, Stacks
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
@@ -85,8 +86,8 @@ def shift_curve(
     for shift in shifts:
         pages = _pages(marks, shift, thread_size_bytes)
         over = sum(count for mark, count in marks.items() if mark + shift > thread_size_bytes)
-        saving = 1 - pages / base_pages if base_pages else 0.0
-        points.append(ShiftPoint(shift, pages * PAGE_BYTES // 1024, saving, over))
+        saving = saving_ratio(base_pages, pages)
+        points.append(ShiftPoint(shift, pages * PAGE_KIB, saving, over))
     return points
 
 

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dynstack_probe.model.host import PAGE_BYTES, Host
+from dynstack_probe.model.host import PAGE_KIB, Host
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.shapes import Shape, ShapeCounts, shape_keys
 from dynstack_probe.model.stacks import Stacks
 from dynstack_probe.policy import Policy
-
-_PAGE_KIB = PAGE_BYTES // 1024
 
 
 class FaultRange(NamedTuple):
@@ -42,10 +40,15 @@ class Group(Savings):
     name: str | bytes
     worst_mark_bytes: int = 0
 
+    @property
+    def grown_pages(self) -> int:
+        """What the policy would have mapped beyond the first page of each stack."""
+        return self.dynamic_kib // PAGE_KIB - self.stacks
+
 
 def estimate(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> Estimate:
     """Apply a policy to all stacks of a host."""
-    thread_pages = host.thread_size_bytes // PAGE_BYTES
+    thread_pages = host.thread_pages
     stacks = sum(shapes.values())
     at_least = best = at_most = 0
     for shape, count in shapes.items():
@@ -58,7 +61,7 @@ def estimate(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> Estimat
         stacks=stacks,
         base_kib=stacks * host.thread_size_bytes // 1024,
         dynamic_kib=_dynamic_kib(policy, shapes, thread_pages),
-        reserve_kib=policy.reserve_pages(host.cpus, thread_pages) * _PAGE_KIB,
+        reserve_kib=policy.reserve_pages(host.cpus, thread_pages) * PAGE_KIB,
         faults=FaultRange(at_least, best, at_most),
         over_limit_tasks=sum(
             count for shape, count in shapes.items() if policy.over_limit(shape, thread_pages)
@@ -80,7 +83,7 @@ def reuse_most_kib(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> i
     here each was handed a stack with as many pages as the deepest of all now has. Only
     stacks that exited and were deeper still could add to it.
     """
-    thread_pages = host.thread_size_bytes // PAGE_BYTES
+    thread_pages = host.thread_pages
     deepest = max((shape.mark_pages for shape in shapes), default=1)
     reused = ShapeCounts()
     for shape, count in shapes.items():
@@ -93,7 +96,7 @@ def _dynamic_kib(policy: Policy, shapes: Mapping[Shape, int], thread_pages: int)
     pages = sum(
         policy.resident_pages(shape, thread_pages) * count for shape, count in shapes.items()
     )
-    return pages * _PAGE_KIB
+    return pages * PAGE_KIB
 
 
 def group_by(
@@ -103,7 +106,6 @@ def group_by(
 
     Largest base first. The sum over the groups is the whole.
     """
-    thread_pages = host.thread_size_bytes // PAGE_BYTES
     shapes_of: dict[str | bytes, ShapeCounts] = {}
     deepest: dict[str | bytes, int] = {}
     keys = Counter(
@@ -117,7 +119,7 @@ def group_by(
             name=name,
             stacks=counts.total(),
             base_kib=counts.total() * host.thread_size_bytes // 1024,
-            dynamic_kib=_dynamic_kib(policy, counts, thread_pages),
+            dynamic_kib=_dynamic_kib(policy, counts, host.thread_pages),
             worst_mark_bytes=deepest[name],
         )
         for name, counts in shapes_of.items()

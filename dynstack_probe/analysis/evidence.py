@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dynstack_probe.analysis.estimate import estimate
-from dynstack_probe.analysis.timeline import Timeline, rate, thread_pages_of
+from dynstack_probe.analysis.timeline import Timeline, rate
 from dynstack_probe.errors import UsageError
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.interval import Interval
@@ -90,7 +90,7 @@ def evidence_of(
             continue
         whole = interval if whole is None else whole + interval
         seconds += interval.seconds
-        work = rate(headline, interval, thread_pages_of(last))
+        work = rate(headline, interval, last.host.thread_pages)
         moments.append(
             Moment(
                 seconds,

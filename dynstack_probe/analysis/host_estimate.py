@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,8 +27,8 @@ from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.series import Series
-from dynstack_probe.model.shapes import ShapeCounts, count_shapes
-from dynstack_probe.model.stacks import Kind
+from dynstack_probe.model.shapes import ShapeCounts, by_mark, count_shapes
+from dynstack_probe.model.stacks import Kind, kinds_of
 from dynstack_probe.policy import Policy
 
 
@@ -70,11 +69,7 @@ class HostEstimate:
 
     def tasks_by_pages(self) -> dict[int, int]:
         """How many stacks have a mark of 1, 2, ... pages; each count up to P is there."""
-        host = self.frame.host
-        pages: Counter[int] = Counter()
-        for shape, count in self.shapes.items():
-            pages[shape.mark_pages] += count
-        return {n: pages[n] for n in range(1, host.thread_size_bytes // host.page_size_bytes + 1)}
+        return by_mark(self.shapes, self.frame.host.thread_pages)
 
     def model_error_ratio(self) -> float | None:
         """Of the headline policy's dynamic_kib, where the kernel counts the pages itself."""
@@ -85,8 +80,7 @@ class HostEstimate:
 
     def kinds(self) -> dict[Kind, int]:
         """How many stacks of each kind."""
-        counts = Counter(self.frame.stacks.kinds)
-        return {kind: counts[kind] for kind in Kind}
+        return kinds_of(self.frame.stacks.kinds)
 
     def deepest(self, count: int) -> list[tuple[bytes, int, int, Kind]]:
         """Name, tid, mark in bytes and kind of the deepest tasks."""

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dynstack_probe.analysis.evidence import Evidence
 from dynstack_probe.model.headroom import Headroom
-from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.policy import Policy
 
 DEEP_KIB = (8, 12)
+_Name = TypeVar("_Name", bound=str)
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,6 @@ class Safety:
     not_sampled: str = ""
 
     @property
-    def context_shares(self) -> dict[str, float]:
-        """Of the deep samples, the most frequent context first."""
-        counts = self.contexts or {}
-        total = sum(counts.values())
-        ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-        return {name: count / total for name, count in ordered if count}
-
-    @property
     def reserves(self) -> float | None:
         """The least headroom in multiples of all CPUs' reserves."""
         if self.headroom is None or not self.reserve_pages:
@@ -56,10 +49,17 @@ class Safety:
         return self.headroom.least_pages / self.reserve_pages
 
 
+def shares(counts: Mapping[_Name, int]) -> dict[str, float]:
+    """Each name's share of all, the most frequent first; those without any are left out."""
+    total = sum(counts.values())
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {str(name): count / total for name, count in ordered if count}
+
+
 def safety_of(policy: Policy, evidence: Evidence) -> Safety:
     """Of the living, and of what happened in that time; contexts are for who sampled them."""
     whole, host = evidence.whole, evidence.frame.host
-    thread_pages = host.thread_size_bytes // PAGE_BYTES
+    thread_pages = host.thread_pages
     headroom = whole.headroom if whole else None
     work = policy.work(whole, thread_pages) if whole else None
     below_min = None

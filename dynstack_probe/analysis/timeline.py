@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dynstack_probe.model.calibration import Calibration
@@ -17,7 +17,6 @@ from dynstack_probe.model.growth import (
     growth_of,
     whole_shapes,
 )
-from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import REFILLS, Interval
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.sample import Sample
@@ -49,11 +48,6 @@ def rate(policy: Policy, interval: Interval, thread_pages: int) -> Rate | None:
     if work.what == REFILLS and interval.host_switches:
         coverage = interval.switch_coverage_ratio
     return Rate(work.what, work.events / seconds, work.pages / seconds, coverage)
-
-
-def thread_pages_of(frame: Frame) -> int:
-    """Pages of THREAD_SIZE."""
-    return frame.host.thread_size_bytes // PAGE_BYTES
 
 
 class Timeline:
@@ -104,20 +98,6 @@ class Timeline:
             calibration=self._calibration,
         )
         return _counted(interval, earlier, frame)
-
-
-def intervals(frames: Iterable[Frame], thresholds: Sequence[int]) -> Iterator[Interval]:
-    """What happened from each frame to the next."""
-    timeline = Timeline(thresholds)
-    for frame in frames:
-        interval = timeline.add(frame)
-        if interval is not None:
-            yield interval
-
-
-def collect(frames: Iterable[Frame], thresholds: Sequence[int]) -> Interval:
-    """A whole series as one interval."""
-    return sum(intervals(frames, thresholds), Interval())
 
 
 def growth_of_sample(sample: Sample) -> tuple[Growth, Growth]:

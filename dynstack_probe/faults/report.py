@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,33 +13,21 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from dynstack_probe.analysis.safety import shares
 from dynstack_probe.faults.reuse import Reuse
 from dynstack_probe.measure.call_paths import CallPaths, PathTally, SampleCounters
 from dynstack_probe.measure.contexts import Context
 from dynstack_probe.measure.faults import CallTally, Counters, Runs, StackFault, WatchCost
-from dynstack_probe.output.tables import console_for, facts, plain
-from dynstack_probe.text import counted, percent, printable, spreadsheet_safe
+from dynstack_probe.model.host import PAGE_KIB
+from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, titles
+from dynstack_probe.output.cost import contexts_in_words
+from dynstack_probe.output.tables import Cell, console_for, facts, plain, shown
+from dynstack_probe.text import counted, duration, percent, printable
 
 CALLS_SHOWN = 15
 TASKS_SHOWN = 10
 RECENT_SHOWN = 8
 SCHEMA_VERSION = 1
-
-COLUMNS = (
-    "tid",
-    "tgid",
-    "comm",
-    "cgroup",
-    "call",
-    "context",
-    "found",
-    "mark_bytes",
-    "pages_before",
-    "pages",
-    "faults",
-    "age_seconds",
-    "headroom_kib",
-)
 
 
 @dataclass(frozen=True)
@@ -84,22 +69,52 @@ class FaultReport:
         return self.cpu_seconds / max(1e-9, self.seconds * self.cpus)
 
 
-def cgroup_name(cgroup_id: int, paths: Mapping[int, str]) -> str:
+def _cgroup(cgroup_id: int, paths: Mapping[int, str]) -> str:
     """Its path, or its id where it is gone."""
-    return printable(paths.get(cgroup_id, f"id:{cgroup_id}"))
+    return paths.get(cgroup_id, f"id:{cgroup_id}")
 
 
-def age(seconds: float) -> str:
-    """How old a task was, in one short word."""
-    if seconds < 1:
-        return f"{seconds * 1000:.1f} ms"
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:.1f} s"
+def _event_columns(paths: Mapping[int, str]) -> tuple[Column[StackFault], ...]:
+    """Of a crossing, in JSON and CSV."""
+    return (
+        Column("tid", lambda event: event.tid),
+        Column("tgid", lambda event: event.tgid),
+        Column("comm", lambda event: event.comm),
+        Column("cgroup", lambda event: _cgroup(event.cgroup_id, paths)),
+        Column("call", lambda event: event.call),
+        Column("context", lambda event: event.context.name.lower()),
+        Column("found", lambda event: "by pass" if event.late else "exact"),
+        Column("mark_bytes", lambda event: event.mark_bytes),
+        Column("pages_before", lambda event: event.pages_before),
+        Column("pages", lambda event: event.pages, modelled=True),
+        Column("faults", lambda event: event.faults, modelled=True),
+        Column("age_seconds", lambda event: round(event.age_seconds, 6)),
+        Column(
+            "headroom_kib",
+            lambda event: None if event.headroom_pages is None else event.headroom_pages * PAGE_KIB,
+        ),
+    )
 
 
-def _table(title: str, numbers: Sequence[str], last: str, rows: Iterable[Sequence[str]]) -> Table:
+# In tables the name and the task stand apart from the figures.
+CALL: tuple[Column[CallTally], ...] = (
+    Column("name", lambda call: call.name),
+    Column("crossings", lambda call: call.events),
+    Column("late", lambda call: call.late),
+    Column("faults", lambda call: call.faults, "Faults"),
+    Column("pages", lambda call: call.pages, "Pages"),
+    Column("deepest_bytes", lambda call: call.deepest_bytes, "Deepest, bytes"),
+    Column("deepest_comm", lambda call: call.deepest_comm),
+    Column("tasks", lambda call: [{"comm": c, "faults": n} for c, n in _ranked(call.tasks)]),
+)
+
+
+def _ranked(counts: Mapping[bytes, int]) -> list[tuple[bytes, int]]:
+    """Most first."""
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _table(title: str, numbers: Sequence[str], last: str, rows: Iterable[Sequence[Cell]]) -> Table:
     """First and last column give way where a line is too long, and no figure."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(title, overflow="ellipsis", no_wrap=True, min_width=min(20, len(title)))
@@ -107,45 +122,36 @@ def _table(title: str, numbers: Sequence[str], last: str, rows: Iterable[Sequenc
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(last, overflow="ellipsis", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*map(shown, row))
     return table
 
 
-def calls_table(calls: Sequence[CallTally], shown: int = CALLS_SHOWN) -> Table:
+def calls_table(calls: Sequence[CallTally], most: int = CALLS_SHOWN) -> Table:
     """System calls, most faults first."""
-    rows = [
-        (
-            call.name,
-            str(call.faults),
-            str(call.pages),
-            str(call.deepest_bytes),
-            printable(call.deepest_comm),
-        )
-        for call in calls[:shown]
+    rows: list[Sequence[Cell]] = [
+        (call.name, *cells(CALL, call), call.deepest_comm) for call in calls[:most]
     ]
-    rest = calls[shown:]
+    rest = calls[most:]
     if rest:
-        rows.append(
-            (
-                f"... {len(rest)} more",
-                str(sum(call.faults for call in rest)),
-                str(sum(call.pages for call in rest)),
-                str(max(call.deepest_bytes for call in rest)),
-                "",
-            )
+        summed = CallTally(
+            name=f"... {len(rest)} more",
+            faults=sum(call.faults for call in rest),
+            pages=sum(call.pages for call in rest),
+            deepest_bytes=max(call.deepest_bytes for call in rest),
         )
-    return _table("System call", ("Faults", "Pages", "Deepest, bytes"), "deepest by", rows)
+        rows.append((summed.name, *cells(CALL, summed), ""))
+    return _table("System call", titles(CALL), "deepest by", rows)
 
 
 def _events_table(title: str, events: Sequence[StackFault], paths: Mapping[int, str]) -> Table:
     rows = [
         (
-            printable(event.comm),
+            event.comm,
             str(event.tid),
             event.call,
             str(event.mark_bytes),
-            age(event.age_seconds),
-            cgroup_name(event.cgroup_id, paths),
+            duration(event.age_seconds),
+            _cgroup(event.cgroup_id, paths),
         )
         for event in events
     ]
@@ -153,17 +159,19 @@ def _events_table(title: str, events: Sequence[StackFault], paths: Mapping[int, 
 
 
 def _tasks_table(calls: Sequence[CallTally]) -> Table:
-    faults: dict[bytes, int] = {}
+    faults: Counter[bytes] = Counter()
     most: dict[bytes, tuple[int, str]] = {}
     for call in calls:
+        faults.update(call.tasks)
         for comm, count in call.tasks.items():
-            faults[comm] = faults.get(comm, 0) + count
             most[comm] = max(most.get(comm, (0, "")), (count, call.name))
-    ranked = sorted(faults, key=lambda comm: (-faults[comm], comm))
-    rows = [(printable(comm), str(faults[comm]), most[comm][1]) for comm in ranked[:TASKS_SHOWN]]
-    if len(ranked) > TASKS_SHOWN:
-        rest = ranked[TASKS_SHOWN:]
-        rows.append((f"... {len(rest)} more", str(sum(faults[comm] for comm in rest)), ""))
+    ranked = _ranked(faults)
+    rows: list[Sequence[Cell]] = [
+        (comm, str(count), most[comm][1]) for comm, count in ranked[:TASKS_SHOWN]
+    ]
+    rest = ranked[TASKS_SHOWN:]
+    if rest:
+        rows.append((f"... {len(rest)} more", str(sum(count for _, count in rest)), ""))
     return _table("Task name", ("Faults",), "mostly in", rows)
 
 
@@ -199,8 +207,7 @@ def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
     events, late = report.total("events"), report.total("late")
     yield (
         "Host",
-        f"{printable(report.cpu_model)}, {counted(report.cpus, 'CPU')},"
-        f" Linux {printable(report.kernel_release)}",
+        f"{report.cpu_model}, {counted(report.cpus, 'CPU')}, Linux {report.kernel_release}",
     )
     yield (
         "Found",
@@ -244,7 +251,10 @@ def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
             f" {runs.in_same_run} crossings came in the same run as the one before",
         )
     if report.paths.contexts:
-        yield "Contexts", contexts_in_words(report.paths.contexts, by_clock=report.by_clock)
+        yield (
+            "Contexts",
+            contexts_in_words(report.paths.contexts, "that deep", by_clock=report.by_clock),
+        )
     if report.samples is not None:
         taken, in_kernel, deep, lost, elsewhere = report.samples
         yield (
@@ -255,13 +265,6 @@ def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
         )
     for caveat in report.caveats:
         yield "Note", caveat
-
-
-def contexts_in_words(contexts: Mapping[Context, int], *, by_clock: bool) -> str:
-    """Of deep samples: where the CPU was."""
-    told = ", ".join(f"{percent(share)} {name}" for name, share in shares(contexts).items())
-    blind = "; sampled by the clock, which is blind where interrupts are off" if by_clock else ""
-    return f"{told} of {sum(contexts.values())} samples that deep, measured{blind}"
 
 
 def _contexts_table(paths: CallPaths) -> Table:
@@ -279,20 +282,13 @@ def _contexts_table(paths: CallPaths) -> Table:
     return _table("Deep in", ("samples", "preemptible"), "else", rows)
 
 
-def shares(contexts: Mapping[Context, int]) -> dict[str, float]:
-    """Of all samples, the most frequent first."""
-    total = sum(contexts.values())
-    ordered = sorted(contexts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return {context.value: count / total for context, count in ordered if count}
-
-
 def _headroom(report: FaultReport) -> str:
     known = [e.headroom_pages for e in report.events if e.headroom_pages is not None]
     if not known:
         return "was not sampled"
     at_zero = sum(1 for pages in known if not pages)
     return (
-        f"measured: {min(known) * 4} KiB free above the minimum watermarks at least when a"
+        f"measured: {min(known) * PAGE_KIB} KiB free above the minimum watermarks at least when a"
         f" crossing was read; none at {at_zero} of {len(known)} crossings"
     )
 
@@ -319,32 +315,10 @@ def as_table(report: FaultReport, *, colour: bool | None = None) -> str:
     return plain(console)
 
 
-def _found(event: StackFault) -> str:
-    return "by pass" if event.late else "exact"
-
-
-def _event(event: StackFault, paths: Mapping[int, str]) -> dict[str, Any]:
-    return {
-        "tid": event.tid,
-        "tgid": event.tgid,
-        "comm": printable(event.comm),
-        "cgroup": cgroup_name(event.cgroup_id, paths),
-        "call": event.call,
-        "context": event.context.name.lower(),
-        "found": _found(event),
-        "mark_bytes": event.mark_bytes,
-        "pages_before": event.pages_before,
-        "pages": event.pages,
-        "faults": event.faults,
-        "age_seconds": round(event.age_seconds, 6),
-        "headroom_kib": None if event.headroom_pages is None else event.headroom_pages * 4,
-    }
-
-
 def _path(path: PathTally) -> dict[str, Any]:
     sample = path.deepest
     return {
-        "comm": printable(sample.comm),
+        "comm": sample.comm,
         "call": sample.call,
         "samples": path.samples,
         "deepest_bytes": sample.depth_bytes,
@@ -357,14 +331,15 @@ def _path(path: PathTally) -> dict[str, Any]:
 
 
 def document(report: FaultReport) -> dict[str, Any]:
-    """The whole report as plain dictionaries. Fields are added, never renamed."""
+    """The same as plain dictionaries."""
     cost, counters = report.cost, report.counters
+    events = _event_columns(report.cgroup_paths)
     result: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "host": {
-            "cpu_model": printable(report.cpu_model),
+            "cpu_model": report.cpu_model,
             "cpus": report.cpus,
-            "kernel_release": printable(report.kernel_release),
+            "kernel_release": report.kernel_release,
         },
         "seconds": report.seconds,
         "found": {
@@ -385,23 +360,8 @@ def document(report: FaultReport) -> dict[str, Any]:
             "crossings_in_same_run": report.runs.in_same_run,
         },
         "caveats": list(report.caveats),
-        "calls": [
-            {
-                "name": call.name,
-                "crossings": call.events,
-                "late": call.late,
-                "faults": call.faults,
-                "pages": call.pages,
-                "deepest_bytes": call.deepest_bytes,
-                "deepest_comm": printable(call.deepest_comm),
-                "tasks": [
-                    {"comm": printable(comm), "faults": count}
-                    for comm, count in sorted(call.tasks.items(), key=lambda kv: (-kv[1], kv[0]))
-                ],
-            }
-            for call in report.calls
-        ],
-        "crossings": [_event(event, report.cgroup_paths) for event in report.events],
+        "calls": [as_dict(CALL, call) for call in report.calls],
+        "crossings": [as_dict(events, event) for event in report.events],
         "cost": {
             "ns_per_syscall": cost.ns_per_syscall,
             "syscalls": counters.syscalls,
@@ -419,18 +379,10 @@ def document(report: FaultReport) -> dict[str, Any]:
 
 
 def as_json(report: FaultReport) -> str:
-    """JSON text, one trailing newline."""
-    return json.dumps(document(report), indent=2, ensure_ascii=False) + "\n"
+    """schema_version 1. Fields are added, never renamed."""
+    return json_text(document(report))
 
 
 def as_csv(report: FaultReport) -> str:
-    """A row a crossing. Names that look like a formula get a leading quote."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for event in report.events:
-        row = _event(event, report.cgroup_paths)
-        writer.writerow(
-            spreadsheet_safe(value) if isinstance(value, str) else value for value in row.values()
-        )
-    return buffer.getvalue()
+    """A row a crossing."""
+    return csv_text(_event_columns(report.cgroup_paths), report.events)

@@ -49,7 +49,7 @@ class ReuseWatch:
 
     def _take(self) -> Interval:
         sample = self._sampler.take()
-        self._pages = sample.host.thread_size_bytes // sample.host.page_size_bytes
+        self._pages = sample.host.thread_pages
         return Interval(growth=self._counter.advance(*growth_of_sample(sample)))
 
     def end(self) -> Reuse | None:

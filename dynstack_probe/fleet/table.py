@@ -19,7 +19,7 @@ from dynstack_probe.output.savings import (
     memory_in_words,
     reserve_in_words,
 )
-from dynstack_probe.text import counted, printable, small_percent
+from dynstack_probe.text import counted, duration, printable, small_percent
 
 SCHEMA_VERSION = 1
 ROWS_SHOWN = 20
@@ -176,21 +176,13 @@ def _ages(fleet: Fleet) -> str:
     if health.median_age_seconds is None or health.oldest_age_seconds is None:
         return "of unknown age"
     text = (
-        f"{_age(health.median_age_seconds)} old (median), the oldest"
-        f" {_age(health.oldest_age_seconds)}"
+        f"{duration(round(health.median_age_seconds))} old (median), the oldest"
+        f" {duration(round(health.oldest_age_seconds))}"
     )
     if health.stale:
         names = _named(health.stale_names, health.stale)
-        text += f"; {health.stale} of them stale, over {_age(STALE_SECONDS)}{names}"
+        text += f"; {health.stale} of them stale, over {duration(STALE_SECONDS)}{names}"
     return text
-
-
-def _age(seconds: float) -> str:
-    """Two digits are enough to tell whether to worry."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _named(names: Sequence[str], count: int) -> str:

@@ -29,7 +29,7 @@ from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.contexts import UNKNOWN_COUNT, context_of
 from dynstack_probe.measure.contexts import Context as CpuContext
 from dynstack_probe.measure.faults import Context, require_fixed_stacks
-from dynstack_probe.measure.records import read_constants, read_layout
+from dynstack_probe.measure.records import HEADER, CpuCounters, read_constants, read_layout
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.model.syscalls import NONE, syscall_name
 
@@ -195,19 +195,13 @@ class Sampling:
 
         Without symbols functions are addresses.
         """
-        header = probes_dir() / "records.h"
-        self._layout = read_layout(header, "path_sample")
-        self._counter_layout = read_layout(header, "sample_counters")
-        self._ia32 = read_constants(header, "FAULT")["IA32"]
+        self._layout = read_layout(HEADER, "path_sample")
+        self._ia32 = read_constants(HEADER, "FAULT")["IA32"]
         self.by_clock = CLOCK in probe.perf_events
         self._symbols = symbols or Symbols(array("Q"), [])
         # as long as nobody says that it does not, as all that can preempt do
         self._counts_preemption = Features().built_with("PREEMPT_COUNT") is not False
-        self._length = self._counter_layout.size_bytes * host.possible_cpus()
-        pages = -(-self._length // mmap.PAGESIZE)
-        self._counters = mmap.mmap(
-            probe.maps["counters"], pages * mmap.PAGESIZE, prot=mmap.PROT_READ
-        )
+        self._counters = CpuCounters(probe.maps["counters"], "sample_counters")
         self._ring = RingBuffer(probe.maps["paths"], RING_PAGES * mmap.PAGESIZE)
         deadline = time.monotonic() + LEARNING_SECONDS
         while self._learn_baseline() is None and time.monotonic() < deadline:
@@ -225,8 +219,7 @@ class Sampling:
         self._ring.close()
 
     def _learn_baseline(self) -> int | None:
-        raw = self._counters[: self._length]
-        seen = [n - 1 for n in self._counter_layout.column(raw, "user_preempt_count") if n]
+        seen = [n - 1 for n in self._counters.column("user_preempt_count") if n]
         self._baseline = min(seen, default=None)
         if self._baseline == UNKNOWN_COUNT:
             self._baseline = None
@@ -238,9 +231,7 @@ class Sampling:
 
     def counters(self) -> SampleCounters:
         """Since the probe was loaded."""
-        raw = self._counters[: self._length]
-        columns = (self._counter_layout.column(raw, name) for name in SampleCounters._fields)
-        return SampleCounters(*map(sum, columns))
+        return SampleCounters(*self._counters.sums(SampleCounters._fields))
 
     def _understand(self, raw: bytes) -> Sample:
         head = raw[: self._layout.size_bytes]

@@ -8,7 +8,7 @@ import mmap
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -22,7 +22,7 @@ from dynstack_probe.kernel.offsets import probe_macros, register_macros
 from dynstack_probe.kernel.ring_buffer import RingBuffer
 from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.lifecycle import seen_slots
-from dynstack_probe.measure.records import read_constants, read_layout
+from dynstack_probe.measure.records import HEADER, CpuCounters, read_constants, read_layout
 from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.syscalls import syscall_name
@@ -99,7 +99,6 @@ class StackFault:
     pages: int
     faults: int
     age_seconds: float
-    found_boot_ns: int
     start_boot_ns: int
     hidden: bool = False
     switches: int = 0
@@ -166,7 +165,6 @@ class WatchCost:
     """
 
     ns_per_syscall: float
-    bare_ns: float
     passes: int
     pass_seconds: float
 
@@ -229,17 +227,10 @@ class FaultWatch:
 
     def __init__(self, probe: LoadedProbe) -> None:
         """Map what `probe`, which must stay open, hands over."""
-        header = probes_dir() / "records.h"
-        self._layout = read_layout(header, "stack_fault")
-        self._flags = read_constants(header, "FAULT")
-        self._counter_layout = read_layout(header, "fault_counters")
+        self._layout = read_layout(HEADER, "stack_fault")
+        self._flags = read_constants(HEADER, "FAULT")
         self._probe = probe
-        length = self._counter_layout.size_bytes * host.possible_cpus()
-        pages = -(-length // mmap.PAGESIZE)
-        self._counters_length = length
-        self._counters = mmap.mmap(
-            probe.maps["counters"], pages * mmap.PAGESIZE, prot=mmap.PROT_READ
-        )
+        self._counters = CpuCounters(probe.maps["counters"], "fault_counters")
         self._ring = RingBuffer(probe.maps["faults"], RING_PAGES * mmap.PAGESIZE)
         self._known: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._passes = 0
@@ -314,7 +305,6 @@ class FaultWatch:
             pages=after - before,
             faults=(numbers["touched_pages"] >> before).bit_count(),
             age_seconds=age_ns / 1e9,
-            found_boot_ns=numbers["found_boot_ns"],
             start_boot_ns=numbers["start_boot_ns"],
             hidden=bool(numbers["flags"] & self._flags["HIDDEN"]),
             switches=numbers["switches"],
@@ -326,17 +316,14 @@ class FaultWatch:
         return Counters(*(now - then for now, then in pairs))
 
     def _read_counters(self) -> Counters:
-        raw = self._counters[: self._counters_length]
-        return Counters(*(sum(self._counter_layout.column(raw, name)) for name in Counters._fields))
+        return Counters(*self._counters.sums(Counters._fields))
 
     def end(self) -> WatchCost:
         """Detach the probe, and measure what a system call cost with it."""
         with_probe = null_call_ns()
         self._probe.detach()
-        bare = null_call_ns()
         return WatchCost(
-            ns_per_syscall=max(0.0, with_probe - bare),
-            bare_ns=bare,
+            ns_per_syscall=max(0.0, with_probe - null_call_ns()),
             passes=self._passes,
             pass_seconds=self._pass_seconds,
         )
@@ -381,11 +368,3 @@ class Runs:
         self.most_pages = max(self.most_pages, pages + fault.pages)
         if len(self._last) > REMEMBERED:
             del self._last[next(iter(self._last))]
-
-
-def rank(faults: Sequence[StackFault]) -> list[CallTally]:
-    """Tallies of these, most faults first."""
-    ranking = Ranking()
-    for fault in faults:
-        ranking.add(fault)
-    return ranking.ranked()

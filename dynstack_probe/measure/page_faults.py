@@ -13,7 +13,6 @@ Too high in user mode: pages that the kernel faults in without an exception, as 
 
 from __future__ import annotations
 
-import mmap
 import os
 import random
 import time
@@ -24,7 +23,7 @@ from dynstack_probe.errors import ProbeError
 from dynstack_probe.kernel import bpf, host
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.loader import LoadedProbe, Loader, probes_dir
-from dynstack_probe.measure.records import read_layout
+from dynstack_probe.measure.records import CpuCounters
 from dynstack_probe.model.interval import PageFaults
 
 # arch/x86/include/asm/trace/exceptions.h
@@ -66,13 +65,8 @@ class PageFaultCounter:
     def __init__(self, probe: LoadedProbe, duty: DutyCycle | None = None) -> None:
         """Take the loaded probe over. Raises OSError if it can't be attached."""
         self._probe, self._duty = probe, duty
-        self._layout = read_layout(probes_dir() / "records.h", "kernel_page_fault_counters")
-        self._length = self._layout.size_bytes * host.possible_cpus()
-        self._memory = mmap.mmap(
-            probe.maps["kernel_page_faults"],
-            -(-self._length // mmap.PAGESIZE) * mmap.PAGESIZE,
-            prot=mmap.PROT_READ,
-        )
+        counters = probe.maps["kernel_page_faults"]
+        self._counters = CpuCounters(counters, "kernel_page_fault_counters")
         self._features = Features()
         self._all_began = self._all()
         self._kernel = 0.0
@@ -127,7 +121,7 @@ class PageFaultCounter:
     def close(self) -> None:
         """Stop counting."""
         self._switch_off()
-        self._memory.close()
+        self._counters.close()
         self._probe.close()
 
     def _switch_on(self) -> None:
@@ -140,9 +134,8 @@ class PageFaultCounter:
             self._link = None
 
     def _read_map(self) -> int:
-        with memoryview(self._memory) as view:
-            raw = bytes(view[: self._length])
-        return sum(self._layout.column(raw, "faults"))
+        [faults] = self._counters.sums(["faults"])
+        return faults
 
     def _collect(self) -> None:
         kernel = round(self._kernel)

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynstack_probe.kernel import host
+from dynstack_probe.loader import probes_dir
+
+HEADER = probes_dir() / "records.h"
 _FIELD = re.compile(r"^\s*(u64|u32|char) (\w+)(?:\[(\d+)\])?;", re.MULTILINE)
 _CODES = {"u64": ("Q", 8), "u32": ("I", 4), "char": ("s", 1)}
 Value = int | tuple[int, ...]
@@ -46,6 +52,30 @@ class RecordLayout:
             numbers = struct.unpack_from(f"={code}", raw, offset)
             values[name] = numbers if len(code) > 1 else numbers[0]
         return values
+
+
+class CpuCounters:
+    """A record of counters for each CPU in a BPF array, mapped: read without a system call."""
+
+    def __init__(self, array: int, name: str) -> None:
+        """`array`: its descriptor; `name`: of the struct in probes/records.h."""
+        self._layout = read_layout(HEADER, name)
+        self._length = self._layout.size_bytes * host.possible_cpus()
+        whole_pages = -(-self._length // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._map = mmap.mmap(array, whole_pages, prot=mmap.PROT_READ)
+
+    def column(self, field: str) -> memoryview[int]:
+        """A copy of one field, an element a CPU."""
+        return self._layout.column(self._map[: self._length], field)
+
+    def sums(self, fields: Iterable[str]) -> list[int]:
+        """Each field over all CPUs, read at one moment."""
+        raw = self._map[: self._length]
+        return [sum(self._layout.column(raw, field)) for field in fields]
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._map.close()
 
 
 def read_layout(header: Path, name: str) -> RecordLayout:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 PAGE_BYTES = 4096  # x86-64 has no other
+PAGE_KIB = PAGE_BYTES // 1024
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class Host:
     thread_size_bytes: int
     mem_total_kib: int
     page_size_bytes: int = PAGE_BYTES
+
+    @property
+    def thread_pages(self) -> int:
+        """Pages of THREAD_SIZE: of each stack at full size."""
+        return self.thread_size_bytes // self.page_size_bytes
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from dynstack_probe.model.stacks import Kind
 
-KTHREAD, KWORKER, USER, VCPU, IO_WORKER, USER_WORKER, IDLE = ROLES = (
+KTHREAD, KWORKER, USER, VCPU, IO_WORKER, USER_WORKER, IDLE = (
     "kernel thread",
     "kworker",
     "user",

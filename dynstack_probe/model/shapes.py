@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind, Stacks
-
-_KIB_PER_PAGE = PAGE_BYTES // 1024
 
 
 class Shape(NamedTuple):
@@ -43,13 +41,16 @@ class Shape(NamedTuple):
         """Whether its task was on a CPU."""
         return self.depth_kib == 0
 
-    @property
-    def depth_pages(self) -> int:
-        """Pages down to the saved stack pointer; 0 for a task on a CPU."""
-        return -(-self.depth_kib // _KIB_PER_PAGE)
-
 
 ShapeCounts = Counter[Shape]
+
+
+def by_mark(counts: Mapping[Shape, int], thread_pages: int) -> dict[int, int]:
+    """How many stacks have a mark of 1, 2, ... pages; each count up to thread_pages is there."""
+    pages = dict.fromkeys(range(1, thread_pages + 1), 0)
+    for shape, count in counts.items():
+        pages[shape.mark_pages] = pages.get(shape.mark_pages, 0) + count
+    return pages
 
 
 def shape_keys(stacks: Stacks, thresholds: Sequence[int] = ()) -> Iterator[tuple[int, ...]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,12 @@ class Kind(enum.IntEnum):
     def label(self) -> str:
         """The name in all output."""
         return self.name.lower()
+
+
+def kinds_of(kinds: Sequence[int]) -> dict[Kind, int]:
+    """How many there are of each kind, also where that is none."""
+    counts = Counter(kinds)
+    return {kind: counts[kind] for kind in Kind}
 
 
 @dataclass(frozen=True)

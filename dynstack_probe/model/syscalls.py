@@ -72,7 +72,6 @@ NAMES = {
 }
 
 X32_BIT = 0x40000000  # asm/unistd.h: __X32_SYSCALL_BIT
-RT_SIGRETURN = 15
 NONE = 0xFFFFFFFF  # pt_regs.orig_ax is -1: an exception, or rt_sigreturn which sets it so
 
 

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from dynstack_probe.analysis.depths import QUANTILES
 from dynstack_probe.analysis.estimate import Estimate, Group
 from dynstack_probe.analysis.host_estimate import (
     DepthDetails,
@@ -19,10 +18,18 @@ from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.columns import cells, titles
 from dynstack_probe.output.estimates import GROUP
+from dynstack_probe.output.frames import (
+    DEPTH_COLUMNS,
+    SHIFT_COLUMNS,
+    depth_rows,
+    random_offset_in_words,
+    resident_in_words,
+    scan_in_words,
+    shift_rows,
+)
 from dynstack_probe.output.rfc_table import QUOTED
 from dynstack_probe.output.savings import (
     RFC,
-    SAVING,
     memory_in_words,
     reserve_in_words,
     series_rows,
@@ -33,6 +40,7 @@ from dynstack_probe.text import counted
 
 GROUPS_SHOWN = 15
 DEEPEST_SHOWN = 5
+SHIFTS_SHOWN_BYTES = 256
 
 
 def quoted_rows() -> list[tuple[str, ...]]:
@@ -115,12 +123,6 @@ def _coverage(report: HostEstimate) -> str:
     return f"the kernel counts {counted} stacks; read {coverage.read}, missed {coverage.missed}"
 
 
-def _scan(report: HostEstimate) -> str:
-    seconds = report.frame.cost.scan_seconds
-    stacks = max(1, report.frame.coverage.read)
-    return f"{seconds * 1000:.1f} ms, {seconds / stacks * 1e6:.1f} us a stack"
-
-
 def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
     host = report.frame.host
     cpus = host.cpus
@@ -142,13 +144,7 @@ def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
             yield f"Overflow{suffix}", f"{estimate.over_limit_tasks} tasks were deeper than that"
     frame = report.frame
     if frame.is_dynamic:
-        grown = frame.grown_kib
-        says = "" if grown is None else f"; the kernel counts {grown} KiB grown"
-        yield (
-            "Resident",
-            f"{frame.stacks.resident_kib()} KiB, measured: this kernel's stacks already"
-            f" are dynamic{says}",
-        )
+        yield "Resident", resident_in_words(frame)
     error = report.model_error_ratio()
     if error is not None:
         yield (
@@ -160,8 +156,8 @@ def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
     if report.series is not None:
         yield from series_rows(report.series)
     yield "Coverage", _coverage(report)
-    yield "Scan", _scan(report)
-    for caveat in report.frame.caveats:
+    yield "Scan", scan_in_words(frame)
+    for caveat in frame.caveats:
         yield "Note", caveat
 
 
@@ -173,42 +169,12 @@ def _deepest(report: HostEstimate) -> Table:
     return grid("Deepest tasks", ("tid", "kind", "mark, bytes"), rows)
 
 
-def _bytes(values: Mapping[str, int]) -> Sequence[str]:
-    return [str(values[name]) if name in values else "-" for name in QUANTILES]
-
-
 def _depths(details: DepthDetails) -> Iterable[Table | str]:
-    rows: list[Sequence[Cell]] = []
-    for row in details.by_role:
-        rows.append((f"{row.role}, ever", str(row.stacks), *_bytes(row.ever)))
-        rows.append(("  now, asleep", str(row.sleeping), *_bytes(row.now)))
-    yield grid("Depth in bytes", ("#Stacks", *QUANTILES), rows)
+    yield grid("Depth in bytes", DEPTH_COLUMNS, depth_rows(details))
     yield ""
-    yield from _random_offset(details)
+    yield random_offset_in_words(details.offset_price, details.random_offset)
     yield ""
-    points = [
-        (
-            f"{point.shift_bytes:+d}" if point.shift_bytes else "as it is",
-            str(point.dynamic_kib),
-            SAVING.write(point.saving_ratio),
-            str(point.over_limit_tasks),
-        )
-        for point in details.curve
-        if point.shift_bytes % 256 == 0
-    ]
-    yield grid("Every stack deeper by", ("Dynamic(kb)", "Saving", "over THREAD_SIZE"), points)
-
-
-def _random_offset(details: DepthDetails) -> Iterable[str]:
-    price = details.offset_price
-    state = {True: "on", False: "off", None: "can't be told"}[details.random_offset]
-    yield f"Random stack offset (RANDOMIZE_KSTACK_OFFSET) on this kernel: {state}"
-    if details.random_offset is not False:
-        yield (
-            f"  {price.low_pages:.0f} to {price.high_pages} pages of {price.user_stacks} user"
-            " stacks are used only because of it:"
-        )
-        yield "  the least if one call alone went deepest, the most if many did."
+    yield grid(SHIFT_COLUMNS[0], SHIFT_COLUMNS[1:], shift_rows(details.curve, SHIFTS_SHOWN_BYTES))
 
 
 def _groups(report: HostEstimate) -> Table:

@@ -3,24 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from dynstack_probe.analysis.cost import pareto_best
-from dynstack_probe.analysis.safety import Safety
+from dynstack_probe.analysis.safety import Safety, shares
 from dynstack_probe.model.cost import BreakEven, HostCost, PolicyCost, Range
-from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.host import PAGE_KIB
 from dynstack_probe.model.interval import FAULTS
 from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, titles
 from dynstack_probe.output.rates import NO_FAULT_NS, nanoseconds, per_second
-from dynstack_probe.text import counted, percent, printable, small_percent
+from dynstack_probe.text import counted, names_in_words, percent, printable, small_percent
 
 SCHEMA_VERSION = 1
 NAMES_SHOWN = 4
-_PAGE_KIB = PAGE_BYTES // 1024
 # measure.contexts.Context.UNKNOWN, which this room does not know
 CANT_BE_TOLD = "can't be told"
 NO_PREEMPT_COUNT = "this kernel has no CONFIG_PREEMPT_COUNT, or its preempt count was not found"
+_Name = TypeVar("_Name", bound=str)
 
 
 def ratio_in_words(ratio: Range | None) -> str:
@@ -282,8 +282,8 @@ def _headroom(safety: Safety) -> str:
         return "not sampled"
     reserves = f", {safety.reserves:.0f} times all reserves" if safety.reserves is not None else ""
     return (
-        f"measured: {found.least_pages * _PAGE_KIB} KiB ({found.least_pages} pages{reserves})"
-        f" free above the minimum watermarks at least, {found.median_pages * _PAGE_KIB} KiB"
+        f"measured: {found.least_pages * PAGE_KIB} KiB ({found.least_pages} pages{reserves})"
+        f" free above the minimum watermarks at least, {found.median_pages * PAGE_KIB} KiB"
         f" median of {len(found.above_min_pages)} samples (errs high: dips between them are not"
         f" seen); a zone below its low watermark in"
         f" {found.below_low} of them. Meanwhile {found.stalls} allocations stalled,"
@@ -322,33 +322,32 @@ def _contexts(safety: Safety) -> str:
     if safety.contexts is None:
         why = safety.not_sampled or "`cost` samples a live host, `faults --folded` by call path"
         return f"not sampled: {why}"
-    total = sum(safety.contexts.values())
-    if not total:
+    if not any(safety.contexts.values()):
         return (
             f"measured: none of {safety.kernel_samples} samples in the kernel met a stack deeper"
             " than a page"
         )
-    shares = ", ".join(f"{percent(share)} {name}" for name, share in safety.context_shares.items())
-    blind = "; by the clock, which is blind where interrupts are off"
-    untold = (
-        f"; {CANT_BE_TOLD}: {NO_PREEMPT_COUNT}" if CANT_BE_TOLD in safety.context_shares else ""
+    return contexts_in_words(
+        safety.contexts,
+        f"deeper than a page, of {safety.kernel_samples} in the kernel",
+        by_clock=safety.sampled_by_clock,
     )
-    return (
-        f"measured: {shares} of {total} samples deeper than a page, of {safety.kernel_samples}"
-        f" in the kernel"
-        f"{blind if safety.sampled_by_clock else ''}{untold}"
-    )
+
+
+def contexts_in_words(contexts: Mapping[_Name, int], deep: str, *, by_clock: bool) -> str:
+    """What the CPU was doing in deep samples; `deep` says how deep these are."""
+    told = ", ".join(f"{percent(share)} {name}" for name, share in shares(contexts).items())
+    blind = "; by the clock, which is blind where interrupts are off" if by_clock else ""
+    untold = f"; {CANT_BE_TOLD}: {NO_PREEMPT_COUNT}" if CANT_BE_TOLD in contexts else ""
+    return f"measured: {told} of {sum(contexts.values())} samples {deep}{blind}{untold}"
 
 
 def _deeper(kib: int, safety: Safety) -> str:
     names = safety.deeper[kib]
     if not names:
         return f"none over {kib} KiB"
-    shown = ", ".join(
-        f"{printable(name)} {count}" for name, count in names.most_common(NAMES_SHOWN)
-    )
-    more = len(names) - NAMES_SHOWN
-    return f"{names.total()} over {kib} KiB ({shown}{f', {more} more names' if more > 0 else ''})"
+    shown = names_in_words(names.most_common(), NAMES_SHOWN)
+    return f"{names.total()} over {kib} KiB ({shown})"
 
 
 def as_json(cost: HostCost, safety: Safety) -> str:
@@ -431,8 +430,8 @@ def safety_json(safety: Safety) -> dict[str, Any]:
     found = safety.headroom
     return {
         "headroom_kib": {
-            "least": found.least_pages * _PAGE_KIB if found else None,
-            "median": found.median_pages * _PAGE_KIB if found else None,
+            "least": found.least_pages * PAGE_KIB if found else None,
+            "median": found.median_pages * PAGE_KIB if found else None,
         },
         "headroom_samples": len(found.above_min_pages) if found else 0,
         "headroom_reserves": safety.reserves,
@@ -442,7 +441,7 @@ def safety_json(safety: Safety) -> dict[str, Any]:
         "compaction_failures": found.compaction_failures if found else None,
         "cgroup_limit_hits": found.limit_hits if found else None,
         "cgroup_limit_failures": found.limit_failures if found else None,
-        "contexts": safety.context_shares,
+        "contexts": shares(safety.contexts or {}),
         "context_samples": None if safety.contexts is None else sum(safety.contexts.values()),
         "kernel_samples": None if safety.contexts is None else safety.kernel_samples,
         "not_sampled": safety.not_sampled or None,

@@ -28,7 +28,7 @@ from dynstack_probe.output.savings import (
     series_rows,
 )
 from dynstack_probe.policy import Policy
-from dynstack_probe.text import percent, printable
+from dynstack_probe.text import names_in_words, percent
 
 NAMES_SHOWN = 5
 SCHEMA_VERSION = 1
@@ -192,10 +192,7 @@ def _over_limit_line(row: Row) -> str:
 
 def over_limit_names(row: Row) -> str:
     """Who was deeper than the policy allows, most frequent first."""
-    names = [f"{printable(name)} {count}" for name, count in row.over_limit[:NAMES_SHOWN]]
-    rest = len(row.over_limit) - NAMES_SHOWN
-    more = f", {rest} more names" if rest > 0 else ""
-    return f"{', '.join(names)}{more}"
+    return names_in_words(row.over_limit, NAMES_SHOWN)
 
 
 def as_json(comparison: Comparison) -> str:

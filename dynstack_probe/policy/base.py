@@ -8,11 +8,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import REFILLS, Interval, Work
 from dynstack_probe.model.shapes import Shape
-
-PAGE_KIB = PAGE_BYTES // 1024
 
 
 @dataclass(frozen=True)

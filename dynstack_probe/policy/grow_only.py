@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dynstack_probe.model.host import PAGE_KIB
 from dynstack_probe.model.interval import FAULTS, Interval, Work
 from dynstack_probe.model.shapes import Shape
 from dynstack_probe.policy.base import (
-    PAGE_KIB,
     Policy,
     built_in,
     held_since_birth,

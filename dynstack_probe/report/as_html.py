@@ -24,6 +24,7 @@ from dynstack_probe.report.document import (
     Section,
     Table,
 )
+from dynstack_probe.text import printable
 
 # A table of more columns needs the whole width of a printed page.
 WIDE = 5
@@ -52,7 +53,7 @@ def _head(title: str) -> Element:
     SubElement(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
     SubElement(head, "meta", name="color-scheme", content="light dark")
     SubElement(head, "meta", name="referrer", content="no-referrer")
-    SubElement(head, "title").text = title
+    SubElement(head, "title").text = printable(title)
     SubElement(head, "style").text = f"\n{STYLE.read_text()}"
     return head
 
@@ -63,12 +64,12 @@ def _header(header: Element, document: Document) -> None:
     contents = SubElement(SubElement(header, "nav", {"aria-label": "Contents"}), "ol")
     for number, section in enumerate(document.sections, start=1):
         link = SubElement(SubElement(contents, "li"), "a", href=f"#s{number}")
-        link.text = section.title
+        link.text = printable(section.title)
 
 
-def _text(parent: Element, tag: str, text: str) -> Element:
+def _text(parent: Element, tag: str, text: str | bytes) -> Element:
     element = SubElement(parent, tag)
-    element.text = text
+    element.text = printable(text)
     return element
 
 
@@ -77,7 +78,7 @@ def _section(parent: Element, section: Section, number: str, level: int) -> None
     heading = SubElement(place, f"h{min(level, 6)}")
     mark = _text(heading, "span", f"{number}.")
     mark.set("class", "number")
-    mark.tail = f" {section.title}"
+    mark.tail = f" {printable(section.title)}"
     parts = SubElement(place, "div", {"class": "parts"})
     for part, share in zip(section.parts, shares(section.parts), strict=True):
         element = _part(part)
@@ -115,7 +116,7 @@ def _part(part: Part) -> Element:
     match part:
         case Paragraph(text):
             element = Element("p")
-            element.text = text
+            element.text = printable(text)
             return element
         case Facts(rows):
             return _facts(rows)
@@ -138,7 +139,7 @@ def _facts(rows: Sequence[tuple[str, str]]) -> Element:
 
 def _commands(lines: Iterable[str]) -> Element:
     element = Element("pre", tabindex="0")
-    _text(element, "code", "\n".join(lines))
+    SubElement(element, "code").text = "\n".join(map(printable, lines))
     return element
 
 
@@ -187,5 +188,5 @@ def _legend(plot: LinePlot) -> Element:
         key.set("aria-hidden", "true")
         group = SubElement(key, "g", {"class": f"series serie-{at} color-{at}"})
         SubElement(group, "path", {"d": "M0 4 h28", "class": "line"})
-        key.tail = curve.name
+        key.tail = printable(curve.name)
     return legend

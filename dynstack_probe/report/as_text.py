@@ -18,6 +18,7 @@ from dynstack_probe.report.document import (
     Table,
     TextBar,
 )
+from dynstack_probe.text import printable
 
 WIDTH = 71
 UNDERLINES = "=-~"
@@ -47,9 +48,9 @@ def _heading(title: str, level: int) -> Sequence[str]:
     return [*lines, UNDERLINES[min(level, 2)] * max(map(len, lines)), ""]
 
 
-def ascii_only(text: str) -> str:
+def ascii_only(text: str | bytes) -> str:
     r"""With all else escaped: \xfc."""
-    return text.encode("ascii", "backslashreplace").decode("ascii")
+    return printable(text).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _wrapped(text: str, first: str = "", indent: str = "") -> list[str]:

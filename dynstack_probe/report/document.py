@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a report says, in order: built once, and rendered by as_html and as_text.
 
-All text is plain and printable. A figure's note says what unit it has, what it covers and
-which way it errs.
+All text is plain; names in it stand as they came, and the renderers escape them. A figure's
+note says what unit it has, what it covers and which way it errs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Table:
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | bytes]]
     note: str = ""
 
 

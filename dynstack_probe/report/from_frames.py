@@ -16,6 +16,7 @@ from dynstack_probe.analysis.safety import safety_of
 from dynstack_probe.capture import Capture
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.history import Span
+from dynstack_probe.output.frames import resident_in_words, scan_in_words
 from dynstack_probe.output.savings import series_rows
 from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
 from dynstack_probe.report.document import Document
@@ -98,7 +99,7 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
         recording=[_recording(evidence, file)],
         series=evidence.series,
         whole=evidence.whole,
-        resident=_resident(frame),
+        resident=resident_in_words(frame) if frame.is_dynamic else "",
         over_time=[(m.seconds, m.savings.base_kib, m.savings.dynamic_kib) for m in moments],
         faults=_spans(moments, "faults_per_second"),
         created=_spans(moments, "created_per_second"),
@@ -168,9 +169,7 @@ def _coverage(frame: Frame) -> Iterable[tuple[str, str]]:
         f"The kernel counts {counted} stacks ({exact}); {coverage.read} were read,"
         f" {coverage.missed} missed, of which {coverage.unreadable} were found but not readable.",
     )
-    stacks = max(1, coverage.read)
-    seconds = frame.cost.scan_seconds
-    yield "Scan", f"{seconds * 1000:.1f} ms, {seconds / stacks * 1e6:.1f} us a stack"
+    yield "Scan", scan_in_words(frame)
     if coverage.erased:
         yield (
             "Erased",
@@ -179,16 +178,6 @@ def _coverage(frame: Frame) -> Iterable[tuple[str, str]]:
         )
     for caveat in frame.caveats:
         yield "Note", caveat
-
-
-def _resident(frame: Frame) -> str:
-    if not frame.is_dynamic:
-        return ""
-    says = "" if frame.grown_kib is None else f"; the kernel counts {frame.grown_kib} KiB grown"
-    return (
-        f"{frame.stacks.resident_kib()} KiB, measured: this kernel's stacks already are"
-        f" dynamic{says}"
-    )
 
 
 def _recording(evidence: Evidence, file: str) -> str:

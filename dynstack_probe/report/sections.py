@@ -12,7 +12,6 @@ from functools import reduce
 from dynstack_probe import __version__
 from dynstack_probe.analysis.comparison import Row
 from dynstack_probe.analysis.cost import pareto_best
-from dynstack_probe.analysis.depths import QUANTILES
 from dynstack_probe.analysis.host_estimate import DepthDetails, kernel_and_user
 from dynstack_probe.analysis.safety import Safety
 from dynstack_probe.model.cost import HostCost
@@ -23,6 +22,13 @@ from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.as_table import RFC_COLUMNS, faults_in_words, quoted_rows, rfc_row
 from dynstack_probe.output.columns import cells, titles
 from dynstack_probe.output.cost import cost_rows, safety_rows
+from dynstack_probe.output.frames import (
+    DEPTH_COLUMNS,
+    SHIFT_COLUMNS,
+    depth_rows,
+    random_offset_in_words,
+    shift_rows,
+)
 from dynstack_probe.output.policies import (
     SERIES_TABLE,
     TABLE,
@@ -51,7 +57,7 @@ from dynstack_probe.report.document import (
     Table,
 )
 from dynstack_probe.report.subject import Depths, Subject
-from dynstack_probe.text import counted, date, printable
+from dynstack_probe.text import counted, date
 
 GROUPS_SHOWN = 10
 SHIFTS_SHOWN_BYTES = 512
@@ -70,7 +76,7 @@ def document_of(subjects: Sequence[Subject], again: Sequence[str], now: float) -
     if len(subjects) == 1:
         [one] = subjects
         name = one.called if one.depths is not None else one.name
-        title = f"Dynamic kernel stacks: what they would save on {printable(name)}"
+        title = f"Dynamic kernel stacks: what they would save on {name}"
         sections = [Section("Host", [Facts(list(_host_facts(one)))]), method, *_sections(one)]
     else:
         title = f"Dynamic kernel stacks: what they would save on {len(subjects)} hosts"
@@ -79,7 +85,7 @@ def document_of(subjects: Sequence[Subject], again: Sequence[str], now: float) -
             Section("All hosts", list(_fleet(subjects))),
             *(
                 Section(
-                    printable(one.name),
+                    one.name,
                     [Facts([*_host_facts(one), *one.coverage])],
                     _sections(one),
                 )
@@ -169,8 +175,9 @@ def _sections(subject: Subject) -> list[Section]:
         sections.append(Section("Faults over time", list(_faults(subject))))
     sections.append(Section("Who goes deep", list(_who(subject))))
     if depths is not None:
-        offset = [Paragraph(_random_offset(depths.details))]
-        sections.append(Section("Price of the random stack offset", offset))
+        price = depths.details.offset_price
+        offset = Paragraph(random_offset_in_words(price, depths.details.random_offset))
+        sections.append(Section("Price of the random stack offset", [offset]))
     return sections
 
 
@@ -215,17 +222,10 @@ def _depths(subject: Subject) -> Iterable[Part]:
         return
     yield figures.depths_ever_and_now(stacks, size)
     yield figures.depths_by_role(stacks, roles(stacks.kinds, stacks.comms), size)
-    rows = []
-    for row in depths.details.by_role:
-        for name, count, values in (
-            (f"{row.role}, ever", row.stacks, row.ever),
-            ("  now, asleep", row.sleeping, row.now),
-        ):
-            rows.append((name, str(count), *(str(values.get(q, "-")) for q in QUANTILES)))
     yield Table(
         "Depth by role",
-        ("Bytes", "#Stacks", *QUANTILES),
-        rows,
+        ("Bytes", *DEPTH_COLUMNS),
+        list(depth_rows(depths.details)),
         "Measured, in bytes, by nearest rank. Ever: the high-water mark. Now: at the saved stack"
         " pointer of tasks asleep.",
     )
@@ -285,17 +285,8 @@ def _shift(details: DepthDetails) -> Iterable[Part]:
     yield figures.saving_by_shift(details.curve)
     yield Table(
         "",
-        ("Each deeper by", "Dynamic(kb)", "Saving", "overflows"),
-        [
-            (
-                f"{point.shift_bytes:+d} bytes" if point.shift_bytes else "as it is",
-                str(point.dynamic_kib),
-                SAVING.write(point.saving_ratio),
-                str(point.over_limit_tasks),
-            )
-            for point in details.curve
-            if point.shift_bytes % SHIFTS_SHOWN_BYTES == 0
-        ],
+        SHIFT_COLUMNS,
+        shift_rows(details.curve, SHIFTS_SHOWN_BYTES),
         f"Modelled ({HEADLINE}), without the reserve; overflows: stacks that would be"
         " deeper than THREAD_SIZE.",
     )
@@ -337,7 +328,7 @@ def _deepest(depths: Depths) -> Table:
         "Deepest tasks",
         ("Task", "tid", "kind", "bytes", "pages"),
         [
-            (printable(comm), str(tid), kind.label, str(mark), str(-(-mark // PAGE_BYTES)))
+            (comm, str(tid), kind.label, str(mark), str(-(-mark // PAGE_BYTES)))
             for comm, tid, mark, kind in depths.deepest
         ],
         "Measured: high-water marks of living tasks.",
@@ -347,10 +338,9 @@ def _deepest(depths: Depths) -> Table:
 def _who(subject: Subject) -> Iterable[Part]:
     if subject.depths is not None:
         yield _deepest(subject.depths)
-    pages = [(one.dynamic_kib * 1024 // PAGE_BYTES - one.stacks, one) for one in subject.groups]
     grown = sorted(
-        ((count, group) for count, group in pages if count > 0),
-        key=lambda row: (-row[0], -row[1].worst_mark_bytes, row[1].name),
+        (group for group in subject.groups if group.grown_pages > 0),
+        key=lambda group: (-group.grown_pages, -group.worst_mark_bytes, group.name),
     )
     if not grown:
         yield Paragraph("No task has used more than one page.")
@@ -362,40 +352,27 @@ def _who(subject: Subject) -> Iterable[Part]:
         f" ({HEADLINE}): pages beyond the first."
     )
     if rest:
-        note += f" {len(rest)} more have {sum(count for count, _ in rest)} pages."
+        note += f" {len(rest)} more have {sum(group.grown_pages for group in rest)} pages."
     marks = ("worst",) if with_marks else ()
     yield Table(
         f"{subject.grouped_by}s with most pages beyond the first",
         (subject.grouped_by, "#Stacks", *marks, "pages"),
         [
             (
-                printable(group.name),
+                group.name,
                 str(group.stacks),
                 *([str(group.worst_mark_bytes)] if with_marks else []),
-                str(count),
+                str(group.grown_pages),
             )
-            for count, group in grown[:GROUPS_SHOWN]
+            for group in grown[:GROUPS_SHOWN]
         ],
         note,
     )
 
 
-def _random_offset(details: DepthDetails) -> str:
-    price = details.offset_price
-    if details.random_offset is False:
-        return "This kernel has RANDOMIZE_KSTACK_OFFSET off: it costs nothing."
-    state = "has" if details.random_offset else "may have (that can't be told)"
-    return (
-        f"This kernel {state} RANDOMIZE_KSTACK_OFFSET on. Of the pages of {price.user_stacks} user"
-        f" stacks, {price.low_pages:.0f} to {price.high_pages} are used only because of it,"
-        " modelled from measured marks: the least if one call alone went deepest, the most if many"
-        " did."
-    )
-
-
 def _repeat(subjects: Sequence[Subject], again: Sequence[str]) -> Iterable[Part]:
     yield Commands([*(line for one in subjects for line in one.recording), *again])
-    kernels = sorted({printable(one.host.kernel_release) for one in subjects})
+    kernels = sorted({one.host.kernel_release for one in subjects})
     yield Paragraph(
         f"dynstack-probe {__version__}; measured on Linux {', '.join(kernels)}. Measuring needs"
         " CAP_BPF and CAP_PERFMON; a report of a capture or of a Prometheus needs neither, on any"

@@ -26,6 +26,7 @@ from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval, PageFaults
 from dynstack_probe.model.lifecycle import GROWTH_AGES
 from dynstack_probe.model.sample import Sample
+from dynstack_probe.model.shapes import by_mark
 from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
 from dynstack_probe.text import printable
 
@@ -182,7 +183,7 @@ class HostCollector(Collector):
             labels=["policy"],
         )
         sample = newest.sample
-        pages = sample.host.thread_size_bytes // PAGE_BYTES
+        pages = sample.host.thread_pages
         living = whole_shapes(sample.living.all_shapes())
         exited = whole_shapes(sample.lifecycle.exited)
         grown = Interval(growth=newest.growth)
@@ -225,9 +226,9 @@ class HostCollector(Collector):
             if not path:  # gone before it had a name: no label that nobody knows
                 rest.append(held)
                 continue
-            name = short_name(path)
+            name = printable(short_name(path))
             # two may be shortened to one name, as a container's cgroup and one below it
-            shown[printable(name)] = _sum(shown.get(printable(name), (0,) * len(held)), held)
+            shown[name] = _sum(shown.get(name, (0,) * len(held)), held)
         if rest:
             shown["other"] = tuple([sum(column) for column in zip(*rest, strict=True)])
         for name, held in shown.items():
@@ -258,10 +259,9 @@ def _living(sample: Sample) -> Iterable[Metric]:
         "Living stacks by kind of task and pages down to their high-water mark.",
         labels=["kind", "pages"],
     )
-    pages = sample.host.thread_size_bytes // PAGE_BYTES
+    pages = sample.host.thread_pages
     for kind, shapes in sample.living.shapes.items():
-        by_pages = _by_mark(shapes, pages)
-        for n, count in by_pages.items():
+        for n, count in by_mark(whole_shapes(shapes), pages).items():
             tasks.add_metric([kind.label, str(n)], count)
     yield tasks
     yield GaugeMetricFamily(
@@ -276,17 +276,10 @@ def _living(sample: Sample) -> Iterable[Metric]:
     )
 
 
-def _by_mark(shapes: Mapping[tuple[int, int], int], pages: int) -> dict[int, int]:
-    counts = dict.fromkeys(range(1, pages + 1), 0)
-    for (mark, _), count in shapes.items():
-        counts[mark] = counts.get(mark, 0) + count
-    return counts
-
-
 def _of_lifecycle(sample: Sample) -> Iterable[Metric]:
     life = sample.lifecycle
-    pages = sample.host.thread_size_bytes // PAGE_BYTES
-    exited = {str(n): count for n, count in _by_mark(life.exited, pages).items()}
+    by_pages = by_mark(whole_shapes(life.exited), sample.host.thread_pages)
+    exited = {str(n): count for n, count in by_pages.items()}
     yield _counter(
         "dynstack_exited_tasks",
         "Exited tasks by the pages that they had used in the end.",

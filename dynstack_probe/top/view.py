@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import heapq
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -21,16 +21,18 @@ from rich.text import Text
 from dynstack_probe.analysis.cost import policy_cost, prices_of
 from dynstack_probe.analysis.estimate import Estimate, Group, estimate, group_by
 from dynstack_probe.analysis.grouping import group_names
-from dynstack_probe.analysis.timeline import Timeline, rate, thread_pages_of
+from dynstack_probe.analysis.host_estimate import kernel_and_user
+from dynstack_probe.analysis.timeline import Timeline, rate
 from dynstack_probe.model.cost import PolicyCost
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.series import median_index
-from dynstack_probe.model.shapes import count_shapes
-from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind
+from dynstack_probe.model.shapes import by_mark, count_shapes
+from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind, kinds_of
+from dynstack_probe.output.rates import per_second
 from dynstack_probe.policy import Policy
-from dynstack_probe.text import percent, printable, small_percent
+from dynstack_probe.text import percent, printable, short_duration, small_percent
 from dynstack_probe.top import keys
 
 GROUPINGS = ("cgroup", "container", "comm", "kind")
@@ -52,7 +54,7 @@ class Moment:
     frame: Frame
     estimate: Estimate
     pages: Mapping[int, int]
-    kinds: Mapping[int, int]
+    kinds: Mapping[Kind, int]
     interval: Interval | None
     policy: Policy
     cost: PolicyCost | None = None
@@ -101,9 +103,6 @@ class History:
         """The next frame."""
         shapes = count_shapes(frame.stacks, [self.policy.asleep_seconds])
         estimated = estimate(self.policy, shapes, frame.host)
-        pages: Counter[int] = Counter()
-        for shape, count in shapes.items():
-            pages[shape.mark_pages] += count
         interval = self._timeline.add(frame)
         cost = None
         if interval is not None and interval.seconds > 0:
@@ -113,8 +112,8 @@ class History:
             number=self._count,
             frame=frame,
             estimate=estimated,
-            pages=pages,
-            kinds=Counter(frame.stacks.kinds),
+            pages=by_mark(shapes, frame.host.thread_pages),
+            kinds=kinds_of(frame.stacks.kinds),
             interval=interval if interval and interval.seconds > 0 else None,
             policy=self.policy,
             cost=cost,
@@ -429,7 +428,6 @@ def _title(page: _Page) -> Text:
 def _saving(page: _Page) -> Text:
     one = page.moment.estimate
     ratio, policy = percent(one.saving_ratio), page.glyphs.name(one.policy)
-    saved = one.base_kib - one.dynamic_kib
     with_reserve = "no reserve"
     if one.reserve_kib:
         with_reserve = f"{percent(one.saving_with_reserve_ratio)} with {one.reserve_kib} of reserve"
@@ -440,13 +438,13 @@ def _saving(page: _Page) -> Text:
     if net is not None:
         cost = f"; net CPU {small_percent(net.best)}{over}"
         with_cost = (
-            f"Saving    {ratio} ({policy}): {kib}, {saved} KiB less; {with_reserve}{cost}",
+            f"Saving    {ratio} ({policy}): {kib}, {one.saved_kib} KiB less; {with_reserve}{cost}",
             f"Saving    {ratio} ({policy}): {kib}; {with_reserve}{cost}",
             f"Saving    {ratio} ({policy}): {kib} KiB{cost}",
         )
     text = page.fitting(
         *with_cost,
-        f"Saving    {ratio} ({policy}): {kib}, {saved} KiB less; {with_reserve}{over}",
+        f"Saving    {ratio} ({policy}): {kib}, {one.saved_kib} KiB less; {with_reserve}{over}",
         f"Saving    {ratio} ({policy}): {kib}; {with_reserve}{over}",
         f"Saving    {ratio} ({policy}): {kib} KiB{over}",
         f"Saving {ratio} ({policy}){over}",
@@ -461,8 +459,7 @@ def _saving(page: _Page) -> Text:
 
 def _coverage(page: _Page) -> Text:
     coverage, kinds = page.moment.frame.coverage, page.moment.kinds
-    kernel = kinds.get(Kind.KTHREAD, 0) + kinds.get(Kind.IDLE, 0)
-    user = kinds.get(Kind.USER, 0) + kinds.get(Kind.USER_WORKER, 0)
+    kernel, user = kernel_and_user(kinds)
     read, missed = len(page.moment.frame.stacks), coverage.missed
     threads = f"{kernel} kernel threads, {user} user threads"
     if coverage.kernel_stacks is None:
@@ -488,7 +485,7 @@ def _trend(page: _Page) -> Text:
     shown = points[-max(8, min(room, len(points))) :]
     ratios = [ratio for _, ratio in shown]
     low, high = min(ratios), max(ratios)
-    over = duration((shown[-1][0] - shown[0][0]) / 1e9)
+    over = short_duration((shown[-1][0] - shown[0][0]) / 1e9)
     graph = sparkline(ratios, page.glyphs)
     median = ratios[median_index([at / 1e9 for at, _ in shown], ratios)]
     span = f"{percent(low)}..{percent(high)}, median {percent(median)}"
@@ -511,12 +508,12 @@ def _rates(page: _Page) -> Text:
     interval = moment.interval
     if interval is None:
         return Text(page.fitting("A second  from the second frame on", "A second -"))
-    work = rate(moment.policy, interval, thread_pages_of(moment.frame))
+    work = rate(moment.policy, interval, moment.frame.host.thread_pages)
     modelled = f"no faults ({moment.policy.name})"
     if work is not None:
-        modelled = f"{work.what} {_figure(work.events)} (modelled)"
+        modelled = f"{work.what} {per_second(work.events)} (modelled)"
     measured = [
-        f"{name} {_figure(value)}"
+        f"{name} {per_second(value)}"
         for name, value in (
             ("created", interval.per_second(interval.created)),
             ("exited", interval.per_second(interval.exited)),
@@ -530,26 +527,15 @@ def _rates(page: _Page) -> Text:
     )
 
 
-def _figure(value: float) -> str:
-    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
-
-
-def _by_pages(page: _Page) -> dict[int, int]:
-    """Each count up to THREAD_SIZE, also those that are 0."""
-    moment = page.moment
-    most = moment.frame.host.thread_size_bytes // PAGE_BYTES
-    return {pages: moment.pages.get(pages, 0) for pages in range(1, most + 1)}
-
-
 def _pages_in_a_line(page: _Page) -> Text:
-    counts = _by_pages(page)
+    counts = page.moment.pages
     each = "  ".join(f"{pages}: {count}" for pages, count in counts.items())
     deep = sum(count for pages, count in counts.items() if pages > 1)
     return Text(page.fitting(f"Pages     {each}", f"1: {counts[1]} more: {deep}"))
 
 
 def _bars(page: _Page) -> list[Text]:
-    counts = _by_pages(page)
+    counts = page.moment.pages
     most, total = max(counts.values()), max(1, sum(counts.values()))
     digits = len(str(most))
     lines = []
@@ -596,11 +582,11 @@ def _tasks(page: _Page, lines: int) -> list[Text]:
     ordered = page.moment.tasks(view, first + rows)
 
     def age(row: int) -> str:
-        return duration(max(0, frame.boot_ns - stacks.start_boot_ns[row]) / 1e9)
+        return short_duration(max(0, frame.boot_ns - stacks.start_boot_ns[row]) / 1e9)
 
     def asleep(row: int) -> str:
         seconds = stacks.asleep_seconds[row]
-        return "?" if seconds == ASLEEP_UNKNOWN else duration(seconds)
+        return "?" if seconds == ASLEEP_UNKNOWN else short_duration(seconds)
 
     columns = [
         _Column("mark", 6, 0, lambda row: str(stacks.mark_bytes[row])),
@@ -723,11 +709,3 @@ def _help(page: _Page) -> Iterable[str]:
     yield ""
     yield "mark: deepest byte ever used; now: depth at which it sleeps; asleep: since"
     yield "it last ran, ? unknown. dynamic, saving and faults are modelled, all else is measured."
-
-
-def duration(seconds: float) -> str:
-    """45s, 12m, 5h, 3d."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{int(seconds)}s"

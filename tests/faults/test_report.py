@@ -16,7 +16,14 @@ from dynstack_probe.faults import flamegraph, folded
 from dynstack_probe.faults import report as faults
 from dynstack_probe.faults.report import FaultReport
 from dynstack_probe.measure.call_paths import CallPaths, Frame, Sample, SampleCounters
-from dynstack_probe.measure.faults import Context, Counters, StackFault, WatchCost, rank
+from dynstack_probe.measure.faults import (
+    CallTally,
+    Context,
+    Counters,
+    Ranking,
+    StackFault,
+    WatchCost,
+)
 from tests.hostile import MARKUP
 
 
@@ -35,9 +42,15 @@ def a_fault(comm: bytes = b"bash", call: str = "mmap", **values: int) -> StackFa
         pages=numbers["pages"],
         faults=numbers["faults"],
         age_seconds=0.5,
-        found_boot_ns=0,
         start_boot_ns=0,
     )
+
+
+def rank(faults: list[StackFault]) -> list[CallTally]:
+    ranking = Ranking()
+    for fault in faults:
+        ranking.add(fault)
+    return ranking.ranked()
 
 
 def some_paths() -> CallPaths:
@@ -59,7 +72,7 @@ def a_report(events: list[StackFault], *, with_paths: bool = True) -> FaultRepor
         events=events,
         events_left_out=0,
         counters=Counters(1000, 3, 0, 0, 0),
-        cost=WatchCost(50.0, 90.0, 10, 0.004),
+        cost=WatchCost(50.0, 10, 0.004),
         cgroup_paths={5: "/a.slice"},
         paths=some_paths() if with_paths else CallPaths(),
         samples=SampleCounters(100, 50, 4, 0) if with_paths else None,
@@ -129,11 +142,6 @@ def test_the_live_picture() -> None:
     assert "3 of 10 s" in text
     assert "id:5" in text
     assert "\x1b[31m" not in text
-
-
-def test_ages() -> None:
-    seconds = (0.0005, 3.0, 130.0, 7300.0, 200_000.0)
-    assert [faults.age(s) for s in seconds] == ["0.5 ms", "3.0 s", "2 min", "2 h", "2 d"]
 
 
 def test_folded() -> None:

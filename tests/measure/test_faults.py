@@ -19,7 +19,7 @@ from dynstack_probe.measure.call_paths import (
     entry_name,
     frame_depths,
 )
-from dynstack_probe.measure.faults import Context, FaultWatch, StackFault, rank
+from dynstack_probe.measure.faults import Context, FaultWatch, Ranking, StackFault
 from dynstack_probe.measure.records import read_constants, read_layout
 
 HEADER = probes_dir() / "records.h"
@@ -117,7 +117,10 @@ def test_ranking() -> None:
     watch = a_watch()
     found = [understood(watch, tid=tid, syscall=9) for tid in range(3)]
     found += [understood(watch, tid=9, syscall=1, mark_bytes=9000, touched_pages=0b111)]
-    first, second = rank(found)
+    ranking = Ranking()
+    for fault in found:
+        ranking.add(fault)
+    first, second = ranking.ranked()
     assert (first.name, first.faults, first.pages, first.tasks) == ("mmap", 3, 3, {b"task": 3})
     assert (second.name, second.faults, second.pages) == ("write", 2, 2)
     assert second.deepest_bytes == 9000
@@ -179,7 +182,7 @@ def test_crossings_of_one_run_come_from_one_reserve() -> None:
     def cross(tid: int, switches: int, pages: int, *, late: bool = False) -> None:
         runs.add(
             StackFault(
-                tid, tid, b"x", 1, Context.SYSCALL, "read", late, 5000, 1, pages, 1, 0.1, 0, 7,
+                tid, tid, b"x", 1, Context.SYSCALL, "read", late, 5000, 1, pages, 1, 0.1, 7,
                 switches=switches,
             )
         )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from dynstack_probe.analysis.comparison import compare
 from dynstack_probe.analysis.depths import depths_by_role, random_offset_price, shift_curve
 from dynstack_probe.analysis.host_estimate import host_estimate
-from dynstack_probe.analysis.timeline import collect, rate
+from dynstack_probe.analysis.timeline import rate
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.lifecycle import Lifecycle
@@ -24,7 +24,7 @@ from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind
 from dynstack_probe.output import as_json, as_table, policies
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.policy.custom import policy_from
-from tests.factory import a_frame, a_host, some_stacks
+from tests.factory import a_frame, a_host, collect, some_stacks
 
 
 def at(frame: Frame, seconds: float, **columns: Any) -> Frame:

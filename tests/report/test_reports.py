@@ -19,7 +19,7 @@ from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output import as_csv, as_json, as_table
 from dynstack_probe.output.rfc_table import QUOTED
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.text import printable, small_percent, spreadsheet_safe
+from dynstack_probe.text import printable
 from tests.factory import a_frame, a_host, some_stacks
 from tests.hostile import MARKUP
 
@@ -235,17 +235,3 @@ def test_printable(raw: bytes, shown: str) -> None:
 @given(st.binary(max_size=15))
 def test_printable_always_is(raw: bytes) -> None:
     assert printable(raw).isprintable()
-
-
-@pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@x"])
-def test_formulas_are_quoted(cell: str) -> None:
-    assert spreadsheet_safe(cell) == "'" + cell
-    assert spreadsheet_safe("x" + cell) == "x" + cell
-
-
-@pytest.mark.parametrize(
-    ("ratio", "shown"),
-    [(3.12e-5, "0.0031%"), (0.5, "50.00%"), (-1e-6, "-0.00010%"), (1.6e-7, "0.000016%")],
-)
-def test_small_percent(ratio: float, shown: str) -> None:
-    assert small_percent(ratio) == shown

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from dynstack_probe.analysis.timeline import collect, rate
+from dynstack_probe.analysis.timeline import rate
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.stacks import Kind
@@ -36,12 +36,11 @@ from dynstack_probe.top.view import (
     Status,
     View,
     bar,
-    duration,
     press,
     render,
     sparkline,
 )
-from tests.factory import a_frame, a_host, some_stacks
+from tests.factory import a_frame, a_host, collect, some_stacks
 from tests.hostile import NAMES
 
 SIZES = [
@@ -296,12 +295,6 @@ def test_bars() -> None:
     assert bar(5, 10, 5, BLOCKS) == "██▌"
     assert bar(5, 10, 5, ASCII) == "##"
     assert bar(5, 10, 0, ASCII) == ""
-
-
-def test_durations() -> None:
-    assert [duration(s) for s in (0.4, 119, 120, 7199, 7200, 10**6)] == [
-        *("0s", "119s", "2m", "119m", "2h", "11d")
-    ]
 
 
 TASK_LIVES = st.lists(
