@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -23,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dynstack_probe.analysis.comparison import compare
 from dynstack_probe.analysis.cost import host_cost
 from dynstack_probe.analysis.evidence import evidence_of
+from dynstack_probe.analysis.host_estimate import host_estimate
 from dynstack_probe.analysis.safety import safety_of
 from dynstack_probe.analysis.timeline import has_restarted
 from dynstack_probe.capture import Capture
@@ -30,7 +32,9 @@ from dynstack_probe.fleet.costs import costs_of
 from dynstack_probe.model.frame import Coverage, Frame
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.sample import Living, Sample
+from dynstack_probe.model.savings import saving_ratio
 from dynstack_probe.model.stacks import Kind
+from dynstack_probe.output import as_json
 from dynstack_probe.output import policies as policies_output
 from dynstack_probe.output.cost import cost_rows, safety_rows
 from dynstack_probe.policy import BUILT_IN
@@ -42,9 +46,12 @@ from dynstack_probe.text import percent
 from dynstack_probe.top.view import ASCII, History, Status, View, render
 from tests.analysis.test_cost import CALIBRATION
 from tests.factory import COSTS, a_frame, a_host, some_stacks
+from tests.live.machine import run
+from tests.policy import naive
 
 CASES = Path(__file__).parent / "data/cases"
 FRAMES, STEP_SECONDS, PAGES = 5, 10, 4
+SECONDS = (FRAMES - 1) * STEP_SECONDS
 NAMES = ("rfc-v1", "grow-8k", "grow-12k", "reserve-stash", "grow-16k-to-32k")
 
 
@@ -72,8 +79,10 @@ class Life:
         return self.pages_at(self.gone)
 
     def touched(self, pages: int) -> int:
+        """A page that was once the deepest was used, and stays so."""
         bits = (1 << pages) - 1
-        return bits & ~(1 << self.zero) if 0 < self.zero < pages - 1 else bits
+        skipped = 0 < self.zero < pages - 1 and self.zero + 1 not in self.depths
+        return bits & ~(1 << self.zero) if skipped else bits
 
     def counted_from(self) -> int:
         """The first frame whose counters have its exit."""
@@ -181,7 +190,8 @@ def naive_counts(host: Sequence[Life], first: int, last: int) -> tuple[int, int]
     return faults, pages
 
 
-def daemon_pages(host: Sequence[Life]) -> list[dict[str, float]]:
+def daemon_pages(samples: Iterable[Sample]) -> list[dict[str, float]]:
+    """The metrics after each of them, by name and policy."""
     passes, newest = PassCounter(), list[Pass | None]([None])
     registry = CollectorRegistry()
     registry.register(
@@ -194,8 +204,7 @@ def daemon_pages(host: Sequence[Life]) -> list[dict[str, float]]:
         )
     )
     pages = []
-    for frame in range(FRAMES):
-        sample = sample_at(host, frame)
+    for sample in samples:
         newest[0] = passes.add(sample, [BUILT_IN[name] for name in NAMES], CALIBRATION)
         text = generate_latest(registry).decode()
         pages.append(
@@ -210,6 +219,58 @@ def daemon_pages(host: Sequence[Life]) -> list[dict[str, float]]:
 
 IN_FLIGHT = [Life(0, 2, [3] * FRAMES, 0, True), Life(0, 5, [1] * FRAMES, 0, False)]
 SKIPPED = [Life(1, 1, [3] * FRAMES, 1, False)] * 3
+REUSED = [Life(2, 2, [3] * FRAMES, 0, False, inherited=2), Life(3, 3, [2] * FRAMES, 0, False, 4)]
+COMING_AND_GOING = [Life(1, 3, [1, 2, 3, 3, 3], 0, False), Life(2, 4, [4] * FRAMES, 2, False)]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the commands on a series tell; of rfc-v1 where no policy is named."""
+
+    policies: dict[str, Any]
+    table: str
+    report: str
+    screens: Sequence[str]
+    newest_kib: int
+
+
+def told_by_commands(frames: Sequence[Frame]) -> Told:
+    """And by `estimate`, which is held to the same saving at once."""
+    chosen = [BUILT_IN[name] for name in NAMES]
+    found = evidence_of(frames, chosen, "x")
+    comparison = compare(found.frame, chosen, found.whole, "x", found.series)
+    document = json.loads(policies_output.as_json(comparison))
+    history = History(BUILT_IN["rfc-v1"])
+    moments = [history.add(frame) for frame in frames]
+    views = [render(View(), history, m, (120, 30), ASCII, Status("x")) for m in moments]
+    report = as_text.render(document_of([subject_of(frames, chosen, "x", "x")], [], 1.0))
+
+    estimates = as_json.document(host_estimate(found.frame, chosen))["policies"]
+    for row, one in zip(document["policies"], estimates, strict=True):
+        assert all(one[key] == row[key] for key in row.keys() & one.keys() if "kib" in key), row
+        assert one["saving_ratio"] == row["saving_ratio"]
+    return Told(
+        document,
+        policies_output.as_table(comparison),
+        " ".join(report.split()),
+        ["\n".join(line.plain for line in view) for view in views],
+        moments[-1].estimate.dynamic_kib,
+    )
+
+
+def check_rates(told: Told, host: Sequence[Life]) -> None:
+    """Over the whole series, as the naive count has them."""
+    for row in told.policies["policies"]:
+        name = row["name"]
+        faults, pages = naive_counts(host, getattr(BUILT_IN[name], "preallocated_pages", 0), PAGES)
+        assert row["rate"]["events_per_second"] == faults / SECONDS
+        assert row["rate"]["pages_per_second"] == pages / SECONDS
+        assert re.search(rf"^{name} .* {faults / SECONDS:.1f}f$", told.table, re.MULTILINE)
+    rfc = told.policies["policies"][0]
+    events = rfc["rate"]["events_per_second"]
+    assert f"rfc-v1 would have taken {events:.2f} faults a second" in told.report
+    saving = f"{rfc['dynamic_kib']} KiB, {percent(rfc['saving_ratio'])} less"
+    assert f"would hold {saving}" in told.report
 
 
 @settings(deadline=None, max_examples=60)
@@ -217,54 +278,32 @@ SKIPPED = [Life(1, 1, [3] * FRAMES, 1, False)] * 3
 @example([])
 @example(IN_FLIGHT)
 @example([*IN_FLIGHT, *SKIPPED])
+@example([*COMING_AND_GOING, *REUSED])
 def test_every_output_tells_the_same(host: list[Life]) -> None:
     frames = [frame_at(host, number) for number in range(FRAMES)]
-    seconds = (FRAMES - 1) * STEP_SECONDS
-    chosen = [BUILT_IN[name] for name in NAMES]
-    found = evidence_of(frames, chosen, "x")
-    comparison = compare(found.frame, chosen, found.whole, "x", found.series)
-    document = json.loads(policies_output.as_json(comparison))
-    table = policies_output.as_table(comparison)
-    daemon = daemon_pages(host)
-    for row in document["policies"]:
-        name, policy = row["name"], BUILT_IN[row["name"]]
-        first = getattr(policy, "preallocated_pages", 0)
-        faults, pages = naive_counts(host, first, PAGES)
-        assert row["rate"]["events_per_second"] == faults / seconds
-        assert row["rate"]["pages_per_second"] == pages / seconds
-        assert re.search(rf"^{name} .* {faults / seconds:.1f}f$", table, re.MULTILINE)
-        for metric, count in (("faults", faults), ("fault_pages", pages)):
+    told = told_by_commands(frames)
+    check_rates(told, host)
+    daemon = daemon_pages(sample_at(host, number) for number in range(FRAMES))
+    for row in told.policies["policies"]:
+        name = row["name"]
+        counts = naive_counts(host, getattr(BUILT_IN[name], "preallocated_pages", 0), PAGES)
+        for metric, count in zip(("faults", "fault_pages"), counts, strict=True):
             key = f"dynstack_policy_{metric}_total {name}"
             assert daemon[-1][key] - daemon[0][key] == count
-    rfc = document["policies"][0]
-    events = rfc["rate"]["events_per_second"]
-
-    report = " ".join(
-        as_text.render(document_of([subject_of(frames, chosen, "x", "x")], [], 1.0)).split()
-    )
-    assert f"rfc-v1 would have taken {events:.2f} faults a second" in report
-    assert f"would hold {rfc['dynamic_kib']} KiB, {percent(rfc['saving_ratio'])} less" in report
-
-    _same_cost(host, daemon, report)
-    history = History(BUILT_IN["rfc-v1"])
-    moments = [history.add(frame) for frame in frames]
-    told = 0.0
-    for before, after, moment in zip(daemon[:-1], daemon[1:], moments[1:], strict=True):
+    _same_cost(host, daemon, told.report)
+    for before, after, screen in zip(daemon[:-1], daemon[1:], told.screens[1:], strict=True):
         key = "dynstack_policy_faults_total rfc-v1"
-        lines = render(View(), history, moment, (120, 30), ASCII, Status("x"))
-        text = "\n".join(line.plain for line in lines)
-        grown = after[key] - before[key]
-        assert f"faults {grown / STEP_SECONDS:.1f} (modelled)" in text
-        told += grown
-    assert told == pytest.approx(events * seconds)
+        assert f"faults {(after[key] - before[key]) / STEP_SECONDS:.1f} (modelled)" in screen
 
-    newest = document["series"]["newest"]
-    last = moments[-1].estimate
-    assert newest["dynamic_kib"] == last.dynamic_kib
-    assert newest["saving_ratio"] == last.saving_ratio
+    newest = told.policies["series"]["newest"]
+    expected = naive.figures("rfc-v1", naive.tasks_of(frames[-1].stacks), a_host())
+    assert newest["dynamic_kib"] == told.newest_kib == expected.dynamic_kib
+    assert newest["base_kib"] == expected.base_kib
+    assert newest["saving_ratio"] == saving_ratio(expected.base_kib, expected.dynamic_kib)
     assert newest["dynamic_kib"] * 1024 == daemon[-1]["dynstack_policy_stack_bytes rfc-v1"]
     assert newest["base_kib"] * 1024 == daemon[-1]["dynstack_stack_bytes"]
-    assert f"would hold {newest['dynamic_kib']} KiB" in report
+    assert f"would hold {newest['dynamic_kib']} KiB" in told.report
+    assert f"KiB would be {newest['dynamic_kib']}" in told.screens[-1]
 
 
 def _same_cost(host: Sequence[Life], daemon: list[dict[str, float]], report: str) -> None:
@@ -323,34 +362,78 @@ def test_what_happened_is_what_is_told(host: list[Life]) -> None:
 
 
 @given(HOSTS, st.integers(1, FRAMES - 1))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 def test_counters_that_begin_anew_hide_and_invent_nothing(host: list[Life], at: int) -> None:
     """The recorder's counters restart before frame `at`: exits from then on are counted."""
     host = [replace(life, in_flight=False) for life in host]
     frames = [frame_at(host, number) for number in range(FRAMES)]
-    older = [life for life in host if life.counted_from() < at]
     newer = [life for life in host if life.counted_from() >= at]
+
+    def counted_anew(number: int) -> Lifecycle:
+        born = sum(1 for life in host if at <= life.born <= number)
+        return replace(lifecycle_at(newer, number), created=born)
+
     restarted = [
-        frame if number < at else replace(frame, lifecycle=lifecycle_at(newer, number))
+        frame if number < at else replace(frame, lifecycle=counted_anew(number))
         for number, frame in enumerate(frames)
     ]
     before, after = frames[at - 1].lifecycle, restarted[at].lifecycle
     assert before is not None
     assert after is not None
-    assume(not older or has_restarted(before, after))
-    policy = BUILT_IN["rfc-v1"]
-    told = [evidence_of(series, [policy], "x").whole for series in (frames, restarted)]
-    works = [policy.work(whole, PAGES) for whole in told if whole is not None]
-    one, other = (work.pages for work in works if work is not None)
-    assert other == one
+    # one that no count shows can't be told
+    assume(has_restarted(before, after) or not (before.created or before.exited))
+    told = told_by_commands(restarted)
+    check_rates(told, host)
+    assert told.screens[at] == told_by_commands(frames).screens[at]
 
 
-def test_the_cases_that_were_told_in_two_ways() -> None:
-    """A skipped page, and a task seen, then gone, and counted one interval later."""
-    for name, faults, pages in (("skipped-page", 10.0, 20.0), ("gone-then-exited", 0.0, 0.0)):
-        frames = Capture(CASES / f"{name}.dsp")
-        found = evidence_of(frames, [BUILT_IN["rfc-v1"]], name)
-        [row] = compare(found.frame, [BUILT_IN["rfc-v1"]], found.whole, name).rows
-        assert row.rate is not None
-        assert (row.rate.events, row.rate.pages) == (faults, pages)
-        assert all(moment.faults_per_second in (None, faults) for moment in found.moments)
+def as_sample(frame: Frame) -> Sample:
+    """What the daemon would have found at that moment."""
+    living: dict[Kind, Counter[tuple[int, int]]] = {kind: Counter() for kind in Kind}
+    skipped = [0] * 8
+    stacks = frame.stacks
+    for kind, pages, touched in zip(
+        stacks.kinds, stacks.mark_pages(), stacks.touched_pages, strict=True
+    ):
+        living[Kind(kind)][pages, 1] += 1
+        for page in range(1, pages):
+            skipped[page] += not touched >> page & 1
+    assert frame.lifecycle is not None
+    return Sample(
+        host=frame.host,
+        living=Living(living, tuple(skipped), (0,) * 6, 0),
+        lifecycle=frame.lifecycle,
+        coverage=frame.coverage,
+        cgroups={},
+        scan_seconds=0.001,
+        taken_at=frame.taken_at,
+        kernel_counters={},
+        bpf_memory_bytes=4096,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "faults", "pages"), [("skipped-page", 10.0, 20.0), ("gone-then-exited", 0.0, 0.0)]
+)
+def test_the_cases_that_were_told_in_two_ways(name: str, faults: float, pages: float) -> None:
+    """A skipped page; and a task seen, then gone, and counted one interval later."""
+    path = CASES / f"{name}.dsp"
+    frames = list(Capture(path))
+    for moment in evidence_of(frames, [BUILT_IN["rfc-v1"]], name).moments[1:]:
+        assert moment.faults_per_second == faults
+
+    compared = json.loads(run("policies", str(path), "--format", "json").stdout)
+    rate = compared["policies"][0]["rate"]
+    assert (rate["events_per_second"], rate["pages_per_second"]) == (faults, pages)
+    table = run("policies", str(path)).stdout
+    assert re.search(rf"^rfc-v1\b.* {faults:.1f}f$", table, re.MULTILINE)
+    report = run("report", str(path), "--format", "text").stdout
+    assert f"would have taken {faults:.2f} faults a second" in " ".join(report.split())
+    screen = run("top", "--replay", str(path), "--once").stdout
+    assert f"faults {faults:.1f} (modelled)" in screen
+
+    daemon = daemon_pages([as_sample(frame) for frame in frames])
+    seconds = (frames[-1].boot_ns - frames[0].boot_ns) / 1e9
+    for metric, rate in (("faults", faults), ("fault_pages", pages)):
+        key = f"dynstack_policy_{metric}_total rfc-v1"
+        assert (daemon[-1][key] - daemon[0][key]) / seconds == rate
