@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The zero-scan. Linux hands out every kernel stack zeroed (kernel/fork.c,
- * alloc_thread_stack_node(), since 4.17) and a stack grows down, so the lowest
- * word that is not zero tells how deep it has ever been.
+ * The zero-scan. Linux hands out every kernel stack zeroed, fresh or cached (commit
+ * e01e80634ecd ("fork: unconditionally clear stack on fork"), in 4.17), and a stack grows
+ * down, so the lowest word that is not zero tells how deep it has ever been.
  */
 #ifndef HIGH_WATER_H
 #define HIGH_WATER_H
@@ -14,7 +14,10 @@
 #define CHUNK_WORDS 16
 #define MAX_STACK_PAGES 16 /* 64 KiB; x86-64 has 4 pages, 8 with KASAN */
 
-/* KSTACK_ERASE_POISON: what __stackleak_erase() leaves behind instead of zero. */
+/*
+ * KSTACK_ERASE_POISON (STACKLEAK_POISON before 6.17): what __stackleak_erase() leaves behind
+ * instead of zero.
+ */
 #define ERASE_POISON 0xFFFFFFFFFFFF4111ULL /* -0xBEEF */
 
 /* USED_BITS(): zero if the word was never used. Without branches, of which the

@@ -192,7 +192,7 @@ static __always_inline bool page_is_used(u64 boundary, u64 stack)
 }
 #endif
 
-int on_sys_exit(struct raw_args *ctx)
+int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 regs = ctx->args[0]; /* on the task's stack, right below its top */
 	u32 at = regs / STACK_STRIDE % SLOTS;
@@ -240,7 +240,7 @@ int on_sys_exit(struct raw_args *ctx)
 	return 0;
 }
 
-int on_new_task(struct raw_args *ctx)
+int on_new_task(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = ctx->args[0];
 	u64 stack = PEEK(task, TASK_STRUCT_STACK);
@@ -250,7 +250,7 @@ int on_new_task(struct raw_args *ctx)
 	return 0;
 }
 
-int on_process_exit(struct raw_args *ctx)
+int on_process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = bpf_get_current_task();
 

@@ -194,8 +194,9 @@ static __always_inline u64 event_begins(u64 number)
 }
 
 /*
- * Counts, and gives the number before. There is no fetch-and-add before Linux 5.12; who is
- * preempted here by an event on its CPU shares a number with it, which is only sampled by.
+ * Counts, and gives the number before. There is no fetch-and-add before commit 5ca419f2864a
+ * ("bpf: Add BPF_FETCH field"), in 5.12; who is preempted here by an event on its CPU shares
+ * a number with it, which is only sampled by.
  */
 static __always_inline u64 count_one(u64 *counter)
 {
@@ -211,7 +212,7 @@ static __always_inline void event_ends(struct lifecycle_counters *c, u64 began)
 		__sync_fetch_and_add(&c->run_ns, (bpf_ktime_get_ns() - began) * CHECKED_EVENTS);
 }
 
-int on_new_task(struct raw_args *ctx)
+int on_new_task(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = ctx->args[0];
 	u32 cpu = bpf_get_smp_processor_id();
@@ -348,7 +349,7 @@ int on_exit(void *ctx)
 
 #ifdef VMAP_FREE_TRACEPOINT
 /* vmalloc:free_vmap_area_noflush: an address is given up, whatever lay there. */
-int on_vmap_free(struct raw_args *ctx)
+int on_vmap_free(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 stack = ctx->args[0];
 

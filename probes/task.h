@@ -48,8 +48,8 @@ struct task_iter {
 #define PEEK(base, field)                                                                          \
 	BITS_OF(PEEK_AT((u64)(base) + (field), field##_BYTES), field##_SHIFT, field##_BITS)
 
-/* The current task: bpf_get_current_task_btf(), since Linux 5.11, gives a pointer whose type
- * the verifier knows. To load from it takes 2 ns, to copy by PEEK() 30. */
+/* The current task: bpf_get_current_task_btf() gives a pointer whose type the verifier knows
+ * (commit 3ca1032ab7ab, in 5.11). To load from it takes 2 ns, to copy by PEEK() 30. */
 #ifdef TYPED_CURRENT_TASK
 #define current_task() (((void *(*)(void))158)())
 #define OWN_FIELD FIELD
@@ -68,7 +68,7 @@ struct registers {
 #define REGISTER(registers, field)                                                                 \
 	BITS_OF((registers)->words[(field) / 8], (field) % 8 * 8 + field##_SHIFT, field##_BITS)
 
-/* linux/sched.h: not in BTF. PF_KTHREAD has had this value since 2.6.27. */
+/* linux/sched.h: not in BTF. The value of commit 7b34e4283c68 ("introduce PF_KTHREAD flag"). */
 #define PF_KTHREAD 0x00200000
 
 /* asm/thread_info.h: in a 32-bit system call */
@@ -79,11 +79,6 @@ struct registers {
 
 /* uapi/linux/bpf.h: BPF_RB_NO_WAKEUP */
 #define RB_NO_WAKEUP 1
-
-/* What a program at a raw tracepoint is given: its arguments, by TP_PROTO(). */
-struct raw_args {
-	u64 args[4];
-};
 
 /* linux/vmalloc.h: get_vm_area_size() */
 #define VM_NO_GUARD 0x40
@@ -112,9 +107,10 @@ static __always_inline void set_depth(struct stack_record *r, u64 sp, u32 on_cpu
  * one that sleeps, when it stopped. Its clock (rq->clock_task) leaves out interrupts and
  * stolen time and is each CPU's own; the reader, which runs now, has one at most a tick old.
  *
- * It is 0 from fork, and again from each migration (enqueue_entity(), before Linux 6.3
- * migrate_task_rq_fair()), until the task next runs. Since 6.12 that may be long: a sleeper
- * whose dequeue is delayed (commit 152e11f6df29) migrates and is dequeued without a run.
+ * It is 0 from fork, and again from each migration (enqueue_entity(), since commit
+ * a53ce18cacb4, in 6.3; before, migrate_task_rq_fair()), until the task next runs. That may be
+ * long since commit 152e11f6df29 ("sched/fair: Implement delayed dequeue"), in 6.12: a sleeper
+ * whose dequeue is delayed migrates and is dequeued without a run.
  * Then, as where the clocks make it older than the task, nobody knows.
  */
 static __always_inline void set_asleep(struct stack_record *r, u64 last_ran)

@@ -149,7 +149,6 @@ class Btf:
         self.close()
 
     def close(self) -> None:
-        """Give the memory back."""
         if self._btf is not None:
             self._lib.btf__free(self._btf)
             self._btf = None
@@ -197,7 +196,8 @@ class Btf:
     def per_cpu_offset(self, name: str) -> int | None:
         """Where a per-CPU variable lies in its section, bytes; None if BTF does not say.
 
-        Only differences mean something: since Linux 6.15 the section is not linked at 0.
+        Only differences mean something: the section is not linked at 0 since commit
+        9d7de2aa8b41 ("x86/percpu/64: Use relative percpu offsets"), in 6.15.
         """
         find = self._lib.btf__find_by_name_kind
         section = find(self._btf, b".data..percpu", KIND_DATASEC)

@@ -117,8 +117,9 @@ class Features:
     def kstack_erase(self, btf: Btf) -> bool | None:
         """Whether used stack is overwritten on return to user mode; None: not built in.
 
-        include/linux/kstack_erase.h (stackleak.h before 6.17): a task that has
-        returned to user mode once has poison, not zero, down to the end of its stack.
+        include/linux/kstack_erase.h (stackleak.h before commit 57fbad15c2ee, in 6.17): a
+        task that has returned to user mode once has poison, not zero, down to the end of its
+        stack.
         """
         if btf.find("task_struct.lowest_stack") is None:
             return None
@@ -127,7 +128,8 @@ class Features:
     def random_offset(self, btf: Btf) -> bool | None:
         """Whether each system call starts at a random stack offset.
 
-        kstack_offset is a per-CPU variable, or since 2026 a field of task_struct.
+        kstack_offset is a per-CPU variable, or where "randomize_kstack: Maintain
+        kstack_offset per task" (2026, stable kernels too) is in, a field of task_struct.
         """
         built = self.built_with("RANDOMIZE_KSTACK_OFFSET")
         if built is None:  # a look through all of BTF takes 20 ms

@@ -32,7 +32,6 @@ def possible_cpus(root: Root | None = None) -> int:
 
 
 def memory_total_kib() -> int:
-    """MemTotal."""
     found = re.search(r"^MemTotal:\s*(\d+) kB", Root().read("proc/meminfo") or "", re.MULTILINE)
     return int(found.group(1)) if found else 0
 

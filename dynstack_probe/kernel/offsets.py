@@ -51,7 +51,8 @@ REASONS = {
 
 # Absent from some kernels, which then are measured without.
 OPTIONAL_FIELDS = {
-    "task_struct.on_cpu": "int",  # CONFIG_SMP, which is always on since Linux 6.17
+    # CONFIG_SMP: the scheduler has no other way since commit cac5cefbade9, in 6.17
+    "task_struct.on_cpu": "int",
     "task_struct.thread_info.status": "u32",
 }
 
@@ -98,8 +99,8 @@ _FOLLOWED = {
 }
 
 # linux/sched.h, not in BTF: found by a bit-field which came in the same series.
-PF_IO_WORKER = 0x00000010  # Linux 5.12, with kernel_clone_args.io_thread
-PF_USER_WORKER = 0x00004000  # Linux 6.4, with kernel_clone_args.user_worker
+PF_IO_WORKER = 0x00000010  # with kernel_clone_args.io_thread: commit cc440e8738e5, in 5.12
+PF_USER_WORKER = 0x00004000  # with .user_worker: commit 54e6842d0775, in 6.4
 
 
 def probe_macros(btf: Btf) -> dict[str, int]:
@@ -187,7 +188,8 @@ def preemption_macros(btf: Btf) -> dict[str, int]:
     """Where each CPU's preempt count lies, from its run queue on; {} if that can't be told.
 
     Both are per-CPU variables, so their distance is the same on each CPU, and any task knows
-    its run queue. The count was in pcpu_hot from Linux 6.2 to 6.14.
+    its run queue. The count was in pcpu_hot from commit 64701838bf05, in 6.2, to commit
+    46e8fff6d45f, in 6.15.
     """
     queue = btf.per_cpu_offset("runqueues")
     count = btf.per_cpu_offset("__preempt_count")
@@ -259,9 +261,9 @@ def _place(member: Member, found: FieldType) -> tuple[int, int, int, int] | None
 def _idle_macros(btf: Btf) -> dict[str, int]:
     """The way to the idle tasks, {} if there is none (no CONFIG_FAIR_GROUP_SCHED).
 
-    A BPF helper of Linux 5.19 tells how far apart CPUs keep their variables, and so where
-    each run queue lies. Before, task_group.cfs_rq has a pointer for each possible CPU;
-    since 7.2 it is a per-CPU pointer.
+    bpf_map_lookup_percpu_elem() (commit 07343110b293, in 5.19) tells how far apart CPUs keep
+    their variables, and so where each run queue lies. Before, task_group.cfs_rq has a pointer
+    for each possible CPU; since commit b8fea7af0e40, in 7.2, it is a per-CPU pointer.
     """
     try:
         macros = field_macros(btf, IDLE_FIELDS)

@@ -29,7 +29,6 @@ class RingBuffer:
         )
 
     def close(self) -> None:
-        """Unmap it."""
         self._consumer.close()
         self._producer.close()
 

@@ -304,7 +304,7 @@ def test_an_exit_reads_only_pages_that_are_mapped() -> None:
 
 
 def test_reuse_is_told_without_the_free_tracepoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels before 6.3: only a stack's identity tells a cached one from a new one."""
+    """Kernels before 6.2: only a stack's identity tells a cached one from a new one."""
     with Loader() as loader, load_lifecycle(loader) as exact, Sampler(exact) as told:
         monkeypatch.setattr(Btf, "has_tracepoint", lambda self, name: False)
         with Loader() as other, load_lifecycle(other) as guessing, Sampler(guessing) as guessed:
