@@ -57,7 +57,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     verbose: bool = typer.Option(
-        False, "--verbose", "-v", help="With an error, show what bcc and the kernel said."
+        False, "--verbose", "-v", help="On an error, show what bcc and the kernel said."
     ),
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version."

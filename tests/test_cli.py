@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.live.commands import commands
 from tests.live.machine import run
 from tests.trouble import complains
 
@@ -52,6 +53,13 @@ def test_help_teaches(command: str) -> None:
     assert f"sudo dynstack-probe {command}" in result.stdout
     assert "Exit codes: 0" in result.stdout
     assert max(len(line) for line in result.stdout.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_no_summary_of_a_command_is_cut(columns: int) -> None:
+    listed = run("--help", COLUMNS=str(columns)).stdout.partition("Commands:")[2]
+    assert len(listed.splitlines()) == 1 + len(commands())
+    assert "..." not in listed
 
 
 def test_version() -> None:

@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All policies on one snapshot; `whole` where there was a series."""
+    """All policies on one frame; `whole` where there was a series."""
 
     source: str
     frame: Frame
@@ -53,7 +53,6 @@ def compare(
     source: str,
     series: Series | None = None,
 ) -> Comparison:
-    """Apply each policy."""
     thread_pages = frame.host.thread_pages
     shapes = count_shapes(frame.stacks, [policy.asleep_seconds for policy in policies])
     costs = host_cost(source, frame, whole, policies) if whole and policies else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a policy would have cost and saved on the stacks of one snapshot."""
+"""What a policy would have cost and saved on the stacks of one frame."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def evidence_of(
             )
         )
     if last is None:
-        raise UsageError(f"{source} holds no snapshot")
+        raise UsageError(f"{source} holds no frame")
     if whole is None:
         return Evidence(source, last, moments, None, None, deepest, list(deep.values()))
     at, series = series_of([m.seconds for m in moments], [m.savings for m in moments])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The name under which each stack of a snapshot is grouped."""
+"""The name under which each stack of a frame is grouped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_CALL = {
 def group_names(frame: Frame, by: str) -> Iterable[str | bytes]:
     """One name a stack: its comm as bytes, cgroup's path, container, kind, or system call.
 
-    Raises UsageError if the snapshot is one of a capture, which holds no system calls.
+    Raises UsageError if the frame is one of a capture, which holds no system calls.
     """
     stacks = frame.stacks
     if by == "comm":

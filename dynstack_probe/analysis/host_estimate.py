@@ -52,7 +52,7 @@ class DepthDetails:
 
 @dataclass(frozen=True)
 class HostEstimate:
-    """A snapshot and each policy's estimate of it, the headline policy first.
+    """A frame and each policy's estimate of it, the headline policy first.
 
     `groups` are those of the headline policy, None unless they were asked for, as are
     `details`. `source` is the host, or the capture's name.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Snapshots in a file: the seam between measuring and all that follows.
+"""Frames in a file: the seam between measuring and all that follows.
 
 docs/capture-format.md describes the file, docs/capture.schema.json each of its lines.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Take names out of a snapshot, so that a company may share it."""
+"""Take names out of a frame, so that a company may share it."""
 
 from __future__ import annotations
 

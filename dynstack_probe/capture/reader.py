@@ -137,8 +137,6 @@ class _Pending:
 
 
 class _Parser:
-    """Takes lines, gives frames."""
-
     def __init__(self, columns: Collection[str]) -> None:
         self.line = 0
         self._wanted = columns
@@ -158,7 +156,6 @@ class _Parser:
         return self._pending is not None and min(self._lengths()) > 0
 
     def take(self, raw: bytes) -> None:
-        """One line."""
         self.line += 1
         if self._ended:
             raise _BadLineError("something follows the end")
@@ -279,7 +276,6 @@ class _Parser:
         yield _finished(pending, pending.stacks, self._wanted)
 
     def end(self) -> None:
-        """After the last line."""
         if not self._ended:
             raise DamagedError("it ends before its last line")
 
@@ -398,12 +394,10 @@ class _Object:
         return value
 
     def flag(self, name: str) -> bool:
-        """True or false."""
         value: bool = self._get(name, bool)
         return value
 
     def array(self, name: str) -> list[Any]:
-        """Of anything."""
         value: list[Any] = self._get(name, list)
         return value
 
@@ -415,7 +409,6 @@ class _Object:
         return tuple(values)
 
     def object(self, name: str) -> _Object:
-        """Another object."""
         return _Object(self._value.get(name), name)
 
     def optional(self, name: str, get: Callable[[str], _T]) -> _T | None:
@@ -423,7 +416,6 @@ class _Object:
         return None if self._value.get(name) is None else get(name)
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """All fields."""
         return iter(self._value.items())
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Write captures: gzip'd lines of JSON, one gzip member a snapshot."""
+"""Write captures: gzip'd lines of JSON, one gzip member a frame."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dynstack_probe.errors import ProbeError, UsageError, WriteError
 from dynstack_probe.files import cannot_write, create_beside, put_in_place, reason
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import Stacks
+from dynstack_probe.text import counted
 
 _LEVEL = 6
 _NAMES = LONGEST_LINE // (4096 * len("\\u0000")) - 1
@@ -26,7 +27,7 @@ _NAMES = LONGEST_LINE // (4096 * len("\\u0000")) - 1
 class CaptureWriter:
     """Writes FILE.part, which close() names FILE: so FILE is whole or is not there.
 
-    After each snapshot the part on disk can be read (with --partial), should the machine
+    After each frame the part on disk can be read (with --partial), should the machine
     die before the end.
     """
 
@@ -73,7 +74,6 @@ class CaptureWriter:
             error.add_note(self._what_is_left())
 
     def add(self, frame: Frame) -> None:
-        """One more frame."""
         lines: list[Mapping[str, Any]] = []
         if not self._frames:
             lines.append(_header(frame, self._anonymized))
@@ -104,7 +104,7 @@ class CaptureWriter:
             raise cannot_write(self._path, error) from error
 
     def abandon(self) -> None:
-        """After a failure: what holds a snapshot stays as FILE.part, all else goes."""
+        """After a failure: what holds a frame stays as FILE.part, all else goes."""
         with contextlib.suppress(OSError):  # a full disk: the end is cut off below
             self._file.close()
         with contextlib.suppress(OSError):
@@ -116,7 +116,7 @@ class CaptureWriter:
     def _what_is_left(self) -> str:
         if self._complete:
             return f"the whole capture ({self._good_bytes} bytes) is in {self._part}"
-        count = f"{self._frames} {'snapshot' if self._frames == 1 else 'snapshots'}"
+        count = counted(self._frames, "frame")
         return (
             f"{count} ({self._good_bytes} bytes) kept in {self._part}:"
             f" read with `estimate {self._part} --partial`, or remove it"

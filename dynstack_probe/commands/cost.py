@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 # Frames of a live measurement.
 FRAMES = 6
 
-HELP = """What would growing stacks cost in CPU time, and is it safe?
+HELP = """Estimate the CPU cost, and check safety.
 
-Watches this host for --duration, or reads a capture that holds a series: stack faults and
-cheaper forks as shares of all CPU time, at prices calibrated on this host; how much each
+What would growing stacks cost in CPU time, and is it safe? Watches this host for
+--duration, or reads a capture that holds a series: stack faults and cheaper forks as
+shares of all CPU time, at prices calibrated on this host; how much each
 page fault may cost before it matters; how much memory was free when stacks grew.
 
 \b
@@ -52,7 +53,7 @@ def command(
         ["rfc-v1"], "--policy", metavar="NAME", help="A policy, or a .toml file. Repeat to compare."
     ),
     duration: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--duration", metavar="TIME", help="Watch this host for so long.  [default: 30s]"
+        None, "--duration", metavar="TIME", help="Watch this host for this long.  [default: 30s]"
     ),
     fault_ns: Optional[float] = typer.Option(  # noqa: UP045
         None,
@@ -68,7 +69,6 @@ def command(
     force: bool = options.FORCE,
     btf: Path = options.BTF,
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.analysis.cost import host_cost
     from dynstack_probe.analysis.evidence import evidence_of
     from dynstack_probe.analysis.safety import safety_of
@@ -84,7 +84,7 @@ def command(
     def of(found: Evidence, watch: ContextWatch | str = "") -> str:
         if found.whole is None or found.seconds <= 0:
             raise UsageError(
-                f"{found.source} holds a single snapshot: what happens in a second takes a"
+                f"{found.source} holds a single frame: what happens in a second takes a"
                 " series, as of record --duration 1m"
             )
         cost = host_cost(found.source, found.frame, found.whole, policies, fault_ns)

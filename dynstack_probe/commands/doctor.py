@@ -13,18 +13,17 @@ from dynstack_probe.commands import options
 
 
 class Format(enum.StrEnum):
-    """How to print."""
-
     table = "table"
     json = "json"
 
 
-HELP = """Check what a measurement needs, and how to fix what is missing.
+HELP = """Check what a measurement needs.
 
 \b
   sudo dynstack-probe doctor
 
-Loads what each command loads, too, and says which of them work here.
+Says how to fix what is missing. Also loads what each command loads, and says which
+commands work here.
 
 Exit codes: 0 this host can be measured, 3 this kernel or machine can't, 4 it could,
 but not by this user; --format json has what each command would end with.
@@ -35,7 +34,6 @@ def command(
     form: Format = options.FORMAT,
     btf: Path = options.BTF,
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.measure import diagnosis
     from dynstack_probe.output import checklist
 

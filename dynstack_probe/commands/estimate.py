@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 
 class By(enum.StrEnum):
-    """What to group stacks by."""
-
     comm = "comm"
     cgroup = "cgroup"
     container = "container"
@@ -32,11 +30,11 @@ class By(enum.StrEnum):
     syscall = "syscall"
 
 
-HELP = """Estimate what kernel stacks that grow on demand would save here.
+HELP = """Estimate what dynamic stacks would save.
 
-Reads every task's stack high-water mark through BPF (about a second; nothing stays
-behind) and prints the row that this machine would have in the RFC's table:
-BASE(kb) is what its kernel stacks hold now, Dynamic(kb) what they would hold.
+Reads every task's kernel stack high-water mark through BPF (about a second; nothing stays
+behind) and prints the row that this host would have in the RFC's table: BASE(kb) is
+what its kernel stacks hold now, Dynamic(kb) what they would hold if they grew on demand.
 
 \b
   sudo dynstack-probe estimate
@@ -48,7 +46,7 @@ BASE(kb) is what its kernel stacks hold now, Dynamic(kb) what they would hold.
 --by syscall groups user tasks by the system call in which they sleep now.
 
 With captures (see `record`) it reads those, needs no privileges, and prints a row each
-and a total; of a series it takes the snapshot with the median saving.
+and a total; of a series it takes the frame with the median saving.
 
 Dynamic(kb) errs low: under the RFC a freed stack keeps its grown pages for the next
 task, which one scan cannot see. Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel
@@ -74,9 +72,11 @@ def command(
         help="Allocator model, or a .toml file; `policies` lists them. Repeat to compare.",
     ),
     form: Format = options.FORMAT,
-    by: Optional[By] = typer.Option(None, "--by", help="Group stacks as well."),  # noqa: UP045
+    by: Optional[By] = typer.Option(None, "--by", help="Also group stacks by this."),  # noqa: UP045
     depths: bool = typer.Option(
-        False, "--depths", help="Depth ever and now, by role; price of the random offset."
+        False,
+        "--depths",
+        help="Also show depth ever and now by role, and the random offset's cost.",
     ),
     partial: bool = options.PARTIAL,
     output: Optional[Path] = options.OUTPUT,  # noqa: UP045
@@ -86,7 +86,6 @@ def command(
         False, "--verbose", "-v", help="Show what bcc printed and what each step took."
     ),
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.analysis.host_estimate import host_estimate
     from dynstack_probe.output.writing import check_writable, write
     from dynstack_probe.text import say

@@ -11,11 +11,11 @@ import typer
 from dynstack_probe.commands import options
 from dynstack_probe.commands.options import Format, refuse_unused, seconds_of
 
-HELP = """Show which system calls and tasks grow their kernel stacks.
+HELP = """Show which system calls grow stacks.
 
-Watches every task until --duration is over or Ctrl-C. Each time a stack first uses a further
-page, that is a crossing. Says who it was, in which system call, how deep and how old the
-task was; then ranks the system calls. A kernel with grow-only stacks takes a fault for a
+Watches every task for --duration or until Ctrl-C. The first use of a further page of a
+stack is a crossing: it says which task, in which system call, how deep and how old the
+task was; then it ranks the system calls. A kernel with grow-only stacks takes a fault for a
 crossing unless the page came with a stack that an earlier task had: how many are faults and
 how many reuse avoids is counted as `serve` counts it.
 
@@ -27,10 +27,10 @@ how many reuse avoids is counted as `serve` counts it.
 With --folded or --flamegraph it also samples which functions tasks are in while deeper
 than --deeper-than; this needs CAP_SYSLOG too, for the functions' names.
 
-It looks at each system call's end and so costs some 50 to 150 ns a call while it runs (measured
-and printed at the end), nothing afterwards. What a page fault without I/O, a signal or
-other work outside system calls grows, counts for the next call of its task. Without
-files to write it drops all privileges once it has started.
+It looks at the end of each system call, and so costs some 50 to 150 ns a call while it runs
+(measured and printed at the end), nothing afterwards. What a page fault without I/O, a
+signal or other work outside system calls grows, counts for the next call of its task.
+Without files to write it drops all privileges once it has started.
 
 Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not permitted
 (CAP_BPF and CAP_PERFMON are needed).
@@ -50,14 +50,13 @@ def command(
     flamegraph: Optional[Path] = typer.Option(  # noqa: UP045
         None, "--flamegraph", help="Write a flame graph of them here: .svg or .html."
     ),
-    rate: int = typer.Option(99, "--rate", metavar="HZ", help="Samples a second of each CPU."),
+    rate: int = typer.Option(99, "--rate", metavar="HZ", help="Samples per second and CPU."),
     deeper_than: int = typer.Option(
         4096, "--deeper-than", metavar="BYTES", help="Keep samples of stacks deeper than this."
     ),
     force: bool = typer.Option(False, "--force", help="Overwrite files that exist."),
     btf: Path = options.BTF,
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.faults import report
     from dynstack_probe.faults.sampling import PathOptions
     from dynstack_probe.faults.watching import watch_faults

@@ -12,11 +12,11 @@ from dynstack_probe.commands import options
 from dynstack_probe.commands.options import Format, refuse_unused_common
 from dynstack_probe.fleet.model import By
 
-HELP = """Show the RFC's table for all hosts that a Prometheus knows.
+HELP = """Show the RFC's table for a whole fleet.
 
-Asks the server for the newest sample of each host's `dynstack-probe serve`, and says how
+Asks a Prometheus for the newest sample of each host's `dynstack-probe serve`, and says how
 many hosts answered and how old their samples are. Needs no privileges, and reads nothing
-of this machine.
+of this host.
 
 \b
   dynstack-probe fleet --prometheus http://prometheus.example:9090
@@ -57,7 +57,6 @@ def command(
         False, "--verbose", "-v", help="Show each query, its time and its size."
     ),
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.fleet import table
     from dynstack_probe.fleet.ask import ask
     from dynstack_probe.fleet.client import Answer, Server

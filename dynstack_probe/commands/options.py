@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 
 class Format(enum.StrEnum):
-    """How to print."""
-
     table = "table"
     json = "json"
     csv = "csv"
@@ -35,7 +33,7 @@ def render(how: ModuleType, form: Format, *what: object) -> str:
     return text
 
 
-FORMAT = typer.Option(Format.table, "--format", help="How to print.")
+FORMAT = typer.Option(Format.table, "--format", help="Output format.")
 OUTPUT = typer.Option(None, "--output", "-o", help="Write to this file instead of the terminal.")
 FORCE = typer.Option(False, "--force", help="Overwrite --output if it exists.")
 PARTIAL = typer.Option(False, "--partial", help="Read a damaged capture up to the damage.")
@@ -62,7 +60,7 @@ TIMEOUT = typer.Option(
     min=0.1,
     max=3600,
     callback=_no_nan,
-    help="For each query.",
+    help="Limit for each query.",
 )
 USERNAME = typer.Option(
     None, "--username", metavar="NAME", help="Log in with this name (HTTP basic)."
@@ -76,12 +74,14 @@ BEARER_TOKEN_FILE = typer.Option(
     None, "--bearer-token-file", help="Log in with this token instead."
 )
 HEADER = typer.Option(
-    [], "--header", metavar="'NAME: VALUE'", help="Send this too, such as Mimir's tenant."
+    [], "--header", metavar="'NAME: VALUE'", help="Send this header too, such as Mimir's tenant."
 )
-CA_FILE = typer.Option(None, "--ca-file", help="Trust this authority's certificates too.")
-CERT_FILE = typer.Option(None, "--cert-file", help="Our own certificate, if the server wants one.")
+CA_FILE = typer.Option(None, "--ca-file", help="Trust certificates of this authority too.")
+CERT_FILE = typer.Option(
+    None, "--cert-file", help="Client certificate, if the server asks for one."
+)
 KEY_FILE = typer.Option(None, "--key-file", help="Its key.  [default: in --cert-file]")
-INSECURE = typer.Option(False, "--insecure", help="Trust any certificate.")
+INSECURE = typer.Option(False, "--insecure", help="Do not verify the server's certificate.")
 ACCESS = (
     *("username", "password_file", "bearer_token_file", "header"),
     *("ca_file", "cert_file", "key_file", "insecure"),
@@ -144,7 +144,7 @@ def interval_of(text: str) -> float:
 def series_interval(context: typer.Context, text: str, duration_seconds: float) -> float:
     """The value of --interval for a series, seconds; its default at most half the duration.
 
-    Raises UsageError if there would be no second snapshot.
+    Raises UsageError if there would be no second frame.
     """
     seconds = interval_of(text)
     source = context.get_parameter_source("interval")
@@ -153,7 +153,7 @@ def series_interval(context: typer.Context, text: str, duration_seconds: float) 
     if seconds > duration_seconds:
         raise UsageError(
             f"--interval {seconds:g}s is longer than --duration {duration_seconds:g}s:"
-            " a series needs two snapshots or more"
+            " a series needs two frames or more"
         )
     return seconds
 

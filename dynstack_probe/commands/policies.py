@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from dynstack_probe.analysis.comparison import Comparison
     from dynstack_probe.policy import Policy
 
-HELP = """Compare every proposed stack allocator on the same evidence.
+HELP = """Compare all proposed stack allocators.
 
-Without a capture, this host is scanned. Of a capture that holds a series, faults and
-refills a second are worked out as well.
+All on the same evidence: a scan of this host, or a capture. From a capture that holds a
+series it also works out faults and refills per second.
 
 \b
   sudo dynstack-probe policies
@@ -52,10 +52,10 @@ def command(
         None, metavar="[CAPTURE]", help="A file made by `record`, instead of this host."
     ),
     policy: list[str] = typer.Option(
-        [], "--policy", metavar="NAME", help="Only this one, or a .toml file. Repeat.  [all]"
+        [], "--policy", metavar="NAME", help="Only this policy, or a .toml file; repeatable.  [all]"
     ),
     explain: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--explain", metavar="NAME", help="Print the model in words and formula."
+        None, "--explain", metavar="NAME", help="Print a policy in words and as a formula."
     ),
     form: Format = options.FORMAT,
     partial: bool = options.PARTIAL,
@@ -63,7 +63,6 @@ def command(
     force: bool = options.FORCE,
     btf: Path = options.BTF,
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.output import policies as report
     from dynstack_probe.output.writing import check_writable, write
     from dynstack_probe.policy import BUILT_IN

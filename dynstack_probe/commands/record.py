@@ -18,11 +18,12 @@ from dynstack_probe.commands.options import (
 from dynstack_probe.ending import ended_by_signal
 from dynstack_probe.errors import UsageError
 
-HELP = """Record this host's kernel stacks in a capture file.
+HELP = """Record kernel stacks in a capture file.
 
-Takes one snapshot, or with --duration a series that also counts tasks created and exited
-in between. Ctrl-C ends a series early and keeps what was recorded so far. Every command
-that reads the live host also reads a capture, on any machine and without privileges.
+Takes one frame of this host, or with --duration a series that also counts tasks created
+and exited in between. Ctrl-C ends a series early and keeps what was recorded so far. Every
+command that reads the live host also reads a capture, on any machine and without
+privileges.
 
 \b
   sudo dynstack-probe record host.dsp
@@ -41,7 +42,7 @@ def command(
     context: typer.Context,
     file: Path = typer.Argument(..., metavar="FILE", help="The capture to write."),
     duration: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--duration", metavar="TIME", help="Go on for this long: 90s, 10m, 2h."
+        None, "--duration", metavar="TIME", help="Record a series for this long: 90s, 10m, 2h."
     ),
     interval: str = typer.Option(
         "10s", "--interval", metavar="TIME", help="Sampling interval, with --duration."
@@ -50,18 +51,20 @@ def command(
         False, "--anonymize", help="Replace command and cgroup names by tokens."
     ),
     anonymize_key: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--anonymize-key", metavar="SECRET", help="Tokens by this file's content."
+        None,
+        "--anonymize-key",
+        metavar="SECRET",
+        help="File whose content the tokens are keyed by.",
     ),
     force: bool = typer.Option(False, "--force", help="Overwrite FILE if it exists."),
     btf: Path = options.BTF,
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.capture.anonymize import Anonymizer
     from dynstack_probe.capture.writer import CaptureWriter
     from dynstack_probe.measure.recording import record
     from dynstack_probe.output.progress import Progress
     from dynstack_probe.output.writing import check_writable
-    from dynstack_probe.text import say
+    from dynstack_probe.text import counted, say
 
     duration_seconds = seconds_of(duration, "--duration") if duration else 0.0
     interval_seconds = 0.0
@@ -83,12 +86,9 @@ def command(
             writer.add(anonymizer.frame(frame) if anonymizer else frame)
             stop.worthwhile = True
             frames, stacks = frames + 1, stacks + len(frame.stacks)
-            progress.show(f"{frames} snapshots, {len(frame.stacks)} stacks")
+            progress.show(f"{frames} frames, {len(frame.stacks)} stacks")
     size = os.path.getsize(file)  # noqa: PTH202
-    say(
-        f"{file}: {frames} {'snapshot' if frames == 1 else 'snapshots'}, {size} bytes,"
-        f" {size / max(1, stacks):.1f} a stack"
-    )
+    say(f"{file}: {counted(frames, 'frame')}, {size} bytes, {size / max(1, stacks):.1f} a stack")
 
 
 def _read_key(path: Path | None) -> bytes | None:

@@ -29,17 +29,15 @@ if TYPE_CHECKING:
 
 
 class Format(enum.StrEnum):
-    """How to write it."""
-
     html = "html"
     text = "text"
 
 
-HELP = """Write a full report: HTML for a browser, or text for a mail.
+HELP = """Write a full report, as HTML or plain text.
 
 One HTML page that needs no network and runs no script, or with --format text plain ASCII
-of at most 71 columns: method and its error, the RFC's table, depths ever and now, every
-policy, faults over time, who goes deep, and how to repeat it.
+for a mail, at most 71 columns wide: method and its error, the RFC's table, depths ever
+and now, every policy, faults over time, who goes deep, and how to repeat it.
 
 \b
   sudo dynstack-probe report
@@ -60,15 +58,18 @@ DEFAULT_OUTPUT = Path("dynstack-report.html")
 def command(
     context: typer.Context,
     captures: list[Path] = options.CAPTURES,
-    form: Format = typer.Option(Format.html, "--format", help="How to write it."),
+    form: Format = typer.Option(Format.html, "--format", help="Output format."),
     policy: list[str] = typer.Option(
-        [], "--policy", metavar="NAME", help="Compare only this, or a .toml file. Repeat.  [all]"
+        [],
+        "--policy",
+        metavar="NAME",
+        help="Compare only this policy, or a .toml file; repeatable.  [all]",
     ),
     duration: Optional[str] = typer.Option(  # noqa: UP045
         None,
         "--duration",
         metavar="TIME",
-        help="Watch this host for so long: 90s, 10m, 2h; of Prometheus the range.  [1h]",
+        help="Watch this host for this long: 90s, 10m, 2h; with --prometheus the range.  [1h]",
     ),
     interval: str = typer.Option(
         "5s", "--interval", metavar="TIME", help="Sampling interval, with --duration."
@@ -104,7 +105,6 @@ def command(
     key_file: Optional[Path] = options.KEY_FILE,  # noqa: UP045
     insecure: bool = options.INSECURE,
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.fleet.client import Server
     from dynstack_probe.fleet.history import history_of, range_of
     from dynstack_probe.output.writing import check_writable, write

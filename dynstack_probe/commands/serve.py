@@ -10,7 +10,7 @@ import typer
 
 from dynstack_probe.errors import UsageError
 
-HELP = """Run as a daemon that exports metrics to Prometheus.
+HELP = """Export metrics to Prometheus, as a daemon.
 
 Counts every task that is created or exits, scans the living every 15 seconds (less often
 where there are very many), and answers at http://127.0.0.1:10016/metrics. Privileges are
@@ -50,7 +50,6 @@ def command(
         False, "--web.systemd-socket", help="Serve on the socket that systemd hands over."
     ),
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.serve.options import Options, become_daemon
 
     if listen is not None and systemd_socket:

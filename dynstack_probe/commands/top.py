@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dynstack_probe.model.frame import Frame
 
-HELP = """Watch kernel stacks live, and what growth on demand would save.
+HELP = """Watch kernel stacks and the saving live.
 
 Shows the saving and its trend, tasks by pages used, faults a second, the deepest tasks
 and the largest groups. Reads as `record` does: tracepoints count tasks created and
@@ -32,12 +32,12 @@ exited, and an iterator reads the stacks.
 
 \b
 Keys:  q        quit
-       p space  pause, go on
+       p space  pause, resume
        s r      sort tasks by mark, depth now, age, name; reverse
        c        groups by cgroup, container, comm, kind
        /        only tasks whose name contains ...; Enter; Esc shows all again
        arrows   scroll (also j, k, Page Up, Page Down, g, G)
-       < >      left, right: a frame back, on (with --replay)
+       < >      left, right: previous, next frame (with --replay)
        ?        help
 
 --once prints a frame and ends; with --interval it takes two, that far apart, to tell
@@ -63,7 +63,6 @@ def command(
     partial: bool = options.PARTIAL,
     btf: Path = options.BTF,
 ) -> None:
-    """Run HELP's command."""
     from dynstack_probe.capture import read_frames
     from dynstack_probe.top import live
     from dynstack_probe.top.screen import Screen

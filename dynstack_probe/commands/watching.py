@@ -28,5 +28,5 @@ def watched(seconds: float, interval_seconds: float, btf: Path) -> Iterator[Fram
             for count, frame in enumerate(record(stop, seconds, interval_seconds, btf), 1):
                 writer.add(frame)
                 stop.worthwhile = True
-                progress.show(f"{count} snapshots, {len(frame.stacks)} stacks")
+                progress.show(f"{count} frames, {len(frame.stacks)} stacks")
         yield Capture(path)

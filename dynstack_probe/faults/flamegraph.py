@@ -186,7 +186,6 @@ def _legend(y: int) -> Iterator[str]:
 
 
 def render_svg(paths: CallPaths, title: str) -> str:
-    """The whole picture."""
     root = tree(paths)
     heading = textwrap.wrap(title, LETTERS)
     narrow = _narrow(root, root.samples)

@@ -110,7 +110,6 @@ CALL: tuple[Column[CallTally], ...] = (
 
 
 def _ranked(counts: Mapping[bytes, int]) -> list[tuple[bytes, int]]:
-    """Most first."""
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
@@ -127,7 +126,6 @@ def _table(title: str, numbers: Sequence[str], last: str, rows: Iterable[Sequenc
 
 
 def calls_table(calls: Sequence[CallTally], most: int = CALLS_SHOWN) -> Table:
-    """System calls, most faults first."""
     rows: list[Sequence[Cell]] = [
         (call.name, *cells(CALL, call), call.deepest_comm) for call in calls[:most]
     ]
@@ -331,7 +329,6 @@ def _path(path: PathTally) -> dict[str, Any]:
 
 
 def document(report: FaultReport) -> dict[str, Any]:
-    """The same as plain dictionaries."""
     cost, counters = report.cost, report.counters
     events = _event_columns(report.cgroup_paths)
     result: dict[str, Any] = {
@@ -384,5 +381,4 @@ def as_json(report: FaultReport) -> str:
 
 
 def as_csv(report: FaultReport) -> str:
-    """A row a crossing."""
     return csv_text(_event_columns(report.cgroup_paths), report.events)

@@ -44,7 +44,6 @@ class PathOptions:
         check_writable(self.flamegraph, self.force)
 
     def write(self, paths: CallPaths, samples: SampleCounters) -> None:
-        """The files asked for."""
         if self.folded is not None:
             write(folded.render(paths), self.folded, self.force)
         if self.flamegraph is not None:

@@ -160,7 +160,6 @@ def _header(line: str) -> tuple[str, str]:
 
 
 def _secret(option: str, path: Path) -> str:
-    """A file's only line."""
     content = _readable(option, path)
     try:
         return content.decode().rstrip("\r\n")

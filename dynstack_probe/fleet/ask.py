@@ -135,7 +135,6 @@ class _Selection:
         return " or ".join(tagged(figure, part) for figure, part in parts.items())
 
     def raw(self) -> str:
-        """Each host's own series."""
         return self._all_of([*METRICS.values(), INFO, SCANNED_AT, KERNEL_STACKS])
 
     def grouped(self, label: str) -> str:

@@ -16,8 +16,6 @@ NAMES_SHOWN = 5
 
 
 class By(enum.StrEnum):
-    """What a row stands for."""
-
     host = "host"
     cpu = "cpu"
     kernel = "kernel"
@@ -112,7 +110,6 @@ class Row(Savings):
 
 
 def total(rows: Sequence[Row], name: str = "Total") -> Row:
-    """The sum of all rows."""
     counted = [row.kernel_stacks for row in rows]
     return Row(
         **vars(sum(rows, Savings())),

@@ -199,7 +199,6 @@ def as_json(fleet: Fleet) -> str:
 
 
 def document(fleet: Fleet) -> dict[str, Any]:
-    """The same as plain dictionaries."""
     health = fleet.health
     return {
         "schema_version": SCHEMA_VERSION,

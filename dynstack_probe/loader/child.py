@@ -232,7 +232,6 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
 
 
 def main() -> None:
-    """Answer one job."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     die_with_parent(int(sys.argv[2]))
     fds: list[int] = []

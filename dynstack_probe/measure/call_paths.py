@@ -90,7 +90,6 @@ class Sample:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """The path without depths."""
         return tuple(frame.function for frame in self.frames)
 
 
@@ -103,7 +102,6 @@ class PathTally:
     contexts: Counter[CpuContext] = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
-        """Count it."""
         self.samples += 1
         self.contexts[sample.context] += 1
         if sample.depth_bytes > self.deepest.depth_bytes:
@@ -119,7 +117,6 @@ class CallPaths:
     contexts: Counter[CpuContext] = field(default_factory=Counter)
 
     def add(self, sample: Sample) -> None:
-        """Count it."""
         self.contexts[sample.context] += 1
         key = sample.comm, sample.call, sample.functions
         tally = self.paths.get(key)
@@ -131,7 +128,6 @@ class CallPaths:
         tally.add(sample)
 
     def deepest_first(self) -> list[PathTally]:
-        """The paths, by depth."""
         return sorted(self.paths.values(), key=lambda path: -path.deepest.depth_bytes)
 
 
@@ -214,7 +210,6 @@ class Sampling:
         self.close()
 
     def close(self) -> None:
-        """Unmap all."""
         self._counters.close()
         self._ring.close()
 

@@ -146,9 +146,9 @@ def _capabilities() -> Iterator[Check]:
     missing = capabilities.missing_for_bpf(mask)
     for name, bit in capabilities.CAPABILITIES.items():
         if name in missing:
-            mend = f"run with sudo, or with AmbientCapabilities={name} under systemd"
+            hint = f"run with sudo, or with AmbientCapabilities={name} under systemd"
             yield Check(
-                name, Status.MISSING, "not held", mend, exit_code=NotPermittedError.exit_code
+                name, Status.MISSING, "not held", hint, exit_code=NotPermittedError.exit_code
             )
         else:
             held = mask >> bit & 1

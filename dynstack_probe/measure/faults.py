@@ -119,7 +119,6 @@ class CallTally:
     tasks: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, fault: StackFault) -> None:
-        """Count it."""
         self.events += 1
         self.faults += fault.faults
         self.pages += fault.pages
@@ -130,13 +129,10 @@ class CallTally:
 
 
 class Ranking:
-    """Tallies by call."""
-
     def __init__(self) -> None:
         self.calls: dict[str, CallTally] = {}
 
     def add(self, fault: StackFault) -> None:
-        """Count it."""
         self.calls.setdefault(fault.call, CallTally(fault.call)).add(fault)
 
     def ranked(self) -> list[CallTally]:
@@ -244,7 +240,6 @@ class FaultWatch:
         self.close()
 
     def close(self) -> None:
-        """Unmap all."""
         self._counters.close()
         self._ring.close()
 
@@ -355,7 +350,6 @@ class Runs:
     _last: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     def add(self, fault: StackFault) -> None:
-        """Count it."""
         if fault.late:
             return
         task = fault.tid, fault.start_boot_ns

@@ -42,7 +42,7 @@ NO_UNPRIVILEGED_ITERATORS = (
     "this kernel lets no process without privileges read a BPF iterator again, and the daemon"
     " gives all of them up: run Linux 5.19 or later, or take a series with record"
 )
-VMAP_FREE = "free_vmap_area_noflush"  # a raw tracepoint since Linux 6.3
+VMAP_FREE = "free_vmap_area_noflush"  # a raw tracepoint since commit 8c4196fe810a, in 6.2
 
 NAMES = Iterator("names", "bpf_iter__bpf_map_elem", map="asked")
 
@@ -145,7 +145,6 @@ class Sampler:
         self.close()
 
     def close(self) -> None:
-        """Unmap the counters."""
         self._lifecycle.close()
         self._living.close()
         self._proof.close()

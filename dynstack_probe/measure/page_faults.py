@@ -119,7 +119,6 @@ class PageFaultCounter:
         self._collect()
 
     def close(self) -> None:
-        """Stop counting."""
         self._switch_off()
         self._counters.close()
         self._probe.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A series of snapshots of this host, with what was counted in between."""
+"""A series of frames of this host, with what was counted in between."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def record(
     interval_seconds: float = 10.0,
     btf_path: Path = VMLINUX,
 ) -> Iterator[Frame]:
-    """Snapshots from now until `stop` is set, one at each interval; one only without a duration.
+    """Frames from now until `stop` is set, one at each interval; one only without a duration.
 
-    A series counts tasks created and exited and page faults from its first snapshot on,
+    A series counts tasks created and exited and page faults from its first frame on,
     samples the memory that is free, and calibrates this host first. Raises
     UnmeasurableError, NotPermittedError or ProbeError, each saying why.
     """

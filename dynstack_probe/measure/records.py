@@ -74,7 +74,6 @@ class CpuCounters:
         return [sum(self._layout.column(raw, field)) for field in fields]
 
     def close(self) -> None:
-        """Unmap it."""
         self._map.close()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Take a Snapshot of the running kernel with probes/stack_scan.c."""
+"""Take a Frame of the running kernel with probes/stack_scan.c."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def static_mark(mark_bytes: int, stack_bytes: int) -> int | None:
 
 
 class Scanner:
-    """The loaded probe: each pass is a Snapshot. Holds the privileges it was loaded with."""
+    """The loaded probe: each pass is a Frame. Holds the privileges it was loaded with."""
 
     def __init__(
         self,
@@ -239,7 +239,6 @@ class _Records:
         return self._layout.column(self._raw, name)
 
     def count(self, flag: str) -> int:
-        """Records with a flag."""
         bit = self._flags[flag]
         return sum(1 for flags in self._column("flags") if flags & bit)
 

@@ -17,7 +17,7 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """One precondition: what was found and, unless all is well, how to mend it.
+    """One precondition: what was found and, unless all is well, a hint how to fix it.
 
     exit_code is that of a command that lacks it: 4 where only this user may not, 3 where
     this machine can't. `is_command`: it is a command that was tried, and the others that
@@ -27,6 +27,6 @@ class Check:
     name: str
     status: Status
     found: str
-    mend: str = ""
+    hint: str = ""
     exit_code: int = 3
     is_command: bool = False

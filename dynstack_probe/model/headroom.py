@@ -28,7 +28,6 @@ class Headroom:
     limit_failures: int | None = None
 
     def __add__(self, later: Headroom) -> Headroom:
-        """Both in a row."""
         return Headroom(
             self.above_min_pages + later.above_min_pages,
             self.below_low + later.below_low,

@@ -66,7 +66,6 @@ class Interval:
     calibration: Calibration | None = None
 
     def __add__(self, later: Interval) -> Interval:
-        """Both in a row."""
         faults = later.page_faults
         if self.page_faults and faults:
             one, two = self.page_faults, faults

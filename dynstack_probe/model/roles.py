@@ -38,7 +38,6 @@ def role_of(kind: int, comm: bytes) -> str:
 
 
 def roles(kinds: Sequence[int], comms: Sequence[bytes]) -> list[str]:
-    """The role of each task."""
     known: dict[tuple[int, bytes], str] = {}
     found = []
     for pair in zip(kinds, comms, strict=True):

@@ -27,11 +27,9 @@ class Living:
     deepest_mark_bytes: int = 0
 
     def stacks(self) -> int:
-        """How many."""
         return sum(sum(counts.values()) for counts in self.shapes.values())
 
     def all_shapes(self) -> dict[tuple[int, int], int]:
-        """All kinds together."""
         total: dict[tuple[int, int], int] = {}
         for counts in self.shapes.values():
             for shape, count in counts.items():

@@ -27,7 +27,6 @@ class Savings:
     mem_total_kib: int = 0
 
     def __add__(self, other: Savings) -> Savings:
-        """Those of both together."""
         return Savings(
             self.stacks + other.stacks,
             self.base_kib + other.base_kib,

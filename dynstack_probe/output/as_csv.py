@@ -46,7 +46,6 @@ GROUPS: tuple[Column[tuple[HostEstimate, Group]], ...] = (
 
 
 def render(report: HostEstimate) -> str:
-    """Of one host."""
     if report.groups is None:
         return render_many([report])
     return csv_text(GROUPS, ((report, group) for group in report.groups))

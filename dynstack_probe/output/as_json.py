@@ -104,7 +104,6 @@ def _details(details: DepthDetails) -> dict[str, Any]:
 
 
 def render(report: HostEstimate) -> str:
-    """One host."""
     return json_text(document(report))
 
 

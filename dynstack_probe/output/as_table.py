@@ -44,7 +44,6 @@ SHIFTS_SHOWN_BYTES = 256
 
 
 def quoted_rows() -> list[tuple[str, ...]]:
-    """The RFC's own."""
     return [
         (
             f"{row.cpu} (quoted)",

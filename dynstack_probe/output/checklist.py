@@ -27,7 +27,8 @@ def document(
                 "name": check.name,
                 "status": check.status.value,
                 "found": printable(check.found),
-                "mend": check.mend,
+                "hint": check.hint,
+                "mend": check.hint,  # its name before 0.2
             }
             for check in checks
         ],
@@ -35,15 +36,15 @@ def document(
 
 
 def render(checks: Sequence[Check]) -> str:
-    """One check a line, wrapped at 80 columns, each mend below its finding."""
+    """One check a line, wrapped at 80 columns, each hint below its finding."""
     name_width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
         lead = f"{check.status.value:<8}{check.name:<{name_width}}  "
         indent = " " * len(lead)
         lines += textwrap.wrap(lead + printable(check.found), WIDTH, subsequent_indent=indent)
-        if check.mend:
+        if check.hint:
             lines += textwrap.wrap(
-                f"mend: {check.mend}", WIDTH, initial_indent=indent, subsequent_indent=indent
+                f"hint: {check.hint}", WIDTH, initial_indent=indent, subsequent_indent=indent
             )
     return "\n".join(lines)

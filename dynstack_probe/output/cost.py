@@ -426,7 +426,6 @@ def _even_json(name: str, even: BreakEven) -> dict[str, Any]:
 
 
 def safety_json(safety: Safety) -> dict[str, Any]:
-    """The second half for programs."""
     found = safety.headroom
     return {
         "headroom_kib": {
@@ -457,7 +456,6 @@ def safety_json(safety: Safety) -> dict[str, Any]:
 
 
 def as_csv(cost: HostCost, safety: Safety) -> str:
-    """A row a policy."""
     best = pareto_best(cost.rows)
     columns: Sequence[Column[PolicyCost]] = (
         Column("source", lambda row: cost.source),

@@ -220,7 +220,6 @@ def as_json(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A row a policy."""
     return csv_text(CSV, ((comparison, row) for row in comparison.rows))
 
 

@@ -9,7 +9,6 @@ from dynstack_probe.analysis.timeline import Rate
 
 
 def per_second(value: float) -> str:
-    """A count a second."""
     return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 

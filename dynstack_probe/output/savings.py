@@ -60,7 +60,7 @@ def series_rows(series: Series) -> list[tuple[str, str]]:
     return [
         (
             "Series",
-            f"the figures are those of the snapshot with the median saving (by time) of"
+            f"the figures are those of the frame with the median saving (by time) of"
             f" {series.frames} over {series.seconds:.0f} s: {SAVING.write(saving.median)},"
             f" from {SAVING.write(saving.least)} to {SAVING.write(saving.most)};"
             f" {stacks.least:.0f} to {stacks.most:.0f} stacks, median {stacks.median:.0f}",
@@ -74,7 +74,6 @@ def series_rows(series: Series) -> list[tuple[str, str]]:
 
 
 def series_json(series: Series) -> dict[str, object]:
-    """The same for programs."""
 
     def spread(of: Spread) -> dict[str, float]:
         return {"least": of.least, "median": of.median, "most": of.most}

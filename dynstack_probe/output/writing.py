@@ -77,12 +77,10 @@ class StandardOutput(io.TextIOWrapper):
         self._replaced = stream  # which would close the buffer at its end
 
     def write(self, text: str, /) -> int:
-        """As TextIOWrapper's."""
         with _telling_what_failed():
             return super().write(text)
 
     def flush(self) -> None:
-        """As TextIOWrapper's."""
         with _telling_what_failed():
             super().flush()
 

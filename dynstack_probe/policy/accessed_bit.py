@@ -32,11 +32,9 @@ class AccessedBit(Policy):
         return thread_pages if shape.running else held_since_birth(shape, 1, thread_pages)
 
     def refill_pages(self, shape: Shape, thread_pages: int) -> int:
-        """P - h."""
         return thread_pages - held_since_birth(shape, 1, thread_pages)
 
     def work(self, interval: Interval, thread_pages: int) -> Work:
-        """A refill at each switch-in."""
         return refills(self, interval.switches, thread_pages)
 
 

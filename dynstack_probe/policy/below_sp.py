@@ -65,7 +65,6 @@ class ReclaimBelowSp(Policy):
         return self.stash_pages + cpus * self.fault_stacks * thread_pages
 
     def refill_pages(self, shape: Shape, thread_pages: int) -> int:
-        """What was taken back."""
         if shape.running:
             return 0
         held = held_since_birth(shape, 1, thread_pages)

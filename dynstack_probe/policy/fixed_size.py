@@ -27,11 +27,9 @@ class FixedSize(Policy):
     )
 
     def resident_pages(self, shape: Shape, thread_pages: int) -> int:
-        """The same for each stack."""
         return min(self.size_pages, thread_pages)
 
     def pages_at_fork(self, thread_pages: int) -> int:
-        """The same for each stack."""
         return min(self.size_pages, thread_pages)
 
     def over_limit(self, shape: Shape, thread_pages: int) -> bool:

@@ -29,7 +29,6 @@ class FullSizeInKernel(Policy):
     )
 
     def resident_pages(self, shape: Shape, thread_pages: int) -> int:
-        """P unless in user mode."""
         in_user_mode = shape.running and shape.kind == Kind.USER
         return 1 if in_user_mode else thread_pages
 

@@ -53,7 +53,6 @@ class GrowOnly(Policy):
         return held_since_birth(shape, self.preallocated_pages, self._limit(thread_pages))
 
     def pages_at_fork(self, thread_pages: int) -> int:
-        """K."""
         return self.preallocated_pages
 
     def work(self, interval: Interval, thread_pages: int) -> Work:

@@ -16,8 +16,6 @@ MOST_CURVES = 4
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Sentences."""
-
     text: str
 
 
@@ -30,8 +28,6 @@ class Facts:
 
 @dataclass(frozen=True)
 class Commands:
-    """Lines for a shell."""
-
     lines: Sequence[str]
 
 
@@ -58,12 +54,10 @@ class Axis:
 
     @property
     def low(self) -> float:
-        """Where it begins."""
         return self.ticks[0][0]
 
     @property
     def high(self) -> float:
-        """Where it ends."""
         return self.ticks[-1][0]
 
 

@@ -47,12 +47,12 @@ _ERRORS = (
 )
 _RATE_ERROR = (
     "Faults a second",
-    "Modelled from pages grown between snapshots and by tasks that exited meanwhile. Errs high:"
+    "Modelled from pages grown between frames and by tasks that exited meanwhile. Errs high:"
     " of tasks that still live, none is taken to have a stack that was grown before.",
 )
 _NO_SERIES = (
-    "A snapshot has no rates. Faults over time, what it would cost and whether it is safe need a"
-    " series, such as `dynstack-probe report --duration 1m` takes of this host, or"
+    "A single frame has no rates. Faults over time, what it would cost and whether it is safe"
+    " need a series, such as `dynstack-probe report --duration 1m` takes of this host, or"
     " `dynstack-probe record FILE --duration 10m` for later."
 )
 
@@ -65,9 +65,9 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
     assert report.details is not None
     assert report.groups is not None
     moments = evidence.moments
-    headline_of = "of the only snapshot"
+    headline_of = "of the only frame"
     if evidence.series is not None:
-        headline_of = "of the snapshot with the median saving"
+        headline_of = "of the frame with the median saving"
     cost = safety = None
     if evidence.whole is not None and evidence.seconds > 0:
         headline = BUILT_IN[HEADLINE]
@@ -95,7 +95,7 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
             "Errs high: of tasks that still live, none is taken to have a stack that was grown"
             " before."
         ),
-        rate_of="interval between two snapshots",
+        rate_of="interval between two frames",
         recording=[_recording(evidence, file)],
         series=evidence.series,
         whole=evidence.whole,
@@ -156,8 +156,8 @@ def _taken(evidence: Evidence) -> str:
     when = date(evidence.frame.taken_at)
     count = len(evidence.moments)
     if count == 1:
-        return f"one snapshot of {when}"
-    return f"{count} snapshots over {evidence.seconds:.0f} s; figures of one moment: {when}"
+        return f"one frame of {when}"
+    return f"{count} frames over {evidence.seconds:.0f} s; figures of one moment: {when}"
 
 
 def _coverage(frame: Frame) -> Iterable[tuple[str, str]]:

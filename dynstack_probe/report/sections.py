@@ -151,7 +151,7 @@ def _fleet(subjects: Sequence[Subject]) -> Iterable[Part]:
         [*rows, rfc_row(f"Total of {len(subjects)}", cpus, total)],
         f"BASE is measured, Dynamic modelled ({HEADLINE}), both in KiB; the reserve of"
         f" {total.reserve_kib} KiB for {counted(cpus, 'CPU')} is in neither. Of a series the"
-        " snapshot with the median saving.",
+        " frame with the median saving.",
     )
     savings = [(one.name, one.headline.saving_with_reserve_ratio) for one in subjects]
     yield figures.savings_plot(f"Saving by host, with the reserve ({HEADLINE})", savings)

@@ -42,7 +42,6 @@ class Config:
         return min(max(SHORTEST_PAUSE_SECONDS, within_budget), LONGEST_PAUSE_SECONDS)
 
     def chosen_policies(self) -> list[Policy]:
-        """The policies themselves."""
         return [BUILT_IN[name] for name in dict.fromkeys(self.policies)]
 
 

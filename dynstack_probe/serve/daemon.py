@@ -52,8 +52,6 @@ STALE_INTERVALS = 3
 
 
 class Daemon:
-    """One run of `serve`."""
-
     def __init__(self, options: Options) -> None:
         """Read the configuration and take the port. Raises UsageError."""
         self._options = options

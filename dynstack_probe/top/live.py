@@ -50,7 +50,7 @@ def print_last(frames: Iterator[Frame], history: History, source: str) -> None:
     for frame in frames:
         moment = history.add(frame)
     if moment is None:
-        raise UsageError(f"{source} holds no snapshot")
+        raise UsageError(f"{source} holds no frame")
     size, system = DEFAULT_SIZE, None
     if sys.stdout.isatty():
         size = terminal_size(sys.stdout.fileno())
@@ -74,7 +74,6 @@ class _Shown:
         self._glyphs = BLOCKS if screen.utf8 else ASCII
 
     def draw(self, status: Status) -> None:
-        """Send what has changed."""
         self.screen.draw(
             lambda size: render(self.view, self.history, self.moment, size, self._glyphs, status)
         )
@@ -121,7 +120,7 @@ def replay(
     series = Replay(frames, history, seconds)
     first = series.forward()
     if first is None:
-        raise UsageError(f"{name} holds no snapshot")
+        raise UsageError(f"{name} holds no frame")
     shown_at = time.monotonic()
     with screen:
         shown = _Shown(screen, history, first)

@@ -100,7 +100,6 @@ class History:
         self._timeline = Timeline([policy.asleep_seconds])
 
     def add(self, frame: Frame) -> Moment:
-        """The next frame."""
         shapes = count_shapes(frame.stacks, [self.policy.asleep_seconds])
         estimated = estimate(self.policy, shapes, frame.host)
         interval = self._timeline.add(frame)

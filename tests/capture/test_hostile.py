@@ -98,7 +98,7 @@ def test_a_capture_without_a_snapshot(tmp_path: Path, good: Members) -> None:
     path = tmp_path / "file"
     path.write_bytes(packed([[good[0][0]], [{"type": "end", "snapshots": 0}]]))
     assert list(read_frames(path)) == []
-    with pytest.raises(UsageError, match=r"file holds no snapshot$"):
+    with pytest.raises(UsageError, match=r"file holds no frame$"):
         evidence_of(Capture(path), [], path.name)
 
 

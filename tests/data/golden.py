@@ -60,7 +60,7 @@ def write(name: str, frames: list[Frame]) -> None:
 
 
 def of_this_machine() -> list[Frame]:
-    """Two snapshots, three seconds apart."""
+    """Two frames, three seconds apart."""
     loads = [subprocess.Popen(load, stdout=subprocess.DEVNULL) for load in LOADS]
     try:
         frames = []

@@ -30,7 +30,7 @@ def succeed(*arguments: str) -> str:
 
 
 def start_recording(path: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A series, of which the first snapshot is on disk already."""
+    """A series, of which the first frame is on disk already."""
     recorder = subprocess.Popen(
         [sys.executable, "-m", "dynstack_probe", "record", str(path), *arguments],
         cwd=ROOT,

@@ -173,7 +173,7 @@ def test_a_capture_of_an_older_tool_says_what_it_lacks(tmp_path: Path) -> None:
 
 def test_one_snapshot_is_no_series(tmp_path: Path) -> None:
     path = written(tmp_path / "one.dsp", frames()[:1])
-    with pytest.raises(UsageError, match="holds a single snapshot"):
+    with pytest.raises(UsageError, match="holds a single frame"):
         told(str(path))
     with pytest.raises(UsageError, match="lasts as long as it does"):
         told(str(path), "--duration", "5s")

@@ -119,7 +119,7 @@ def test_rates_of_a_series() -> None:
     second = at(first, 110, switches=[5, 31, 1], mark_bytes=[9000, 13000, 5000])
     second = at(second, 110, touched_pages=[0b111, 0b1111, 0b11])
     second = dataclasses.replace(second, context_switches=68)
-    # a task exited that had used two pages; no snapshot saw it
+    # a task exited that had used two pages; no frame saw it
     frames = [counting(first, {}), counting(second, {(2, 1): 1})]
     activity = collect(frames, [0, 1, 60])
     assert activity.seconds == 10

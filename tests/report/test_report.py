@@ -263,7 +263,7 @@ def test_no_section_only_says_what_it_lacks(name: str) -> None:
     if len(document.sections) > 8 and name != "several":
         assert ("Faults over time" in titles) == ("What it would cost" in titles) == watched
     words = all_text(document)
-    assert ("A snapshot has no rates" in words) == (not watched or name == "several")
+    assert ("A single frame has no rates" in words) == (not watched or name == "several")
 
 
 @pytest.mark.parametrize("ratio", [-0.0001, -0.0103, -0.3, -1.0, -5.0, 0.0001])
@@ -541,10 +541,10 @@ def test_reports_of_real_kernels(release: str) -> None:
 def test_a_report_of_this_host(tmp_path: Path) -> None:
     series = run(tmp_path, "--format", "text", "--duration", "2s", "--interval", "1s")
     assert series.returncode == 0, series.stderr
-    assert re.search(r"\b\d snapshots over \d+ s", " ".join(series.stdout.split()))
+    assert re.search(r"\b\d frames over \d+ s", " ".join(series.stdout.split()))
     assert "faults a second" in series.stdout
     once = run(tmp_path)
     assert once.returncode == 0, once.stderr
     page = Page((tmp_path / "dynstack-report.html").read_text())
-    assert "one snapshot of" in page.text
+    assert "one frame of" in page.text
     assert "sudo dynstack-probe record host.dsp" in page.text

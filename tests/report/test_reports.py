@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What people and programs are shown, from snapshots made by hand."""
+"""What people and programs are shown, from frames made by hand."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def estimate() -> dict[str, Any]:
 
 
 def capture() -> dict[str, Any]:
-    """Two snapshots while some tasks sleep and others read files: the capture, in base64.
+    """Two frames while some tasks sleep and others read files: the capture, in base64.
 
     tests/data holds what this gave for each kernel: python -m tests.data.golden KERNEL
     """
