@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from dynstack_probe.text import (
+    clock,
     duration,
     names_in_words,
     short_duration,
@@ -36,6 +37,8 @@ def test_durations() -> None:
     assert [short_duration(s) for s in (0.4, 119, 120, 7199, 7200, 10**6)] == [
         *("0s", "119s", "2m", "119m", "2h", "11d")
     ]
+    assert [duration(170), short_duration(170)] == ["2 min", "2m"]
+    assert [clock(s) for s in (0, 150, 3750)] == ["0:00", "2:30", "1:02:30"]
 
 
 def test_names_in_words() -> None:

@@ -94,7 +94,7 @@ def reuse_most_kib(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> i
 
 def _dynamic_kib(policy: Policy, shapes: Mapping[Shape, int], thread_pages: int) -> int:
     pages = sum(
-        policy.resident_pages(shape, thread_pages) * count for shape, count in shapes.items()
+        policy.dynamic_pages(shape, thread_pages) * count for shape, count in shapes.items()
     )
     return pages * PAGE_KIB
 

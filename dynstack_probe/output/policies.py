@@ -28,7 +28,7 @@ from dynstack_probe.output.savings import (
     series_rows,
 )
 from dynstack_probe.policy import Policy
-from dynstack_probe.text import names_in_words, percent
+from dynstack_probe.text import counted, names_in_words, percent
 
 NAMES_SHOWN = 5
 SCHEMA_VERSION = 1
@@ -131,7 +131,7 @@ def notes(comparison: Comparison) -> Iterable[str]:
     frame = comparison.frame
     yield (
         f"All modelled, KiB, on what was measured on {comparison.source}:"
-        f" {len(frame.stacks)} {'stack' if len(frame.stacks) == 1 else 'stacks'} of"
+        f" {counted(len(frame.stacks), 'stack')} of"
         f" {frame.base_kib} KiB. {NET_WORDS}"
     )
     if comparison.series is not None:

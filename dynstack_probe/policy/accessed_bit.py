@@ -27,7 +27,7 @@ class AccessedBit(Policy):
         " are left out, so the saving errs high. A late deepening needs no fault."
     )
 
-    def resident_pages(self, shape: Shape, thread_pages: int) -> int:
+    def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
         """max(1, h) while it does not run."""
         return thread_pages if shape.running else held_since_birth(shape, 1, thread_pages)
 

@@ -40,7 +40,7 @@ class Policy(ABC):
         return 0
 
     @abstractmethod
-    def resident_pages(self, shape: Shape, thread_pages: int) -> int:
+    def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
         """Pages that a stack of this shape holds."""
 
     def pages_at_fork(self, thread_pages: int) -> int:

@@ -50,7 +50,7 @@ class ReclaimBelowSp(Policy):
         " sleeper's stack (unwinders, ptrace) lose what lies below; that price is not counted."
     )
 
-    def resident_pages(self, shape: Shape, thread_pages: int) -> int:
+    def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
         """What is left of a sleeper's stack; else all down to the mark."""
         held = held_since_birth(shape, 1, thread_pages)
         if shape.running or shape.asleep_seconds < self.asleep_seconds:

@@ -26,7 +26,7 @@ class FixedSize(Policy):
         " overflows err low."
     )
 
-    def resident_pages(self, shape: Shape, thread_pages: int) -> int:
+    def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
         return min(self.size_pages, thread_pages)
 
     def pages_at_fork(self, thread_pages: int) -> int:

@@ -28,7 +28,7 @@ class FullSizeInKernel(Policy):
         " at each entry, system call or interrupt, is not counted."
     )
 
-    def resident_pages(self, shape: Shape, thread_pages: int) -> int:
+    def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
         in_user_mode = shape.running and shape.kind == Kind.USER
         return 1 if in_user_mode else thread_pages
 

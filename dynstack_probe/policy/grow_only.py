@@ -48,7 +48,7 @@ class GrowOnly(Policy):
     def _limit(self, thread_pages: int) -> int:
         return self.thread_kib // PAGE_KIB or thread_pages
 
-    def resident_pages(self, shape: Shape, thread_pages: int) -> int:
+    def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
         """max(k, h, inherited), never more than the stack."""
         return held_since_birth(shape, self.preallocated_pages, self._limit(thread_pages))
 
@@ -82,7 +82,7 @@ class GrowOnly(Policy):
         in the middle that is still all zero was most likely skipped by one.
         """
         at_first = max(self.preallocated_pages, shape.inherited_pages)
-        grown = self.resident_pages(shape, thread_pages) - at_first
+        grown = self.dynamic_pages(shape, thread_pages) - at_first
         if grown <= 0:
             return 0, 0, 0
         grown_bits = ((1 << grown) - 1) << at_first

@@ -17,7 +17,7 @@ from dynstack_probe.model.stacks import Stacks
 from dynstack_probe.policy import HEADLINE
 from dynstack_probe.report.document import MOST_CURVES, Axis, Bar, BarPlot, Curve, LinePlot, TextBar
 from dynstack_probe.report.scales import number_axis, time_axis
-from dynstack_probe.text import percent, small_percent
+from dynstack_probe.text import clock, counted, percent, small_percent
 
 # Finer than a pixel: a plot of 16 KiB is some 370 wide.
 _GRAIN_BYTES = 64
@@ -130,7 +130,7 @@ def tasks_by_pages(counts: Mapping[int, int]) -> BarPlot:
         axis=number_axis("stacks", 0, 1.25 * max(1, *counts.values()), _count),
         bars=[
             Bar(
-                f"{pages} page{'s' if pages > 1 else ''}",
+                counted(pages, "page"),
                 count,
                 f"{count} ({percent(count / total)})",
             )
@@ -258,7 +258,7 @@ def saving_by_shift(points: Sequence[ShiftPoint]) -> LinePlot:
 
 
 def memory_over_time(
-    times: Sequence[float], base: Sequence[float], held: Sequence[float], error: str
+    times: Sequence[float], base: Sequence[float], dynamic: Sequence[float], error: str
 ) -> LinePlot:
     """BASE and Dynamic, KiB, at each time; `error` says which way they err."""
     return LinePlot(
@@ -267,16 +267,16 @@ def memory_over_time(
         y=number_axis("KiB", 0, max(base), _count),
         curves=[
             Curve("BASE, measured", _thinned(times, base)),
-            Curve(f"Dynamic, modelled ({HEADLINE})", _thinned(times, held)),
+            Curve(f"Dynamic, modelled ({HEADLINE})", _thinned(times, dynamic)),
         ],
         note=(f"KiB in {len(times)} samples, without the reserve. {error}"),
-        text_rows=_text_rows(times, [base, held], lambda value: f"{value:.0f}"),
+        text_rows=_text_rows(times, [base, dynamic], lambda value: f"{value:.0f}"),
     )
 
 
 def pages_over_time(times: Sequence[float], counts: Mapping[int, Sequence[float]]) -> LinePlot:
     """How many stacks have a mark of 1, 2, ... pages, at each time."""
-    named = {f"{pages} page{'s' if pages > 1 else ''}": values for pages, values in counts.items()}
+    named = {counted(pages, "page"): values for pages, values in counts.items()}
     few, rest = dict(named), list(named.values())[MOST_CURVES - 1 :]
     if len(named) > MOST_CURVES:
         few = dict(list(named.items())[: MOST_CURVES - 1])
@@ -305,17 +305,11 @@ def _text_rows(
     most = max((max(column) for column in columns), default=0.0) or 1.0
     return [
         (
-            _clock(times[at]),
+            clock(times[at]),
             [TextBar(column[at] / most, write(column[at])) for column in columns],
         )
         for at in range(0, len(times), step)
     ]
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def spans_of(moments: Sequence[Moment], figure: Callable[[Moment], float | None]) -> list[Span]:
@@ -380,7 +374,7 @@ def _rate_rows(rates: Mapping[str, Sequence[Span]]) -> list[tuple[str, Sequence[
     most = max(value for spans in columns for _, _, value in spans) or 1.0
     return [
         (
-            f"{_clock(row[0][0])} to {_clock(row[0][0] + row[0][1])}",
+            f"{clock(row[0][0])} to {clock(row[0][0] + row[0][1])}",
             [TextBar(value / most, f"{value:.1f}/s") for _, _, value in row],
         )
         for row in zip(*columns, strict=False)

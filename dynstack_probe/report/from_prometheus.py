@@ -54,8 +54,8 @@ MISSING = (
 def subject_of(history: History) -> Subject:
     """Raises ProbeError where the headline's figures are missing."""
     base = history.sums("dynstack_stack_bytes")
-    held = history.sums("dynstack_policy_stack_bytes", policy=HEADLINE)
-    times = sorted(base.keys() & held.keys())
+    dynamic = history.sums("dynstack_policy_stack_bytes", policy=HEADLINE)
+    times = sorted(base.keys() & dynamic.keys())
     if not times:
         raise ProbeError(f"{printable(history.instance)} does not export the policy {HEADLINE}")
     size = max(1, history.at(times[-1], "dynstack_stack_bytes")) // max(
@@ -86,7 +86,7 @@ def subject_of(history: History) -> Subject:
         faults_err="Reuse of grown stacks is counted.",
         rate_of=f"{history.asked.step_seconds} s",
         series=series,
-        over_time=[(t - times[0], base[t] / 1024, held[t] / 1024) for t in times],
+        over_time=[(t - times[0], base[t] / 1024, dynamic[t] / 1024) for t in times],
         pages_over_time=_pages_over_time(history, times),
         faults=history.rates("dynstack_policy_faults_total", policy=HEADLINE),
         created=history.rates("dynstack_created_tasks_total"),
@@ -220,12 +220,12 @@ def _deepest(history: History) -> Iterable[tuple[str, str]]:
 def _groups(history: History, moment: float, size: int) -> Iterable[Group]:
     for name in history.label_values("dynstack_cgroup_stack_bytes", "cgroup"):
         base = history.at(moment, "dynstack_cgroup_stack_bytes", cgroup=name)
-        held = history.at(
+        dynamic = history.at(
             moment, "dynstack_cgroup_policy_stack_bytes", cgroup=name, policy=HEADLINE
         )
         yield Group(
             name=name,
             stacks=base // size if size else 0,
             base_kib=base // 1024,
-            dynamic_kib=held // 1024,
+            dynamic_kib=dynamic // 1024,
         )

@@ -494,7 +494,7 @@ def test_bpf_memory(sampler: Sampler) -> None:
 def test_grow_only_counts_what_reuse_avoids() -> None:
     policy = BUILT_IN["rfc-v1"]
     (shape,) = whole_shapes({(3, 2): 1})
-    assert policy.resident_pages(shape, 4) == 3
+    assert policy.dynamic_pages(shape, 4) == 3
     assert policy.faults(shape, 4) == (1, 1, 1)
     assert policy.avoided_pages(Interval(growth=growth_of({shape: 1})), 4) == 1
     assert os.sysconf("SC_PAGE_SIZE") == 4096

@@ -237,7 +237,7 @@ def test_each_model_explains_itself(name: str) -> None:
 
 def test_a_policy_of_ones_own() -> None:
     mine = policy_from({"name": "mine", "model": "grow-only", "preallocated_pages": 2})
-    assert mine.resident_pages(Shape(1, 1), 4) == 2
+    assert mine.dynamic_pages(Shape(1, 1), 4) == 2
     with pytest.raises(ValueError, match="preallocated_pages: is missing"):
         policy_from({"name": "mine", "model": "grow-only"})
     with pytest.raises(ValueError, match="model: must be one of"):

@@ -77,7 +77,7 @@ def figures(policy: str, tasks: Iterable[Task], host: Host) -> Figures:
     for task in tasks:
         total.stacks += 1
         total.base_kib += host.thread_size_bytes // 1024
-        total.dynamic_kib += 4 * resident_pages(policy, task, per_stack)
+        total.dynamic_kib += 4 * dynamic_pages(policy, task, per_stack)
         least, likely, most = faults(policy, task, per_stack)
         total.faults_min += least
         total.faults_best += likely
@@ -122,7 +122,7 @@ def fixed_size(policy: str) -> int:
     return 0
 
 
-def resident_pages(policy: str, task: Task, per_stack: int) -> int:
+def dynamic_pages(policy: str, task: Task, per_stack: int) -> int:
     h = pages_down_to(task.mark_bytes)
     running = task.depth_bytes == 0
     if fixed_size(policy):

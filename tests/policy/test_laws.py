@@ -103,10 +103,10 @@ def test_growing_from_a_whole_stack_is_a_static_one(pages: int, data: st.DataObj
     assert grown.saving_ratio == 0
 
 
-def resident(name: str, task: Task, pages: int) -> int:
+def dynamic(name: str, task: Task, pages: int) -> int:
     """Of one stack."""
     (shape,) = count_shapes(stacks_of([task]), THRESHOLDS)
-    return BUILT_IN[name].resident_pages(shape, pages)
+    return BUILT_IN[name].dynamic_pages(shape, pages)
 
 
 @given(tasks_and_host(running=False))
@@ -116,7 +116,7 @@ def test_accessed_bit_holds_what_grow_only_does_when_nothing_runs(
     tasks, host = case
     pages = host.thread_size_bytes // 4096
     for task in tasks:
-        assert resident("accessed-bit", task, pages) == resident("rfc-v1", task, pages)
+        assert dynamic("accessed-bit", task, pages) == dynamic("rfc-v1", task, pages)
     by_bit, grown = (estimated(BUILT_IN[name], tasks, host) for name in ("accessed-bit", "rfc-v1"))
     assert by_bit.dynamic_kib == grown.dynamic_kib
 
@@ -134,7 +134,7 @@ def test_reclaim_never_holds_more_than_grow_only(name: str, case: tuple[list[Tas
     tasks, host = case
     pages = host.thread_size_bytes // 4096
     for task in tasks:
-        assert 1 <= resident(name, task, pages) <= resident("rfc-v1", task, pages)
+        assert 1 <= dynamic(name, task, pages) <= dynamic("rfc-v1", task, pages)
 
 
 @given(tasks_and_host())
@@ -143,7 +143,7 @@ def test_gc_of_sleepers_lies_between_below_sp_and_grow_only(case: tuple[list[Tas
     pages = host.thread_size_bytes // 4096
     for task in tasks:
         at_each_switch, at_last, never = (
-            resident(name, task, pages) for name in ("below-sp", "gc-sleepers", "rfc-v1")
+            dynamic(name, task, pages) for name in ("below-sp", "gc-sleepers", "rfc-v1")
         )
         assert at_each_switch <= at_last <= never
         is_old = 60 <= task.asleep_seconds < ASLEEP_UNKNOWN
