@@ -31,7 +31,7 @@ def at(frame: Frame, seconds: float, **columns: Any) -> Frame:
     """The same tasks at another time."""
     return dataclasses.replace(
         frame,
-        boot_ns=int(seconds * 1e9),
+        boot_ns=int((1000 + seconds) * 1e9),
         stacks=dataclasses.replace(frame.stacks, **columns),
     )
 
@@ -147,7 +147,7 @@ def test_rates_of_a_series() -> None:
 def test_an_exited_task_counts_only_what_it_grew_since() -> None:
     """It had two pages when the series began and ended with three."""
     first = at(three(), 0)
-    gone = dataclasses.replace(first, boot_ns=10**10, stacks=some_stacks([]))
+    gone = dataclasses.replace(first, boot_ns=1010 * 10**9, stacks=some_stacks([]))
     stays = at(first, 0)
     activity = collect([counting(stays, {}), counting(gone, {(3, 1): 1})], [0])
     # two others went unseen: their last growth is taken off, but never below none

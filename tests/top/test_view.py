@@ -332,7 +332,7 @@ def test_faults_a_second_agree_with_the_policys_rate(
                 exited[mark, 1] = exited.get((mark, 1), 0) + 1
         stacks = replace(some_stacks(marks), tids=tids)
         counted = lifecycle(exited=exited)
-        frames.append(a_frame(stacks, boot_ns=number * 2 * 10**9, lifecycle=counted))
+        frames.append(a_frame(stacks, boot_ns=(500 + number) * 2 * 10**9, lifecycle=counted))
     history = History(RFC)
     told = [faults_of(history.add(frame)) for frame in frames]
     assert told[0] is None
