@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def try_all(desk: Desk) -> None:
     for line in OURS:
         try:
             desk.try_out(line)
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             trouble.append(f"{line}: {error}")
     assert not trouble, "\n".join(trouble)
 
