@@ -83,7 +83,7 @@ def _rfc_columns(level: str) -> list[Column]:
             "Net CPU cost (modelled)",
             f"avg by ({level}) (job_{level}_policy:dynstack_modelled_net_cost:ratio5m{JOB_POLICY})",
             RATIO,
-            4,
+            6,
         ),
         Column(
             "A kernel page fault may take more (measured)",
@@ -134,7 +134,7 @@ def _answers() -> Sequence[Builder[Panel]]:
             Query(net_cost),
             RATIO,
             width=THIRD,
-            decimals=4,
+            decimals=6,
             steps=COSTLY,
         ),
         number(
@@ -412,7 +412,7 @@ def _by_host() -> Sequence[Builder[Panel]]:
                     "Net CPU cost (modelled)",
                     of_host(f"instance_policy:dynstack_modelled_net_cost:ratio5m{HOSTS_POLICY}"),
                     RATIO,
-                    4,
+                    6,
                     COSTLY,
                 ),
                 Column(

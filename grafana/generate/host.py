@@ -82,7 +82,7 @@ def _answers() -> Sequence[Builder[Panel]]:
             Query(NET_COST),
             RATIO,
             width=THIRD,
-            decimals=4,
+            decimals=6,
             steps=COSTLY,
         ),
         number(

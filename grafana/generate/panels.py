@@ -230,7 +230,8 @@ def dial(text: Text, query: Query, steps: Steps, *, width: int = QUARTER) -> gau
 def prose(title: str, markdown: str) -> text.Panel:
     """Something to read."""
     panel = text.Panel().title(title).mode(TextMode.MARKDOWN).content(markdown)
-    return panel.span(FULL_WIDTH).height(4 + markdown.count("\n") * 2 // 3 + len(markdown) // 250)
+    lines_ = 1 + markdown.count("\n")
+    return panel.span(FULL_WIDTH).height(3 + lines_ // 2)
 
 
 def lines(

@@ -64,7 +64,7 @@ def _table() -> Sequence[Builder[Panel]]:
                 Column("Reserve (modelled)", RESERVE, BYTES),
                 Column("Saving (modelled)", SAVING, RATIO, 2),
                 Column("Saving with reserve (modelled)", SAVING_WITH_RESERVE, RATIO, 2),
-                Column("Net CPU cost (modelled)", NET_COST, RATIO, 4, COSTLY),
+                Column("Net CPU cost (modelled)", NET_COST, RATIO, 6, COSTLY),
                 Column("Faults (modelled)", FAULTS, PER_SECOND, 1),
                 Column("Tasks too deep (measured marks)", OVER_LIMIT, steps=NONE_TOO_DEEP),
                 Column("Least free memory in reserves (modelled)", HEADROOM, steps=RESERVES_LEFT),
