@@ -21,8 +21,15 @@ def test_the_policy_as_typed(tmp_path: Path) -> None:
     file = tmp_path / "dynstack_probe/policy/quarter.py"
     file.write_text(f"{block.text}\n")
     for arguments in (["check"], ["format", "--check"]):
-        command = [sys.executable, "-m", "ruff", *arguments, "--config", ROOT / "pyproject.toml"]
-        subprocess.run([*command, file], check=True)
+        command = [
+            sys.executable,
+            "-m",
+            "ruff",
+            *arguments,
+            "--config",
+            str(ROOT / "pyproject.toml"),
+        ]
+        subprocess.run([*command, str(file)], check=True)
     said = subprocess.run(
         [sys.executable, "-m", "dynstack_probe", "policies", SERIES, "--policy", "quarter"],
         cwd=tmp_path,

@@ -38,7 +38,7 @@ ELSEWHERE = {
     r"make deb( && sudo apt install \./dist/dynstack-probe_\*\.deb)?": "distributions",
     r"sudo apt install (\./dist/dynstack-probe_\*_all\.deb|python3-bpfcc)": "distributions",
     r"(?s)systemctl .*": "vm/test_systemd.py",
-    r"python tests/bench/exits_bench\.py docs/performance\.md": None,
+    r"\.venv/bin/python tests/bench/(exits|cgroups)_bench\.py docs/performance\.md": None,
     r"\.venv/bin/python -m tests\.results\.document": "results/test_document.py",
     r"zcat host\.dsp \| jq .*": "documents/test_typed.py",
     r"rpmbuild -bb .*": "packaging/test_rpm.py",
