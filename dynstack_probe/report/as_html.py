@@ -26,8 +26,8 @@ from dynstack_probe.report.document import (
 )
 from dynstack_probe.text import printable
 
-# A table of more columns needs the whole width of a printed page.
-WIDE = 5
+# A table of more columns needs the whole width: of a printed page, of a screen.
+WIDE, WIDE_ON_SCREEN = 5, 6
 STYLE = Path(__file__).with_name("report.css")
 # Nothing is fetched and nothing runs, even if an escape were missing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -94,7 +94,7 @@ def shares(parts: Sequence[Part]) -> list[str]:
     Figures stand two in a row. One that is left over stands beside the facts before it, else
     beside those after it; else it takes a row.
     """
-    found = ["half" if isinstance(part, Table | LinePlot | BarPlot) else "whole" for part in parts]
+    found = ["half" if _is_figure(part) else "whole" for part in parts]
     begin = 0
     while begin < len(found):
         if found[begin] == "whole":
@@ -106,6 +106,12 @@ def shares(parts: Sequence[Part]) -> list[str]:
             found[beside[0] if beside else end - 1] = "half" if beside else "whole"
         begin = end + 1 if end < len(found) and found[end] == "half" else end
     return found
+
+
+def _is_figure(part: Part) -> bool:
+    if isinstance(part, Table):
+        return len(part.columns) <= WIDE_ON_SCREEN
+    return isinstance(part, LinePlot | BarPlot)
 
 
 def _is_free(parts: Sequence[Part], found: Sequence[str], at: int) -> bool:
