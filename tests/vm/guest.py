@@ -393,6 +393,20 @@ def truth() -> dict[str, Any]:
     return truth_guest.truth()
 
 
+def cost() -> dict[str, Any]:
+    """What `cost` needs of this kernel."""
+    from tests.vm import cost_guest
+
+    return cost_guest.cost()
+
+
+def scarce() -> dict[str, Any]:
+    """`cost` while memory gets scarce."""
+    from tests.vm import cost_guest
+
+    return cost_guest.scarce()
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "estimate": estimate,
     "doctor": doctor,
@@ -409,6 +423,8 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "killed": killed,
     "dmesg": dmesg,
     "truth": truth,
+    "cost": cost,
+    "scarce": scarce,
 }
 
 
