@@ -18,7 +18,7 @@ from tests.vm.machine import MODULES, GuestError, UnavailableError, boot, check_
 if os.environ.get("DYNSTACK_VM") not in ("all", "cost"):
     pytest.skip("takes minutes: make vm-test", allow_module_level=True)
 
-KERNELS = ("6.1", "stable-backports")
+KERNELS = ("6.1", "6.12")
 # CAP_PERFMON and CAP_BPF of linux/capability.h
 TWO_CAPABILITIES = 1 << 38 | 1 << 39
 # Debian's patch to kernel/events/core.c: who may not trace may open no event at all.
