@@ -228,7 +228,7 @@ def test_a_series_on_a_disk_that_fills_up(tmp_path: Path) -> None:
     try:
         path = tmp_path / "host.dsp"
         result = run(["record", str(path), "--duration", "30s", "--interval", "0.1s"])
-        one_line(result, 1, str(path), "No space left on device; [0-9]+ snapshots")
+        one_line(result, 1, str(path), "No space left on device; [0-9]+ frames")
         found = re.search(r"\(([0-9]+) bytes\) kept in (\S+):", result.stderr)
         assert found is not None
         (part,) = tmp_path.iterdir()
