@@ -81,7 +81,8 @@ def _end_of(error: BaseException) -> int:
     if isinstance(error, ProbeError):
         _complain("; ".join((str(error), *notes)), error.details)
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
+    # While a class is being made Python raises another error from it, as in an import.
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
         _complain("; ".join(("interrupted", *notes)))
         return interrupts.EXIT_CODE
     if isinstance(error, BrokenPipeError):  # `dynstack-probe estimate | head`

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dynstack_probe import ending
 from tests import ROOT
 from tests.live.commands import commands
 from tests.live.machine import run
@@ -71,3 +72,13 @@ def test_only_the_loader_names_bcc() -> None:
     for source in (ROOT / "dynstack_probe").rglob("*.py"):
         imports = re.search(r"^\s*(import|from) bcc\b", source.read_text(), re.MULTILINE)
         assert bool(imports) == (source.name == "child.py"), source
+
+
+def test_ctrl_c_while_a_class_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python 3.11 wraps what a descriptor's __set_name__ raises: met in the import of rich."""
+
+    def command() -> int:
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+    assert ending.run(command) == 130
+    assert capsys.readouterr().err == "dynstack-probe: interrupted\n"
