@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -73,17 +74,22 @@ def drop_privileges(user: str | None = None) -> None:
 def may_iterate_without_privileges(links: Iterable[int]) -> bool:
     """Whether this kernel lets a process without any begin a BPF iterator (since 5.19).
 
-    Tried in a child, which has none any more.
+    Tried in a child, which has none any more. Ctrl-C goes to the child as well, where it would
+    unwind what is its parent's and be told a second time: blocked there.
     """
-    trial = os.fork()
-    if trial == 0:
-        try:
-            drop_privileges()
-            for link in links:
-                os.close(bpf.create_iterator(link))
-        except (OSError, ProbeError):
-            os._exit(1)
-        os._exit(0)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        trial = os.fork()
+        if trial == 0:
+            try:
+                drop_privileges()
+                for link in links:
+                    os.close(bpf.create_iterator(link))
+            except (OSError, ProbeError):
+                os._exit(1)
+            os._exit(0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return os.waitpid(trial, 0)[1] == 0
 
 

@@ -155,3 +155,20 @@ def test_says_what_was_kept() -> None:
     )
     assert "CapEff is" in message
     assert "NoNewPrivs is 0" in message
+
+
+def test_ctrl_c_during_the_trial_is_its_parents_alone() -> None:
+    """A terminal sends it to both; the child told it, too, and ended what is its parent's."""
+    tried = run(
+        """
+        import signal
+        from dynstack_probe import interrupts
+        from dynstack_probe.kernel import privileges
+        privileges.drop_privileges = lambda: os.kill(os.getpid(), signal.SIGINT)
+        interrupts.quit_at_once()
+        may = privileges.may_iterate_without_privileges([])
+        blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        print(json.dumps([may, blocked]))
+        """
+    )
+    assert tried == [True, False]
