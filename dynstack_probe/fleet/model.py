@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dynstack_probe.analysis.cost import may_take_ns
 from dynstack_probe.model.savings import Savings
+from dynstack_probe.model.unknown import merged
 
 # Prometheus itself forgets a sample after that time
 STALE_SECONDS = 300
@@ -54,9 +55,9 @@ class Costs:
             self.faults_per_second + other.faults_per_second,
             self.page_fault_cpus + other.page_fault_cpus,
             self.kernel_page_faults_per_second + other.kernel_page_faults_per_second,
-            _of(min, self.headroom_kib, other.headroom_kib),
-            _of(max, self.deepest_bytes, other.deepest_bytes),
-            _of(int.__add__, self.too_deep_tasks, other.too_deep_tasks),
+            merged(self.headroom_kib, other.headroom_kib, min),
+            merged(self.deepest_bytes, other.deepest_bytes, max),
+            merged(self.too_deep_tasks, other.too_deep_tasks),
         )
 
     @property
@@ -83,12 +84,6 @@ class Costs:
     def kernel_page_fault_ns(self) -> float | None:
         """How much more each page fault in kernel mode may take before that is 0.1%."""
         return may_take_ns(0.001, self.kernel_page_faults_per_second, self.page_fault_cpus)
-
-
-def _of(merge: Callable[[int, int], int], one: int | None, other: int | None) -> int | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return merge(one, other)
 
 
 @dataclass(frozen=True, kw_only=True)

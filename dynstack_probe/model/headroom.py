@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dynstack_probe.model.unknown import merged
+
 
 @dataclass(frozen=True)
 class Headroom:
@@ -34,8 +36,8 @@ class Headroom:
             self.stalls + later.stalls,
             self.direct_reclaimed_pages + later.direct_reclaimed_pages,
             self.compaction_failures + later.compaction_failures,
-            _sum(self.limit_hits, later.limit_hits),
-            _sum(self.limit_failures, later.limit_failures),
+            merged(self.limit_hits, later.limit_hits),
+            merged(self.limit_failures, later.limit_failures),
         )
 
     @property
@@ -48,7 +50,3 @@ class Headroom:
         """Of all samples, the lower of two."""
         ordered = sorted(self.above_min_pages)
         return ordered[(len(ordered) - 1) // 2]
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return one if other is None else other if one is None else one + other

@@ -11,6 +11,7 @@ from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.growth import MOST_PAGES, Counts, Growth
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.shapes import Shape
+from dynstack_probe.model.unknown import merged
 
 FAULTS, REFILLS = "faults", "refills"
 
@@ -75,10 +76,10 @@ class Interval:
             self.growth + later.growth,
             self.switches + later.switches,
             self.runs + later.runs,
-            _sum(self.host_switches, later.host_switches),
-            _sum(self.created, later.created),
-            _sum(self.reused, later.reused),
-            _sum(self.exited, later.exited),
+            merged(self.host_switches, later.host_switches),
+            merged(self.created, later.created),
+            merged(self.reused, later.reused),
+            merged(self.exited, later.exited),
             faults if faults is not None else self.page_faults,
             self.headroom + later.headroom
             if self.headroom and later.headroom
@@ -95,9 +96,3 @@ class Interval:
     def switch_coverage_ratio(self) -> float:
         """The share of the host's context switches that is told by shape."""
         return self.switches.total() / self.host_switches if self.host_switches else 0.0
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return one + other
