@@ -55,7 +55,7 @@ class Watching:
         self.cgroup_paths: dict[int, str] = {}
         self._unnamed: set[int] = set()
         self.runs = Runs()
-        self._headroom = HeadroomSampler()
+        self._headroom = HeadroomSampler(limits=False)
 
     def read(self) -> None:
         """Take over what the kernel has found."""

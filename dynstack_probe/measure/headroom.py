@@ -108,15 +108,20 @@ def _risen(before: _Limits | None, now: _Limits | None) -> tuple[int | None, int
 
 
 class HeadroomSampler:
-    """Gathers samples until they are taken; starts with one."""
+    """Gathers samples until they are taken; starts with one.
 
-    def __init__(self, root: Root | None = None) -> None:
+    limits: whether cgroups at theirs are counted too, a file of each below the root at each
+    taking.
+    """
+
+    def __init__(self, root: Root | None = None, *, limits: bool = True) -> None:
         self._root = root or Root()
+        self._counts_limits = limits
         self._features = Features(self._root)
         self._samples: list[int] = []
         self._below_low = 0
         self._counts = self._read_counts()
-        self._limits = read_limits(self._root)
+        self._limits = self._read_limits()
         self.sample()
 
     def sample(self) -> int | None:
@@ -134,7 +139,7 @@ class HeadroomSampler:
         counts, self._counts = self._counts, self._read_counts()
         samples, self._samples = tuple(self._samples), []
         below_low, self._below_low = self._below_low, 0
-        limits, self._limits = self._limits, read_limits(self._root)
+        limits, self._limits = self._limits, self._read_limits()
         if not samples:
             return None
         stalls, reclaimed, failed = (
@@ -142,6 +147,9 @@ class HeadroomSampler:
         )
         hits, failures = _risen(limits, self._limits)
         return Headroom(samples, below_low, stalls, reclaimed, failed, hits, failures)
+
+    def _read_limits(self) -> _Limits | None:
+        return read_limits(self._root) if self._counts_limits else None
 
     def _read_counts(self) -> tuple[int, int, int]:
         counters = self._features.vmstat()

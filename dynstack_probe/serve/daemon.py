@@ -65,7 +65,7 @@ class Daemon:
         self._pause_seconds = self._config.pause_seconds(0.0)
         self._cgroup_paths: Mapping[int, str] = {}
         self._page_faults: PageFaultCounter | None = None
-        self._headroom_sampler = HeadroomSampler()
+        self._headroom_sampler = HeadroomSampler(limits=False)
         self._headroom: Headroom | None = None
         self._calibration: Calibration | None = None
         self._registry = CollectorRegistry()
