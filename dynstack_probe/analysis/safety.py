@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dynstack_probe.analysis.evidence import Evidence
+from dynstack_probe.analysis.evidence import DEEP_BYTES, Evidence
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.policy import Policy
 
-DEEP_KIB = (8, 12)
+DEEP_KIB = (DEEP_BYTES // 1024, 12)  # of those whom the evidence has kept
 _Name = TypeVar("_Name", bound=str)
 
 

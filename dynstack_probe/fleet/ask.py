@@ -29,7 +29,7 @@ SCANNED_AT = "dynstack_scan_timestamp_seconds"
 KERNEL_STACKS = "dynstack_kernel_stacks"
 # Row's figure: metric
 METRICS = {
-    "cpus": "dynstack_host_cpus",
+    "cpus": costs.CPUS,
     "stacks": "dynstack_stacks_read",
     "base": BASE,
     "dynamic": DYNAMIC,

@@ -164,7 +164,7 @@ def _scan(
     counted = host.kernel_stack_count(features, thread_size)
     stacks = records.stacks()
     mount = cgroups.mount_point() if with_cgroup_paths else None
-    unnamed = () if mount else (NO_CGROUP_MOUNT,)
+    unnamed = [NO_CGROUP_MOUNT] if with_cgroup_paths and mount is None else []
     coverage = Coverage(
         read=len(stacks),
         unreadable=records.count("UNREADABLE"),
@@ -192,7 +192,7 @@ def _scan(
             probe.child_peak_rss_kib,
             probe.native_output,
         ),
-        caveats=(*_caveats(features, coverage), *(unnamed if with_cgroup_paths else ())),
+        caveats=(*_caveats(features, coverage), *unnamed),
         cgroup_paths=cgroups.paths_by_id(stacks.cgroup_ids, mount) if with_cgroup_paths else {},
         grown_kib=features.vmstat().get("nr_dynamic_stacks_faults"),
         kernel=kernel,

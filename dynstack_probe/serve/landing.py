@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.model.growth import whole_shapes
 from dynstack_probe.model.headroom import Headroom
-from dynstack_probe.model.host import PAGE_BYTES
+from dynstack_probe.model.host import PAGE_KIB
 from dynstack_probe.policy import Policy
 from dynstack_probe.serve.collector import Pass
 from dynstack_probe.text import counted, percent, printable, small_percent
@@ -74,7 +74,7 @@ def _price(first: Pass, newest: Pass, policy: Policy) -> str:
 def _reserve(reserve_kib: int, headroom: Headroom | None) -> str:
     if headroom is None:
         return ""
-    free_kib = headroom.least_pages * PAGE_BYTES // 1024
+    free_kib = headroom.least_pages * PAGE_KIB
     times = f", {free_kib // reserve_kib} times the reserve" if reserve_kib else ""
     return f" {free_kib} KiB are free above the minimum watermarks{times}."
 
