@@ -7,12 +7,16 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from dynstack_probe.kernel import capabilities
 from dynstack_probe.kernel.btf import VMLINUX
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 LIVE = Path(__file__).parent / "live"
 # What `make check` leaves out, by folder, file or test; live tests are those in live/.
@@ -29,6 +33,7 @@ MARKED = {
     "httpd/": "slow",
     "loader/": "slow",
     "report/test_report_in_chromium.py": "browser",
+    "faults/test_flamegraph_in_chromium.py": "browser",
     "report/test_report_of_prometheus.py": "prometheus",
     "fleet/test_live_fleet.py": "prometheus",
     "grafana/test_queries.py": "prometheus",
@@ -108,3 +113,12 @@ def kernel_root(tmp_path: Path) -> Path:
     for folder in ("proc/self/ns", "proc/sys/kernel", "sys/kernel/security", "boot"):
         (tmp_path / folder).mkdir(parents=True)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; one for a file of tests."""
+    from tests.chromium import chromium
+
+    with chromium() as started:
+        yield started

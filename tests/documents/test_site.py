@@ -16,12 +16,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests import ROOT
+from tests.chromium import needs_chromium
 from tests.documents.blocks import DOCUMENTS, blocks
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def build(source: Path, output: Path) -> subprocess.CompletedProcess[str]:
@@ -135,14 +134,6 @@ def address(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     with browser.new_context(viewport={"width": 1300, "height": 900}) as context:
@@ -150,7 +141,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt install chromium")
+@needs_chromium
 class TestInChromium:
     def test_pages_ask_no_other_host_and_fit(self, site: Path, address: str, page: Page) -> None:
         trouble: list[str] = []

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from dynstack_probe.faults import flamegraph
 from dynstack_probe.measure.call_paths import CallPaths, Frame, Sample
-from tests.report.test_report_in_chromium import CHROMIUM, LOOKS, contrast
+from tests.chromium import needs_chromium
+from tests.report.test_report_in_chromium import LOOKS, contrast
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt install chromium")
+pytestmark = needs_chromium
 TITLE = "Kernel stacks deeper than 4096 bytes on a-host-with-a-long-name: 40 of 9000 samples"
 
 SEEN = """
@@ -40,14 +40,6 @@ SEEN = """
   };
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 def many_paths() -> CallPaths:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.chromium import chromium
 from tests.grafana.simulated import HOSTS, served
 from tests.grafana.test_dashboards import DASHBOARDS
 from tests.grafana.test_queries import ALL, real_daemon, shipped_configuration
@@ -268,8 +269,6 @@ def page(dashboard: Mapping[str, Any], asked: Asked) -> str:
 
 def main(folder: Path, seconds: float = 100.0) -> None:
     """Let hosts run for so long, then draw all dashboards."""
-    from playwright.sync_api import sync_playwright
-
     folder.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -298,13 +297,11 @@ def main(folder: Path, seconds: float = 100.0) -> None:
                     largest = max(held, key=lambda s: float(s["values"][0][1]))
                     chosen["cgroup"] = largest["metric"]["cgroup"]
                 (folder / f"{name}.html").write_text(page(dashboard, asked))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium")
+    with chromium() as browser:
         for name in DASHBOARDS:
             shown = browser.new_page(viewport={"width": 1280, "height": 900})
             shown.goto((folder / f"{name}.html").resolve().as_uri())
             shown.screenshot(path=folder / f"{name}.png", full_page=True)
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -5,26 +5,24 @@ from __future__ import annotations
 
 import functools
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from dynstack_probe.report import as_html
 from dynstack_probe.report.document import BarPlot
+from tests.chromium import needs_chromium
 from tests.factory import a_frame, a_host, some_stacks
 from tests.report.test_report import REPORTS, plots_of, report_of, the_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PHONE, DESKTOP = (390, 844), (1280, 900)
 LOOKS = [(size, scheme) for size in (PHONE, DESKTOP) for scheme in ("light", "dark")]
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt install chromium")
+pytestmark = needs_chromium
 
 # What the page looks like to a person, asked of the browser.
 SEEN = """
@@ -65,14 +63,6 @@ SEEN = """
 @functools.cache
 def page_of(name: str) -> str:
     return as_html.render(the_report(name))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 class Visit:
