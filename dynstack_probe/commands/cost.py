@@ -73,7 +73,6 @@ def command(
     from dynstack_probe.analysis.evidence import evidence_of
     from dynstack_probe.analysis.safety import safety_of
     from dynstack_probe.capture import Capture
-    from dynstack_probe.measure.call_paths import ContextWatch
     from dynstack_probe.output import cost as report
     from dynstack_probe.output.writing import check_writable, write
 
@@ -89,15 +88,15 @@ def command(
             )
         cost = host_cost(found.source, found.frame, found.whole, policies, fault_ns)
         safety = safety_of(policies[0], found)
-        if isinstance(watch, ContextWatch):
+        if isinstance(watch, str):
+            safety = replace(safety, not_sampled=watch)
+        else:
             safety = replace(
                 safety,
                 contexts=dict(watch.contexts),
                 kernel_samples=watch.kernel_samples,
                 sampled_by_clock=watch.by_clock,
             )
-        else:
-            safety = replace(safety, not_sampled=watch)
         return options.render(report, form, cost, safety)
 
     if capture is not None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
+from grafana.generate.host import HOST
 from grafana.generate.panels import (
     BYTES,
     COUNT,
@@ -22,7 +23,6 @@ from grafana.generate.panels import (
     number,
 )
 
-HOST = '{job="$job", instance="$instance"}'
 CGROUP = '{job="$job", instance="$instance", cgroup="$cgroup"}'
 CHOSEN = '{job="$job", instance="$instance", cgroup="$cgroup", policy="$policy"}'
 WHOLE = f"dynstack_cgroup_stack_bytes{CGROUP}"
