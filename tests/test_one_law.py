@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -28,6 +28,7 @@ from dynstack_probe.analysis.host_estimate import host_estimate
 from dynstack_probe.analysis.safety import safety_of
 from dynstack_probe.analysis.timeline import has_restarted
 from dynstack_probe.capture import Capture
+from dynstack_probe.faults.reuse import ReuseWatch
 from dynstack_probe.fleet.costs import costs_of
 from dynstack_probe.model.frame import Coverage, Frame
 from dynstack_probe.model.lifecycle import Lifecycle
@@ -48,6 +49,9 @@ from tests.analysis.test_cost import CALIBRATION
 from tests.factory import COSTS, a_frame, a_host, some_stacks
 from tests.live.machine import run
 from tests.policy import naive
+
+if TYPE_CHECKING:
+    from dynstack_probe.measure.lifecycle import Sampler
 
 CASES = Path(__file__).parent / "data/cases"
 FRAMES, STEP_SECONDS, PAGES = 5, 10, 4
@@ -359,6 +363,39 @@ def test_what_happened_is_what_is_told(host: list[Life]) -> None:
         till = life.pages_at(min(FRAMES - 1, life.gone))
         true_pages += max(0, till - max(since, life.inherited))
     assert work.pages == true_pages
+
+
+class _Samples:
+    """A sampler that has seen the host at its first and its last frame."""
+
+    def __init__(self, host: list[Life]) -> None:
+        self._samples = [sample_at(host, FRAMES - 1), sample_at(host, 0)]
+
+    def take(self) -> Sample:
+        return self._samples.pop()
+
+
+@settings(deadline=None, max_examples=60)
+@given(HOSTS.map(lambda host: [replace(life, in_flight=False) for life in host]))
+@example(REUSED)
+@example([*SKIPPED, *REUSED])
+def test_crossings_are_the_faults_and_what_reuse_avoids(host: list[Life]) -> None:
+    """`faults` looks twice, `serve` at each frame; who is in flight at the end is in neither."""
+    found = ReuseWatch(cast("Sampler", _Samples(host))).end()
+    assert found is not None
+    daemon = daemon_pages(sample_at(host, number) for number in range(FRAMES))
+
+    def risen(metric: str) -> float:
+        key = f"dynstack_policy_{metric}_total rfc-v1"
+        return daemon[-1][key] - daemon[0][key]
+
+    assert found.faults == risen("faults")
+    assert found.fault_pages == risen("fault_pages")
+    assert found.avoided_pages == risen("avoided_fault_pages")
+    assert found.crossed_pages == risen("fault_pages") + risen("avoided_fault_pages")
+    frames = [frame_at(host, number) for number in range(FRAMES)]
+    rate = told_by_commands(frames).policies["policies"][0]["rate"]
+    assert found.fault_pages == rate["pages_per_second"] * SECONDS
 
 
 @given(HOSTS, st.integers(1, FRAMES - 1))
