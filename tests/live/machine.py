@@ -7,11 +7,13 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +56,11 @@ import _thread, ctypes, os, sys, time
 from tests import ROOT
 count, name = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
 prctl = ctypes.CDLL(None).prctl
-lock = _thread.allocate_lock()
-lock.acquire()
 named = [0]
 def sleeper():
     prctl(15, name, 0, 0, 0)
     named.append(1)
-    lock.acquire()
+    time.sleep(1e6)
 _thread.stack_size(65536)
 try:
     for _ in range(count):
@@ -77,7 +77,11 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def sleepers(count: int, name: bytes) -> Iterator[int]:
-    """A process with `count` threads of that name, all asleep in futex; gives its pid."""
+    """A process with `count` threads of that name, all asleep in nanosleep; gives its pid.
+
+    Not on a lock: from Linux 6.16 on a process has few futex queues of its own, and where that
+    lock shares one with Python's, each of its wakes walks past all sleepers.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", _SLEEPERS, str(count), name.hex()],
         stdin=subprocess.PIPE,
@@ -126,15 +130,33 @@ def visible_threads() -> set[int]:
     return tids
 
 
+@cache
+def _our_names() -> frozenset[str]:
+    """Every word in the probes, as long as the kernel keeps a name: programs and maps have one."""
+    text = "".join(path.read_text() for path in (ROOT / "probes").glob("*.[ch]"))
+    return frozenset(word[:15] for word in re.findall(r"\w+", text))
+
+
 def bpf_objects() -> set[tuple[str, int]]:
-    """All BPF programs, maps and links in the kernel, as bpftool lists them."""
-    found = set()
-    for kind in ("prog", "map", "link"):
-        text = subprocess.run(
-            ["bpftool", "-j", kind, "list"], capture_output=True, check=True
-        ).stdout
-        found |= {(kind, entry["id"]) for entry in json.loads(text or b"[]")}
-    return found
+    """BPF programs and maps that are named as ours are, and links to such programs.
+
+    Others may come and go meanwhile.
+    """
+
+    def listed(kind: str) -> list[dict[str, Any]]:
+        command = ["bpftool", "-j", kind, "list"]
+        found = subprocess.run(command, capture_output=True, check=True).stdout
+        entries: list[dict[str, Any]] = json.loads(found or b"[]")
+        return entries
+
+    found = {
+        (kind, entry["id"])
+        for kind in ("prog", "map")
+        for entry in listed(kind)
+        if entry.get("name") in _our_names()
+    }
+    links = listed("link")
+    return found | {("link", e["id"]) for e in links if ("prog", e.get("prog_id")) in found}
 
 
 def rename_this_thread(name: bytes) -> None:

@@ -80,7 +80,7 @@ def callers() -> Iterator[dict[str, int]]:
 
 def test_as_the_kernel_says(callers: dict[str, int]) -> None:
     """Of tasks that are in the same call before and after: all, and 127 at least."""
-    with sleepers(127, b"in-futex"):
+    with sleepers(127, b"in-nanosleep"):
         before = kernels_answers()
         frame = take_frame()
         after = kernels_answers()
@@ -102,11 +102,11 @@ def test_as_the_kernel_says(callers: dict[str, int]) -> None:
 
 
 def test_a_row_a_call(callers: dict[str, int]) -> None:
-    with sleepers(127, b"in-futex"):
+    with sleepers(127, b"in-nanosleep"):
         result = run("estimate", "--by", "syscall", "--format", "csv")
     assert result.returncode == 0, result.stderr
     rows = {row["name"]: row for row in csv.DictReader(io.StringIO(result.stdout))}
-    assert int(rows["futex"]["stacks"]) >= 127
+    assert int(rows["clock_nanosleep"]["stacks"]) >= 127
     assert callers.keys() <= rows.keys()
     assert int(rows["none (kernel thread)"]["stacks"]) > 0
     assert "running" in rows  # whoever reads

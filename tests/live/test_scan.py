@@ -44,7 +44,7 @@ def test_997_sleeping_threads_are_997_more_tasks() -> None:
         assert len({stacks.tids[i] for i in found}) == 997
         assert len({stacks.addresses[i] for i in found}) == 997
         assert {stacks.kinds[i] for i in found} == {Kind.USER}
-        # asleep in futex: some depth, less than they have ever had
+        # asleep: some depth, less than they have ever had
         assert all(0 < stacks.depth_bytes[i] <= stacks.mark_bytes[i] for i in found)
         assert all(stacks.switches[i] > 0 for i in found)
     assert with_comm(take_frame(), b"prime-sleeper") == []
