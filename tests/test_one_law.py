@@ -246,7 +246,8 @@ def told_by_commands(frames: Sequence[Frame]) -> Told:
     document = json.loads(policies_output.as_json(comparison))
     history = History(BUILT_IN["rfc-v1"])
     moments = [history.add(frame) for frame in frames]
-    views = [render(View(), history, m, (120, 30), ASCII, Status("x")) for m in moments]
+    status = Status("x", of_series=True)
+    views = [render(View(), history, m, (120, 30), ASCII, status) for m in moments]
     report = as_text.render(document_of([subject_of(frames, chosen, "x", "x")], [], 1.0))
 
     estimates = as_json.document(host_estimate(found.frame, chosen))["policies"]
@@ -308,6 +309,8 @@ def test_every_output_tells_the_same(host: list[Life]) -> None:
     assert newest["base_kib"] * 1024 == daemon[-1]["dynstack_stack_bytes"]
     assert f"would hold {newest['dynamic_kib']} KiB" in told.report
     assert f"KiB would be {newest['dynamic_kib']}" in told.screens[-1]
+    headline = percent(told.policies["policies"][0]["saving_ratio"])
+    assert f"Saving    {headline} (rfc-v1), median of {FRAMES} frames" in told.screens[-1]
 
 
 def _same_cost(host: Sequence[Life], daemon: list[dict[str, float]], report: str) -> None:

@@ -41,8 +41,10 @@ Keys:  q        quit
        ?        help
 
 --once prints a frame and ends; with --interval it takes two, that far apart, to tell
-what happens a second. --replay needs no privileges. Exit codes: 0 good, 1 failed,
-2 usage, or no terminal, 3 this kernel can't be measured, 4 not permitted.
+what happens a second. --replay needs no privileges; its first line is the median by
+time of the frames so far, as all commands have it, and the frame shown comes second.
+Exit codes: 0 good, 1 failed, 2 usage, or no terminal, 3 this kernel can't be measured,
+4 not permitted.
 """
 
 DEFAULT_SECONDS = 2.0
@@ -74,7 +76,7 @@ def command(
     source = "this host" if replay is None else replay.name
     if once:
         frames = _now(seconds, btf) if replay is None else read_frames(replay, partial=partial)
-        live.print_last(frames, history, source)
+        live.print_last(frames, history, source, of_series=replay is not None)
         return
     screen = Screen()
     if replay is not None:

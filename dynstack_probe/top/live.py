@@ -44,8 +44,13 @@ class Source(Protocol):
         """The frames since the last call; with `wait` one at least."""
 
 
-def print_last(frames: Iterator[Frame], history: History, source: str) -> None:
-    """The last frame, as wide as the terminal, with its colours; plain elsewhere."""
+def print_last(
+    frames: Iterator[Frame], history: History, source: str, *, of_series: bool = False
+) -> None:
+    """The last frame, as wide as the terminal, with its colours; plain elsewhere.
+
+    of_series: headed by the median of all.
+    """
     moment = None
     for frame in frames:
         moment = history.add(frame)
@@ -59,7 +64,8 @@ def print_last(frames: Iterator[Frame], history: History, source: str) -> None:
         except UsageError:  # a terminal that can print lines
             system = None
     glyphs = BLOCKS if speaks_utf8(sys.stdout.encoding, os.environ) else ASCII
-    lines = render(View(), history, moment, size, glyphs, Status(source, keys=False))
+    status = Status(source, keys=False, of_series=of_series)
+    lines = render(View(), history, moment, size, glyphs, status)
     console = encoder(system, colour=not os.environ.get("NO_COLOR"))
     sys.stdout.write("".join(f"{encode(console, line).rstrip()}\n" for line in lines))
     sys.stdout.flush()
@@ -135,7 +141,7 @@ def replay(
         while going_on and screen.ended_by is None:
             last = ", then damage" if series.damage else ", the last"
             where = f"frame {shown.moment.number + 1}{last if series.at_end else ''}"
-            shown.draw(Status(name, where, can_step=True))
+            shown.draw(Status(name, where, can_step=True, of_series=True))
             left = None
             if not (shown.view.paused or series.at_end):
                 left = shown_at + series.seconds_to_next() - time.monotonic()

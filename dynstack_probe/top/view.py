@@ -27,7 +27,8 @@ from dynstack_probe.model.cost import PolicyCost
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.interval import Interval
-from dynstack_probe.model.series import median_index
+from dynstack_probe.model.savings import Savings
+from dynstack_probe.model.series import Series, median_index, series_of
 from dynstack_probe.model.shapes import by_mark, count_shapes
 from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind, kinds_of
 from dynstack_probe.output.rates import per_second
@@ -90,12 +91,12 @@ class Ordered:
 
 
 class History:
-    """Takes frames in order and keeps the trend of the saving, not the frames."""
+    """Takes frames in order and keeps what each would save, not the frames."""
 
     def __init__(self, policy: Policy) -> None:
         """`policy` is the headline."""
         self.policy = policy
-        self._points: deque[tuple[int, float]] = deque(maxlen=TREND_POINTS)
+        self._points: deque[tuple[int, Savings]] = deque(maxlen=TREND_POINTS)
         self._count = 0
         self._timeline = Timeline([policy.asleep_seconds])
 
@@ -117,12 +118,27 @@ class History:
             policy=self.policy,
             cost=cost,
         )
-        self._points.append((frame.boot_ns, estimated.saving_ratio))
+        self._points.append((frame.boot_ns, estimated))
         self._count += 1
         return moment
 
     def trend(self, upto: int, count: int) -> list[tuple[int, float]]:
         """(CLOCK_BOOTTIME ns, saving ratio) of the last `count` frames up to number `upto`."""
+        return [(at, one.saving_ratio) for at, one in self._upto(upto, count)]
+
+    def series(self, upto: int) -> tuple[Savings, Series] | None:
+        """What stands for the frames up to number `upto`, the median by time, and its spread.
+
+        None if there are not two.
+        """
+        points = self._upto(upto, TREND_POINTS)
+        if len(points) < 2:
+            return None
+        savings = [one for _, one in points]
+        at, series = series_of([boot_ns / 1e9 for boot_ns, _ in points], savings)
+        return savings[at], series
+
+    def _upto(self, upto: int, count: int) -> list[tuple[int, Savings]]:
         first = self._count - len(self._points)
         end = max(0, upto + 1 - first)
         return list(islice(self._points, max(0, end - count), end))
@@ -278,12 +294,16 @@ ASCII = Glyphs(False, "_.-:=+*#", "#")
 
 @dataclass(frozen=True)
 class Status:
-    """Where the frame comes from: a host or a capture; how it goes on; which keys there are."""
+    """Where the frame comes from: a host or a capture; how it goes on; which keys there are.
+
+    of_series: the headline is the median of the frames so far, not this frame.
+    """
 
     source: str
     pace: str = ""
     can_step: bool = False
     keys: bool = True
+    of_series: bool = False
 
 
 @dataclass(frozen=True)
@@ -331,7 +351,7 @@ def render(
 
 
 _ORDER = (
-    *("title", "saving", "trend", "coverage", "rates", "note"),
+    *("title", "series", "saving", "trend", "coverage", "rates", "note"),
     *("bars", "tasks", "groups", "footer"),
 )
 _ROOMY = 30  # lines; from there on empty ones set the sections apart
@@ -361,6 +381,7 @@ class _Budget:
 def _plan(page: _Page, height: int) -> dict[str, list[Text]]:
     """Which sections, and how much of each: the most important first, lists take the rest."""
     budget = _Budget(height)
+    budget.take("series", _series(page))
     budget.take("saving", [_saving(page)])
     if page.view.typing is not None:
         budget.take("footer", [_footer(page)])
@@ -424,8 +445,35 @@ def _title(page: _Page) -> Text:
     return line
 
 
+def _series(page: _Page) -> list[Text]:
+    """The headline of a capture; none while there is one frame."""
+    found = page.history.series(page.moment.number) if page.status.of_series else None
+    if found is None:
+        return []
+    one, series = found
+    ratio, policy = percent(one.saving_ratio), page.glyphs.name(page.moment.policy.name)
+    median = f"{ratio} ({policy}), median of {series.frames} frames"
+    over = f"over {short_duration(series.seconds)}"
+    span = f"{percent(series.saving.least)} to {percent(series.saving.most)}"
+    kib = f"{one.base_kib} KiB would be {one.dynamic_kib}"
+    text = page.fitting(
+        f"Saving    {median} {over}: {span}; {kib}",
+        f"Saving    {median} {over}: {span}",
+        f"Saving    {median}: {span}",
+        f"Saving {ratio} ({policy}), median",
+        f"Saving {ratio}, median",
+        f"{ratio} median",
+    )
+    line = Text(text, "bold")
+    line.highlight_words([ratio], "green")
+    return [line]
+
+
 def _saving(page: _Page) -> Text:
+    """Of this frame: the headline of a host."""
     one = page.moment.estimate
+    is_headline = not _series(page)
+    label, short = ("Saving    ", "Saving") if is_headline else ("Instant   ", "Instant")
     ratio, policy = percent(one.saving_ratio), page.glyphs.name(one.policy)
     with_reserve = "no reserve"
     if one.reserve_kib:
@@ -437,19 +485,19 @@ def _saving(page: _Page) -> Text:
     if net is not None:
         cost = f"; net CPU {small_percent(net.best)}{over}"
         with_cost = (
-            f"Saving    {ratio} ({policy}): {kib}, {one.saved_kib} KiB less; {with_reserve}{cost}",
-            f"Saving    {ratio} ({policy}): {kib}; {with_reserve}{cost}",
-            f"Saving    {ratio} ({policy}): {kib} KiB{cost}",
+            f"{label}{ratio} ({policy}): {kib}, {one.saved_kib} KiB less; {with_reserve}{cost}",
+            f"{label}{ratio} ({policy}): {kib}; {with_reserve}{cost}",
+            f"{label}{ratio} ({policy}): {kib} KiB{cost}",
         )
     text = page.fitting(
         *with_cost,
-        f"Saving    {ratio} ({policy}): {kib}, {one.saved_kib} KiB less; {with_reserve}{over}",
-        f"Saving    {ratio} ({policy}): {kib}; {with_reserve}{over}",
-        f"Saving    {ratio} ({policy}): {kib} KiB{over}",
-        f"Saving {ratio} ({policy}){over}",
-        f"Saving {ratio}{over}",
+        f"{label}{ratio} ({policy}): {kib}, {one.saved_kib} KiB less; {with_reserve}{over}",
+        f"{label}{ratio} ({policy}): {kib}; {with_reserve}{over}",
+        f"{label}{ratio} ({policy}): {kib} KiB{over}",
+        f"{short} {ratio} ({policy}){over}",
+        f"{short} {ratio}{over}",
     )
-    line = Text(text, "bold")
+    line = Text(text, "bold" if is_headline else "")
     line.highlight_words([ratio], "green")
     if over:
         line.highlight_words([over[2:]], "red")

@@ -163,7 +163,8 @@ def expected(
     history = History(BUILT_IN["rfc-v1"])
     moments: list[Moment] = [history.add(f) for f in read_frames(capture)]
     last = ", the last" if number == len(moments) - 1 else ""
-    status = Status(capture.name, f"frame {number + 1}{last}", can_step=True)
+    where = f"frame {number + 1}{last}"
+    status = Status(capture.name, where, can_step=True, of_series=True)
     lines = render(view or View(), history, moments[number], size, glyphs, status)
     return [line.plain.rstrip() for line in lines]
 

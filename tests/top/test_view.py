@@ -288,6 +288,36 @@ def test_trend() -> None:
     assert trend(moments[3]) == "Trend     0.00%..75.00%, median 25.00% over 3s  █▆▃▁"
 
 
+def test_a_series_is_headed_by_its_median_and_the_frame_comes_second() -> None:
+    history = History(RFC)
+    marks = (100, 5000, 9000, 13000)
+    at = (0, 10, 20, 21)  # the second frame stands for ten of 21 seconds
+    frames = [
+        a_frame(some_stacks([mark]), boot_ns=seconds * 10**9)
+        for mark, seconds in zip(marks, at, strict=True)
+    ]
+    moments = [history.add(frame) for frame in frames]
+
+    def lines(moment: Moment, size: tuple[int, int] = (120, 24)) -> list[str]:
+        status = replace(STATUS, of_series=True)
+        return [line.plain for line in render(View(), history, moment, size, BLOCKS, status)]
+
+    assert lines(moments[0])[1].startswith("Saving    75.00% (rfc-v1): 16 KiB would be 4")
+    headline, instant = lines(moments[3])[1:3]
+    median = "Saving    50.00% (rfc-v1), median of 4 frames over 21s: 0.00% to 75.00%"
+    assert headline == f"{median}; 16 KiB would be 8"
+    assert instant.startswith("Instant   0.00% (rfc-v1): 16 KiB would be 16")
+    assert lines(moments[3], (80, 24))[1] == median
+    assert lines(moments[3], (20, 1)) == ["50.00% median"]
+    # gone back, the frames so far
+    assert lines(moments[1])[1].startswith("Saving    50.00% (rfc-v1), median of 2 frames over 10s")
+    for width, height in SIZES:
+        for moment in moments:
+            shown = lines(moment, (width, height))
+            assert len(shown) <= height
+            assert all(len(line) <= width for line in shown)
+
+
 def test_bars() -> None:
     assert bar(0, 10, 20, BLOCKS) == ""
     assert bar(10, 10, 20, BLOCKS) == "█" * 20
