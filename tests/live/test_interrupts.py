@@ -33,20 +33,26 @@ sys.exit(command.main())
 """
 
 
-def interrupted(words: list[str], after_seconds: float) -> tuple[int, str, bool, float]:
+def interrupted(
+    words: list[str], after_seconds: float, until: str | None = None
+) -> tuple[int, str, bool, float]:
     """Exit code, stderr, whether it had done its work before Ctrl-C came, and run time.
 
-    Ctrl-C comes so long after the first line, and as from a terminal to the whole group.
+    Ctrl-C comes so long after the first line, or once stderr says `until`, and as from a
+    terminal to the whole group.
     """
     told, tell = os.pipe()
-    with tempfile.TemporaryFile() as printed:
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complained:
+
+        def said() -> str:
+            return os.pread(complained.fileno(), 1 << 20, 0).decode()
+
         process = subprocess.Popen(
             [sys.executable, "-c", TOLD, str(tell), *words],
             pass_fds=[tell],
             stdin=subprocess.DEVNULL,
             stdout=printed,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=complained,
             cwd=ROOT,
             process_group=0,
         )
@@ -54,15 +60,16 @@ def interrupted(words: list[str], after_seconds: float) -> tuple[int, str, bool,
         assert select.select([told], [], [], 30)[0]
         os.close(told)
         started = time.monotonic()
-        done = True
-        try:
-            process.wait(after_seconds)
-        except subprocess.TimeoutExpired:
+        while process.poll() is None and not (until and until in said()):
+            if time.monotonic() > started + after_seconds:
+                break
+            time.sleep(0.002)
+        done = process.poll() is not None
+        if not done:
             os.killpg(process.pid, signal.SIGINT)
-            done = False
-        _, stderr = process.communicate(timeout=60)
+        process.wait(60)
         done = done or os.fstat(printed.fileno()).st_size > 0
-        return process.returncode, stderr, done, time.monotonic() - started
+        return process.returncode, said(), done, time.monotonic() - started
 
 
 @pytest.mark.parametrize("command", commands())
@@ -71,8 +78,8 @@ def test_ten_moments(command: str, capture: Path, prometheus: str, tmp_path: Pat
     output = ("", path) if "FILE" in QUICKLY[command] else None
     words = arguments(command, capture, prometheus, output)
     before = bpf_objects()
-    limit = 4.0 if command == "serve" else 60.0  # serve goes on until it is told
-    code, stderr, _, whole = interrupted(words, limit)
+    until = "serving" if command == "serve" else None  # it goes on until it is told
+    code, stderr, _, whole = interrupted(words, 60.0, until)
     assert code == 0, stderr
     path.unlink(missing_ok=True)
     count = 0
