@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The Debian package as a Debian runs it: apt, systemd as PID 1, the unit as shipped.
 
-One machine, one life: installed, reloaded, hung, revived, stopped, purged. Each fixture is a
+One machine, one life: installed, reloaded, hung, revived, stopped, bound by systemd, purged. Each fixture is a
 stage of it and only notes what it saw; the tests say what is right. Part of `make vm-test`.
 """
 
@@ -38,6 +38,27 @@ RELOAD_TIMEOUT_SECONDS = 60
 START_TIMEOUT_SECONDS = 240
 REVIVAL_TIMEOUT_SECONDS = 300
 POLL_SECONDS = 2
+# One that needs a right to be bound.
+PORT = 80
+SCRAPE = f"""
+import urllib.request
+with urllib.request.urlopen("http://127.0.0.1:{PORT}/metrics", timeout=240) as answer:
+    print(answer.read().decode())
+"""
+BIND = f"""
+cp /etc/default/{NAME} /tmp/default
+echo DYNSTACK_PROBE_OPTIONS=--web.systemd-socket >>/etc/default/{NAME}
+sed s/:10016/:{PORT}/ /usr/share/doc/{NAME}/{NAME}.socket >/etc/systemd/system/{NAME}.socket
+systemctl daemon-reload
+systemctl enable --now {NAME}.socket
+"""
+UNBIND = f"""
+systemctl disable --now {NAME}.socket
+systemctl stop {NAME}
+rm /etc/systemd/system/{NAME}.socket
+mv /tmp/default /etc/default/{NAME}
+systemctl daemon-reload
+"""
 # systemd.exec(5): where DynamicUser= takes its users from.
 DYNAMIC_USERS = range(61184, 65520)
 PROPERTIES = (
@@ -87,6 +108,12 @@ def journal(guest: Guest, *options: str) -> list[dict[str, Any]]:
 def said(entries: list[dict[str, Any]]) -> list[str]:
     """The daemon's own messages, without systemd's about it."""
     return [entry["MESSAGE"] for entry in entries if entry["_PID"] != "1"]
+
+
+def process_status(guest: Guest, unit: dict[str, str]) -> dict[str, str]:
+    """The daemon's /proc/PID/status."""
+    lines = guest.tell("cat", f"/proc/{unit['MainPID']}/status").splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
 def fetch(guest: Guest, path: str) -> Page:
@@ -157,11 +184,10 @@ def installed(guest: Guest, clean_kernel: dict[str, str]) -> Installed:
     (deb,) = guest.tell("sh", "-c", f"echo {SHARED}/*.deb").split()
     guest.tell("apt-get", "install", "--yes", deb)
     unit = wait_for(guest, {"ActiveState": "active"}, START_TIMEOUT_SECONDS)
-    status = guest.tell("cat", f"/proc/{unit['MainPID']}/status")
     return Installed(
         stage=stage(guest, unit),
         ready=fetch(guest, "/-/ready"),
-        status=dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line),
+        status=process_status(guest, unit),
         kernel=kernel_objects(guest),
         errors=journal(guest, "--priority", "err"),
         # this small Debian has no man
@@ -207,6 +233,26 @@ def stopped(guest: Guest, revived: Revived) -> Gone:
     return Gone(unit_state(guest), kernel_objects(guest))
 
 
+class Bound(NamedTuple):
+    """Started by the first scrape of a socket that systemd listens on."""
+
+    before: dict[str, str]
+    stage: Stage
+    status: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def bound(guest: Guest, stopped: Gone) -> Bound:
+    guest.tell("sh", "-ec", BIND)
+    before = unit_state(guest)
+    page = Page(200, guest.tell("python3", "-c", SCRAPE))
+    unit = unit_state(guest)
+    status = process_status(guest, unit)
+    found = Bound(before, Stage(unit, journal(guest), page), status)
+    guest.tell("sh", "-ec", UNBIND)
+    return found
+
+
 class Purged(NamedTuple):
     """After apt has removed it while it ran."""
 
@@ -216,7 +262,7 @@ class Purged(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def purged(guest: Guest, stopped: Gone) -> Purged:
+def purged(guest: Guest, bound: Bound) -> Purged:
     guest.tell("systemctl", "start", NAME)
     guest.tell("apt-get", "purge", "--yes", NAME)
     return Purged(
@@ -309,6 +355,15 @@ def test_stop_is_quick_and_leaves_nothing_in_the_kernel(
     assert installed.kernel.keys() - clean_kernel.keys(), "its BPF programs were never seen"
     left = {name: what for name, what in stopped.kernel.items() if name not in clean_kernel}
     assert left == {}
+
+
+def test_a_port_that_systemd_binds_needs_no_right_and_a_scrape_starts_it(bound: Bound) -> None:
+    assert bound.before["ActiveState"] == "inactive"
+    check_metrics(bound.stage.page)
+    assert bound.stage.unit["ActiveState"] == "active"
+    assert said(bound.stage.journal)[-1] == SERVING.replace("10016", str(PORT))
+    held = {name: int(bound.status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")}
+    assert set(held.values()) == {0}, f"capabilities are left: {held}"
 
 
 def test_purge_removes_it_while_it_runs(clean_kernel: dict[str, str], purged: Purged) -> None:
