@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The Debian package as a Debian runs it: apt, systemd as PID 1, the unit as shipped.
 
-One machine, one life: installed, reloaded, hung, revived, stopped, bound by systemd, purged. Each fixture is a
-stage of it and only notes what it saw; the tests say what is right. Part of `make vm-test`.
+One machine, one life: installed, reloaded, hung, revived, stopped, bound by systemd, purged.
+Each fixture is a stage of it and only notes what it saw; the tests say what is right. Part of
+`make vm-test`.
 """
 
 from __future__ import annotations
