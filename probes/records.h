@@ -81,7 +81,7 @@ struct exit_proof {
 	u64 needed; /* so many prove it; 0: nothing does, each exit is read whole */
 };
 
-/* Of the living, in one pass; user space clears it before. */
+/* Of the living, in one scan; user space clears it before. */
 struct living_counters {
 	u64 stacks[256]; /* by kind, then by shape */
 	u64 skipped[8];
@@ -93,13 +93,13 @@ struct living_counters {
 	u64 boot_idle_mark_bytes;
 	u64 deepest_mark_bytes; /* of all stacks in stacks[] */
 	u64 stack_bytes;	/* THREAD_SIZE; 0 if no stack had to be read */
-	u64 last_pass_boot_ns;	/* when the pass before this one ended: kept by user space */
+	u64 last_scan_boot_ns;	/* when the scan before this one ended: kept by user space */
 	u64 ended_boot_ns;	/* when the task iterator came to its end; 0 if it did not */
 };
 
 /* Living stacks of one cgroup by pages held under a grow-only policy. */
 struct cgroup_counters {
-	u64 pass; /* the scan which these counts are of */
+	u64 scan; /* the scan which these counts are of */
 	u64 node; /* where its kernfs_node was then */
 	u64 held[8];
 };
@@ -130,7 +130,7 @@ struct kernel_page_fault_counters {
 
 /* stack_fault.flags */
 #define FAULT_IA32 1   /* a 32-bit system call */
-#define FAULT_LATE 2   /* found by a pass, not when it left the kernel */
+#define FAULT_LATE 2   /* found by a scan, not when it left the kernel */
 #define FAULT_HIDDEN 4 /* with CHECK_WINDOW: the window alone would not have shown it */
 
 /* A stack that first used one or more further pages; see stack_faults.c. */

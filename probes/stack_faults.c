@@ -6,10 +6,10 @@
  * call ends, the few bytes just below it are looked at: a call chain that went past a
  * boundary has left return addresses there. How many bytes that takes was measured, see
  * WINDOW_BYTES in measure/faults.py. All other growth is found when a task exits, when a
- * page fault of user mode that did I/O ends, or by the iterators' pass over all tasks,
+ * page fault of user mode that did I/O ends, or by the iterators' scan of all tasks,
  * which user space reads once a second.
  *
- * The same growth may be told twice, by its task and by a pass that looked at the same
+ * The same growth may be told twice, by its task and by a scan that looked at the same
  * moment. User space takes the first.
  */
 #include "idle.h"
@@ -17,14 +17,14 @@
 #define WINDOW_WORDS (WINDOW_BYTES / 8)
 #define STACK_STRIDE 32768 /* with its guard page no two stacks share as much */
 #define RT_SIGRETURN 15
-#define NEVER 0xFFFFFFFF /* known_depth.switches: no pass has read it */
+#define NEVER 0xFFFFFFFF /* known_depth.switches: no scan has read it */
 
 #define PF_EXITING 4 /* linux/sched.h */
 
 struct known_depth {
 	u64 stack;    /* whose, lowest address; 0: a free slot */
 	u64 boundary; /* the address below which nothing was used yet */
-	u32 switches; /* when a pass last read it */
+	u32 switches; /* when a scan last read it */
 	u32 is_new;   /* it has not left the kernel since its creation */
 	u64 syscalls; /* that ended since they were last added up */
 };
@@ -38,9 +38,9 @@ BPF_HASH(crowded, u64, struct known_depth, MAX_CROWDED);
 BPF_RINGBUF_OUTPUT(faults, RING_PAGES);
 BPF_F_TABLE("array", u32, struct fault_counters, counters, POSSIBLE_CPUS, BPF_F_MMAPABLE);
 
-/* Tracepoints do not interrupt each other, but they may interrupt a pass. */
+/* Tracepoints do not interrupt each other, but they may interrupt a scan. */
 BPF_PERCPU_ARRAY(scratch, struct scratch, 1);
-BPF_ARRAY(pass_scratch, struct scratch, 1);
+BPF_ARRAY(scan_scratch, struct scratch, 1);
 
 /* From pt_regs to the top of a stack: learned, for BTF knows no padding. */
 BPF_ARRAY(registers_below_top, u64, 1);
@@ -317,7 +317,7 @@ int bpf_iter__task(struct task_iter *ctx)
 {
 	void *task = ctx->task;
 	u32 zero = 0;
-	struct scratch *s = pass_scratch.lookup(&zero);
+	struct scratch *s = scan_scratch.lookup(&zero);
 
 	if (!task || !s)
 		return 0;
@@ -354,7 +354,7 @@ int bpf_iter__task(struct task_iter *ctx)
 int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 {
 	u32 zero = 0;
-	struct scratch *s = pass_scratch.lookup(&zero);
+	struct scratch *s = scan_scratch.lookup(&zero);
 	u64 task = read_idle_stack(s, ctx->key);
 
 	if (!s || !task)

@@ -6,11 +6,11 @@
  * Three raw tracepoints count for each CPU, in the kernel; nothing per event crosses to
  * user space. The two iterators count the living into one struct, which user space maps:
  * its work does not grow with the number of tasks. A task that has not run since the
- * last pass is not read again.
+ * last scan is not read again.
  */
 #include "idle.h"
 
-/* Exits on several CPUs copy their stacks at the same time, and may preempt the one pass. */
+/* Exits on several CPUs copy their stacks at the same time, and may preempt the one scan. */
 BPF_PERCPU_ARRAY(exit_scratch, struct scratch, 1);
 BPF_ARRAY(scratch, struct scratch, 1);
 
@@ -46,7 +46,7 @@ struct known_stack {
 BPF_ARRAY(known_stacks, struct known_stack, KNOWN_SLOTS);
 
 /*
- * What the last pass saw of a task. A direct-mapped cache too: of two in one slot one is
+ * What the last scan saw of a task. A direct-mapped cache too: of two in one slot one is
  * read again.
  */
 struct last_seen {
@@ -173,14 +173,14 @@ static __always_inline u64 identity_of(u64 task)
 
 /*
  * Whether a task which was seen last with `before`, if it was, has deepened since the
- * last pass by a page or more.
+ * last scan by a page or more.
  */
 static __always_inline bool has_deepened(struct last_seen *before, u64 tag, u32 mark_pages,
-					 u64 start_boot_ns, u64 last_pass_boot_ns)
+					 u64 start_boot_ns, u64 last_scan_boot_ns)
 {
 	if (before->is_seen && before->task == tag)
 		return mark_pages > mark_pages_of(before->touched_pages);
-	return start_boot_ns > last_pass_boot_ns && mark_pages > 1;
+	return start_boot_ns > last_scan_boot_ns && mark_pages > 1;
 }
 
 /* One event in so many is timed for all; and an exit's stack is then read whole. */
@@ -275,10 +275,10 @@ static __always_inline void count_growth(struct lifecycle_counters *c, struct la
 {
 	u32 zero = 0;
 	u32 mark = mark_pages_of(touched);
-	struct living_counters *pass = living.lookup(&zero);
+	struct living_counters *scan = living.lookup(&zero);
 
 	count_skipped(c->skipped, touched, mark, inherited);
-	if (!pass || !has_deepened(before, tag, mark, start_boot_ns, pass->last_pass_boot_ns))
+	if (!scan || !has_deepened(before, tag, mark, start_boot_ns, scan->last_scan_boot_ns))
 		return;
 	u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start_boot_ns);
 	if (bucket < GROWTH_AGES)
@@ -363,7 +363,7 @@ int on_vmap_free(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
-static __always_inline void count_living(struct living_counters *pass, struct scratch *s, u32 kind,
+static __always_inline void count_living(struct living_counters *scan, struct scratch *s, u32 kind,
 					 u32 touched, u32 inherited)
 {
 	u32 mark = mark_pages_of(touched);
@@ -372,14 +372,14 @@ static __always_inline void count_living(struct living_counters *pass, struct sc
 	u32 at = forget(s, kind * COUNTED_SHAPES + shape_of(mark, inherited)) &
 		 (COUNTED_KINDS * COUNTED_SHAPES - 1);
 
-	pass->stacks[at]++;
-	count_skipped(pass->skipped, touched, mark, inherited);
+	scan->stacks[at]++;
+	count_skipped(scan->skipped, touched, mark, inherited);
 }
 
-static __always_inline void note_mark(struct living_counters *pass, u64 mark_bytes)
+static __always_inline void note_mark(struct living_counters *scan, u64 mark_bytes)
 {
-	if (mark_bytes > pass->deepest_mark_bytes)
-		pass->deepest_mark_bytes = mark_bytes;
+	if (mark_bytes > scan->deepest_mark_bytes)
+		scan->deepest_mark_bytes = mark_bytes;
 }
 
 /* The pages that a task's stack was handed out with, as far as that is known. */
@@ -397,7 +397,7 @@ static __always_inline u32 inherited_pages_of(struct scratch *s, void *task, u64
  * Reads a task's stack, and notes what it shows. False if it has none to be counted: it
  * has exited, or can't be read.
  */
-static __always_inline bool read_again(struct scratch *s, struct living_counters *pass,
+static __always_inline bool read_again(struct scratch *s, struct living_counters *scan,
 				       struct last_seen *before, void *task, u64 stack, u64 start)
 {
 	struct stack_record *r = &s->record;
@@ -414,16 +414,16 @@ static __always_inline bool read_again(struct scratch *s, struct living_counters
 	if (FIELD(task, TASK_STRUCT_STACK) != stack)
 		return false; /* it exited meanwhile */
 	if (r->flags & FLAG_UNREADABLE) {
-		pass->unreadable++;
+		scan->unreadable++;
 		return false;
 	}
-	pass->reread++;
-	pass->stack_bytes = r->stack_bytes;
+	scan->reread++;
+	scan->stack_bytes = r->stack_bytes;
 	u32 touched = r->touched_pages;
-	if (has_deepened(before, tag, mark_pages_of(touched), start, pass->last_pass_boot_ns)) {
+	if (has_deepened(before, tag, mark_pages_of(touched), start, scan->last_scan_boot_ns)) {
 		u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start);
 		if (bucket < GROWTH_AGES)
-			pass->growth[bucket]++;
+			scan->growth[bucket]++;
 	}
 	if (!before->is_seen || before->task != tag)
 		before->inherited_pages = inherited_pages_of(s, task, stack);
@@ -435,8 +435,8 @@ static __always_inline bool read_again(struct scratch *s, struct living_counters
 	return true;
 }
 
-/* One more stack of a cgroup, holding so many pages in this pass. */
-static __always_inline void count_in_cgroup(struct living_counters *pass, u64 node, u64 cgroup,
+/* One more stack of a cgroup, holding so many pages in this scan. */
+static __always_inline void count_in_cgroup(struct living_counters *scan, u64 node, u64 cgroup,
 					    u64 session, u32 held)
 {
 	struct cgroup_counters *group = cgroups.lookup(&cgroup);
@@ -446,13 +446,13 @@ static __always_inline void count_in_cgroup(struct living_counters *pass, u64 no
 		cgroups.update(&cgroup, &none);
 		group = cgroups.lookup(&cgroup);
 		if (!group) {
-			pass->uncounted_cgroups++;
+			scan->uncounted_cgroups++;
 			return;
 		}
 	}
-	if (group->pass != session) {
+	if (group->scan != session) {
 		__builtin_memset(group->held, 0, sizeof(group->held));
-		group->pass = session;
+		group->scan = session;
 		group->node = node;
 	}
 	group->held[(held - 1) & (COUNTED_PAGES - 1)]++;
@@ -462,13 +462,13 @@ int bpf_iter__task(struct task_iter *ctx)
 {
 	void *task = ctx->task;
 	u32 zero = 0;
-	struct living_counters *pass = living.lookup(&zero);
+	struct living_counters *scan = living.lookup(&zero);
 	struct scratch *s = scratch.lookup(&zero);
 
-	if (!pass || !s)
+	if (!scan || !s)
 		return 0;
 	if (!task) {
-		pass->ended_boot_ns = bpf_ktime_get_boot_ns();
+		scan->ended_boot_ns = bpf_ktime_get_boot_ns();
 		return 0;
 	}
 
@@ -490,21 +490,21 @@ int bpf_iter__task(struct task_iter *ctx)
 
 	/* Without a context switch, and not on a CPU now: it can't have deepened. */
 	if (!known_task || on_cpu || before->switches != switches) {
-		if (!read_again(s, pass, before, task, stack, start))
+		if (!read_again(s, scan, before, task, stack, start))
 			return 0;
 		before->switches = switches;
 	}
 	if (before->is_erased)
-		pass->erased++;
-	note_mark(pass, before->mark_words * 8);
+		scan->erased++;
+	note_mark(scan, before->mark_words * 8);
 	u32 touched = before->touched_pages;
 	u32 inherited = before->inherited_pages;
-	count_living(pass, s, kind_of(flags), touched, inherited);
+	count_living(scan, s, kind_of(flags), touched, inherited);
 
 	u32 mark = mark_pages_of(touched);
 	void *node = cgroup_node_of(css_set);
 	u64 cgroup = FIELD(node, KERNFS_NODE_ID);
-	count_in_cgroup(pass, forget(s, (u64)node), cgroup,
+	count_in_cgroup(scan, forget(s, (u64)node), cgroup,
 			FIELD(ctx->meta, BPF_ITER_META_SESSION_ID),
 			mark > inherited ? mark : inherited);
 	return 0;
@@ -513,26 +513,26 @@ int bpf_iter__task(struct task_iter *ctx)
 static __always_inline int count_idle(struct map_iter *ctx)
 {
 	u32 zero = 0;
-	struct living_counters *pass = living.lookup(&zero);
+	struct living_counters *scan = living.lookup(&zero);
 	struct scratch *s = scratch.lookup(&zero);
 
-	if (!s || !pass || !read_idle_stack(s, ctx->key))
+	if (!s || !scan || !read_idle_stack(s, ctx->key))
 		return 0;
 	struct stack_record *r = &s->record;
 	if (r->flags & FLAG_STATIC)
-		pass->boot_idle_mark_bytes = r->mark_bytes;
+		scan->boot_idle_mark_bytes = r->mark_bytes;
 	else if (r->flags & FLAG_UNREADABLE)
-		pass->unreadable++;
+		scan->unreadable++;
 	else {
-		note_mark(pass, r->mark_bytes);
-		count_living(pass, s, KIND_IDLE, r->touched_pages, 1);
+		note_mark(scan, r->mark_bytes);
+		count_living(scan, s, KIND_IDLE, r->touched_pages, 1);
 	}
 	return 0;
 }
 
 #ifdef KERNFS_NODE_NAME
 /*
- * The names of a cgroup and all above it, a record each. The pass noted where its node is,
+ * The names of a cgroup and all above it, a record each. The scan noted where its node is,
  * and it may be gone since: the last record, of the root, comes only if the node is still
  * that cgroup's. Above MOST_LEVELS there is no last one either.
  */
@@ -564,7 +564,7 @@ static __always_inline void write_names(void *seq, u64 cgroup)
 }
 #endif
 
-/* Over the CPUs in each pass, and over what is asked when user space wants names. */
+/* Over the CPUs in each scan, and over what is asked when user space wants names. */
 int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 {
 #ifdef KERNFS_NODE_NAME

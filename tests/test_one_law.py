@@ -42,7 +42,7 @@ from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.report import as_text
 from dynstack_probe.report.from_frames import subject_of
 from dynstack_probe.report.sections import document_of
-from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
+from dynstack_probe.serve.collector import HostCollector, Scan, ScanCounter
 from dynstack_probe.text import percent
 from dynstack_probe.top.view import ASCII, History, Status, View, render
 from tests.analysis.test_cost import CALIBRATION
@@ -196,7 +196,7 @@ def naive_counts(host: Sequence[Life], first: int, last: int) -> tuple[int, int]
 
 def daemon_pages(samples: Iterable[Sample]) -> list[dict[str, float]]:
     """The metrics after each of them, by name and policy."""
-    passes, newest = PassCounter(), list[Pass | None]([None])
+    scans, newest = ScanCounter(), list[Scan | None]([None])
     registry = CollectorRegistry()
     registry.register(
         HostCollector(
@@ -209,7 +209,7 @@ def daemon_pages(samples: Iterable[Sample]) -> list[dict[str, float]]:
     )
     pages = []
     for sample in samples:
-        newest[0] = passes.add(sample, [BUILT_IN[name] for name in NAMES], CALIBRATION)
+        newest[0] = scans.add(sample, [BUILT_IN[name] for name in NAMES], CALIBRATION)
         text = generate_latest(registry).decode()
         pages.append(
             {

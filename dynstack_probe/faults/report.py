@@ -60,8 +60,8 @@ class FaultReport:
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time that the watch took: system calls and passes."""
-        return self.counters.syscalls * self.cost.ns_per_syscall / 1e9 + self.cost.pass_seconds
+        """CPU time that the watch took: system calls and scans."""
+        return self.counters.syscalls * self.cost.ns_per_syscall / 1e9 + self.cost.scan_seconds
 
     @property
     def cpu_ratio(self) -> float:
@@ -83,7 +83,7 @@ def _event_columns(paths: Mapping[int, str]) -> tuple[Column[StackFault], ...]:
         Column("cgroup", lambda event: _cgroup(event.cgroup_id, paths)),
         Column("call", lambda event: event.call),
         Column("context", lambda event: event.context.name.lower()),
-        Column("found", lambda event: "by pass" if event.late else "exact"),
+        Column("found", lambda event: "by scan" if event.late else "exact"),
         Column("mark_bytes", lambda event: event.mark_bytes),
         Column("pages_before", lambda event: event.pages_before),
         Column("pages", lambda event: event.pages, modelled=True),
@@ -223,7 +223,7 @@ def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
     yield (
         "Exactness",
         f"{events - late} of {events} crossings were seen at the end of the call that"
-        f" crossed; {late} by the next pass, in the call that the task was then in",
+        f" crossed; {late} by the next scan, in the call that the task was then in",
     )
     missing = [
         (counters.lost, "did not fit into the ring buffer"),
@@ -237,7 +237,7 @@ def _facts(report: FaultReport) -> Iterable[tuple[str, str]]:
     yield (
         "Cost",
         f"{cost.ns_per_syscall:.0f} ns a system call ({counters.syscalls} of them) and"
-        f" {cost.passes} passes over all tasks in {cost.pass_seconds * 1000:.1f} ms:"
+        f" {cost.scans} scans of all tasks in {cost.scan_seconds * 1000:.1f} ms:"
         f" {percent(report.cpu_ratio)} of all CPU time while it ran, none from now on",
     )
     if report.events:
@@ -362,8 +362,8 @@ def document(report: FaultReport) -> dict[str, Any]:
         "cost": {
             "ns_per_syscall": cost.ns_per_syscall,
             "syscalls": counters.syscalls,
-            "passes": cost.passes,
-            "pass_seconds": cost.pass_seconds,
+            "passes": cost.scans,
+            "pass_seconds": cost.scan_seconds,
             "cpu_seconds": report.cpu_seconds,
             "cpu_ratio": report.cpu_ratio,
         },

@@ -36,7 +36,7 @@ from dynstack_probe.measure.headroom import HeadroomSampler
 from dynstack_probe.text import say
 
 READ_SECONDS = 0.25
-PASS_SECONDS = 1.0
+SCAN_SECONDS = 1.0
 MAX_EVENTS = 100_000  # kept to be listed one by one: some 40 MB
 RECENT = 8
 
@@ -149,16 +149,16 @@ def watch_faults(
 
 def _watch_for(watching: Watching, duration: float | None) -> float:
     """Returns the seconds that it took."""
-    started = next_pass = time.monotonic()
+    started = next_scan = time.monotonic()
     end = float("inf") if duration is None else started + duration
     with ended_by_signal(worthwhile=True) as ended, _display(watching, duration) as show:
         now = started
         while now < end and not ended.is_set():
             time.sleep(min(READ_SECONDS, max(0.0, end - now)))
             now = time.monotonic()
-            if now >= next_pass + PASS_SECONDS:
+            if now >= next_scan + SCAN_SECONDS:
                 watching.look_at_all()
-                next_pass = now
+                next_scan = now
             else:
                 watching.read()
             show(now - started)

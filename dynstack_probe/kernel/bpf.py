@@ -28,7 +28,7 @@ def _bpf(command: int, attributes: ctypes.Array[ctypes.c_char], size: int) -> in
 
 
 def create_iterator(link_fd: int) -> int:
-    """A descriptor for one more pass over an attached iterator. Raises OSError."""
+    """A descriptor for one more scan of an attached iterator. Raises OSError."""
     attributes = ctypes.create_string_buffer(struct.pack("=II", link_fd, 0), 8)
     return _bpf(_ITER_CREATE, attributes, 8)
 

@@ -106,7 +106,7 @@ class Bcc:
 class LoadedProbe:
     """Descriptors of a loaded probe, by name.
 
-    `links` keep iterators attached, and bpf.create_iterator() gives a pass over one; `maps` are
+    `links` keep iterators attached, and bpf.create_iterator() gives a scan of one; `maps` are
     those asked for; `tracepoints` and `perf_events`, one a CPU, keep programs
     attached while they are open; `programs` are loaded, and bpf.attach_raw_tracepoint()
     attaches them.

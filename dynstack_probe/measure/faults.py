@@ -81,7 +81,7 @@ class StackFault:
 
     A grow-only kernel would have faulted `faults` times for it, and mapped `pages`: one
     fault maps every page down to where it hit, so a page that was skipped took none.
-    mark_bytes is the high-water mark after it. `late`: a pass over all tasks found it, so
+    mark_bytes is the high-water mark after it. `late`: a scan of all tasks found it, so
     the call is the one that the task was in then. switches: the task's context switches so
     far. headroom_pages: free above the minimum watermarks when the crossing was read, up to
     a quarter of a second after it.
@@ -157,12 +157,12 @@ class WatchCost:
     """What the watch cost while it ran.
 
     ns_per_syscall is getppid() with the probe minus without, taken in turns at the end;
-    pass_seconds what the passes took.
+    scan_seconds what the scans took.
     """
 
     ns_per_syscall: float
-    passes: int
-    pass_seconds: float
+    scans: int
+    scan_seconds: float
 
 
 def require_fixed_stacks(features: Features) -> None:
@@ -189,7 +189,7 @@ def caveats(probe: LoadedProbe, features: Features | None = None) -> list[str]:
     if not probe.perf_events[MAJOR_FAULTS.name]:
         sentences.append(
             "Page faults that wait for I/O are not watched, and what they grow is found by the"
-            f" next pass: the kernel refused the perf event; {explain_refused_perf_event()}."
+            f" next scan: the kernel refused the perf event; {explain_refused_perf_event()}."
         )
     return sentences
 
@@ -229,8 +229,8 @@ class FaultWatch:
         self._counters = CpuCounters(probe.maps["counters"], "fault_counters")
         self._ring = RingBuffer(probe.maps["faults"], RING_PAGES * mmap.PAGESIZE)
         self._known: OrderedDict[tuple[int, int], int] = OrderedDict()
-        self._passes = 0
-        self._pass_seconds = 0.0
+        self._scans = 0
+        self._scan_seconds = 0.0
         self._at_begin = self._read_counters()
 
     def __enter__(self) -> Self:
@@ -247,11 +247,11 @@ class FaultWatch:
         """Make the marks of all tasks known: what they use from here on counts."""
         self.look_at_all()
         self._ring.read()
-        self._passes, self._pass_seconds = 0, 0.0
+        self._scans, self._scan_seconds = 0, 0.0
         self._at_begin = self._read_counters()
 
     def look_at_all(self) -> None:
-        """One pass over all tasks: finds what no system call's end has shown.
+        """One scan of all tasks: finds what no system call's end has shown.
 
         Raises OSError where the kernel lets no process without capabilities do so.
         """
@@ -262,8 +262,8 @@ class FaultWatch:
                 read_iterator(fd)
             finally:
                 os.close(fd)
-        self._passes += 1
-        self._pass_seconds += time.perf_counter() - started
+        self._scans += 1
+        self._scan_seconds += time.perf_counter() - started
 
     def read(self) -> list[StackFault]:
         """What has been found since the last read, oldest first."""
@@ -272,7 +272,7 @@ class FaultWatch:
 
     def _understand(self, raw: bytes) -> StackFault | None:
         numbers = {n: v for n, v in self._layout.unpack(raw).items() if isinstance(v, int)}
-        # Both its task and a pass may tell of the same page: the first counts.
+        # Both its task and a scan may tell of the same page: the first counts.
         key = numbers["tid"], numbers["start_boot_ns"]
         before = max(numbers["pages_before"], self._known.pop(key, 0))
         after = -(-numbers["mark_bytes"] // PAGE_BYTES)
@@ -319,8 +319,8 @@ class FaultWatch:
         self._probe.detach()
         return WatchCost(
             ns_per_syscall=max(0.0, with_probe - null_call_ns()),
-            passes=self._passes,
-            pass_seconds=self._pass_seconds,
+            scans=self._scans,
+            scan_seconds=self._scan_seconds,
         )
 
 

@@ -53,7 +53,7 @@ def seen_slots(mem_total_kib: int) -> int:
     """Slots of the cache of what was seen last: a power of two, 0.025% of all memory.
 
     By memory, not by today's tasks: more may come, and 100,000 sleepers that share slots
-    would be read again at each pass.
+    would be read again at each scan.
     """
     wanted = 1 << (mem_total_kib // 64).bit_length()
     return min(max(wanted, MIN_SEEN_SLOTS), MAX_SEEN_SLOTS)
@@ -114,7 +114,7 @@ class Sampler:
         header = probes_dir() / _HEADER
         self._largest_stack_bytes = read_constants(header, "COUNTED")["PAGES"] * 4096
         self._probe = probe
-        self._passes = [link for name, link in probe.links.items() if name != NAMES.name]
+        self._scans = [link for name, link in probe.links.items() if name != NAMES.name]
         self._names = probe.links.get(NAMES.name)
         self._features = Features()
         self._lifecycle_layout = read_layout(header, "lifecycle_counters")
@@ -128,13 +128,13 @@ class Sampler:
         self._name_layout = read_layout(header, "cgroup_name")
         self._asked = mmap.mmap(probe.maps["asked"], mmap.PAGESIZE) if self._names else None
         self.prove_by(proving_exits)
-        self._end_pass(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        self._end_scan(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._growth_of_living: tuple[int, ...] = (0,) * 6
         self._host = Host(
             cpu_model=host.cpu_model(),
             cpus=host.online_cpus(),
             kernel_release=os.uname().release,
-            thread_size_bytes=0,  # until the first pass
+            thread_size_bytes=0,  # until the first scan
             mem_total_kib=host.memory_total_kib(),
         )
 
@@ -160,7 +160,7 @@ class Sampler:
         struct.pack_into("=Q", self._proof, offset, exits)
 
     def take(self) -> Sample:
-        """One pass.
+        """One scan.
 
         Raises ProbeError if the kernel does not finish it, UnmeasurableError where
         stacks are larger than can be counted.
@@ -168,14 +168,14 @@ class Sampler:
         lifecycle = self.lifecycle()
         self._clear_living()
         started = time.perf_counter()
-        for link in self._passes:
-            self._pass(link)
+        for link in self._scans:
+            self._scan(link)
         scan_seconds = time.perf_counter() - started
         raw = self._living_layout.unpack(self._living[: self._living_layout.size_bytes])
         ended = _number(raw, "ended_boot_ns")
         if not ended:
             raise ProbeError("the task iterator ended before its last task")
-        self._end_pass(ended)
+        self._end_scan(ended)
         self._learn_thread_size(_number(raw, "stack_bytes"))
         living = self._read_living(raw)
         counters = self._features.vmstat()
@@ -214,11 +214,11 @@ class Sampler:
             self._host = dataclasses.replace(self._host, thread_size_bytes=stack_bytes)
 
     def _sum_growth(self, lifecycle: Lifecycle, living: Living) -> tuple[int, ...]:
-        """Growth seen at exits and in all passes so far: only rises."""
+        """Growth seen at exits and in all scans so far: only rises."""
         self._growth_of_living = _sums((self._growth_of_living, living.growth_by_age))
         return _sums((self._growth_of_living, lifecycle.growth_by_age))
 
-    def _pass(self, link: int) -> bytearray:
+    def _scan(self, link: int) -> bytearray:
         """What the iterator writes: nothing, but names."""
         try:
             fd = bpf.create_iterator(link)
@@ -230,15 +230,15 @@ class Sampler:
             os.close(fd)
 
     def _clear_living(self) -> None:
-        """Begin a new count. Exits read last_pass_boot_ns meanwhile: it is never zero."""
+        """Begin a new count. Exits read last_scan_boot_ns meanwhile: it is never zero."""
         fresh = bytearray(self._living_layout.size_bytes)
-        _, offset = self._living_layout.fields["last_pass_boot_ns"]
-        struct.pack_into("=Q", fresh, offset, self._last_pass_boot_ns)
+        _, offset = self._living_layout.fields["last_scan_boot_ns"]
+        struct.pack_into("=Q", fresh, offset, self._last_scan_boot_ns)
         self._living[: len(fresh)] = bytes(fresh)
 
-    def _end_pass(self, ended_boot_ns: int) -> None:
-        self._last_pass_boot_ns = ended_boot_ns
-        _, offset = self._living_layout.fields["last_pass_boot_ns"]
+    def _end_scan(self, ended_boot_ns: int) -> None:
+        self._last_scan_boot_ns = ended_boot_ns
+        _, offset = self._living_layout.fields["last_scan_boot_ns"]
         struct.pack_into("=Q", self._living, offset, ended_boot_ns)
 
     def _read_living(self, raw: Mapping[str, Value]) -> Living:
@@ -254,7 +254,7 @@ class Sampler:
         )
 
     def lifecycle(self) -> Lifecycle:
-        """The counters as they stand, without a pass over the living.
+        """The counters as they stand, without a scan of the living.
 
         A tracepoint's programs can be preempted since Linux 7, and the kernel then passes a
         program by while it is at work for another task of that CPU. It counts how often.
@@ -300,24 +300,24 @@ class Sampler:
         )
 
     def _read_cgroups(self) -> dict[int, tuple[int, ...]]:
-        """Those of the last pass; cgroups without a stack now are forgotten."""
+        """Those of the last scan; cgroups without a stack now are forgotten."""
         fd = self._probe.maps["cgroups"]
         layout = self._cgroup_layout
         keys, values = bpf.map_items(fd, 8, layout.size_bytes, MAX_CGROUPS)
-        passes = layout.column(values, "pass").tolist()
-        newest = max(passes, default=0)
+        scans = layout.column(values, "scan").tolist()
+        newest = max(scans, default=0)
         code, offset = layout.fields["held"]
         held = struct.Struct(f"={code}")
         found = {}
         for at, (cgroup,) in enumerate(struct.iter_unpack("=Q", keys)):
-            if passes[at] == newest:
+            if scans[at] == newest:
                 found[cgroup] = held.unpack_from(values, at * layout.size_bytes + offset)
             else:
                 bpf.map_delete(fd, keys[at * 8 : at * 8 + 8])
         return found
 
     def cgroup_paths(self, ids: Collection[int]) -> dict[int, str]:
-        """Paths from the root of the hierarchy, "/" itself, of cgroups of the last pass.
+        """Paths from the root of the hierarchy, "/" itself, of cgroups of the last scan.
 
         The kernel's own names, where its nodes are still those cgroups': one that is gone
         may be left out. Costs nothing for the cgroups that nobody asks for.
@@ -330,7 +330,7 @@ class Sampler:
             part = asked[at : at + ASKED_CGROUPS]
             padded = part + [0] * (ASKED_CGROUPS - len(part))
             struct.pack_into(f"={ASKED_CGROUPS}Q", self._asked, 0, *padded)
-            paths.update(_paths(self._name_layout, self._pass(self._names)))
+            paths.update(_paths(self._name_layout, self._scan(self._names)))
         return paths
 
     def bpf_memory_bytes(self) -> int:
@@ -367,7 +367,7 @@ def _map(fd: int, layout: RecordLayout, count: int) -> mmap.mmap:
 def _sums(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Of each column.
 
-    By a list: tuples of unknown length leave CPython's free lists fuller at each pass, by
+    By a list: tuples of unknown length leave CPython's free lists fuller at each scan, by
     0.8 MB in the end.
     """
     return tuple([sum(column) for column in zip(*rows, strict=True)])

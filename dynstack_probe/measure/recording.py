@@ -119,7 +119,7 @@ class _Counts:
 
 
 class Watch:
-    """record() without end in a thread: whoever reads keys never waits for a pass.
+    """record() without end in a thread: whoever reads keys never waits for a scan.
 
     fileno() can be read when there is something to take().
     """

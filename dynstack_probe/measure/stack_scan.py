@@ -59,7 +59,7 @@ _READ_BYTES = 1 << 16  # the kernel gives at most 32 KiB at a time
 
 
 def read_iterator(fd: int) -> bytearray:
-    """All records of one pass. EAGAIN means only that the kernel took a breath."""
+    """All records of one scan. EAGAIN means only that the kernel took a breath."""
     records = bytearray()  # grown in place: to join parts would take twice the memory
     while True:
         try:
@@ -81,7 +81,7 @@ def static_mark(mark_bytes: int, stack_bytes: int) -> int | None:
 
 
 class Scanner:
-    """The loaded probe: each pass is a Frame. Holds the privileges it was loaded with."""
+    """The loaded probe: each scan is a Frame. Holds the privileges it was loaded with."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Scanner:
         self._probe.close()
 
     def scan(self, *, with_cgroup_paths: bool = False) -> Frame:
-        """One pass over all stacks."""
+        """One scan of all stacks."""
         fds = [bpf.create_iterator(link) for link in self._probe.links.values()]
         try:
             return _scan(fds, self._probe, self._features, self._kernel, with_cgroup_paths)
@@ -150,7 +150,7 @@ def _scan(
     kernel: KernelFacts,
     with_cgroup_paths: bool,
 ) -> Frame:
-    """One pass over these iterators, which end with it."""
+    """One scan of these iterators, which end with it."""
     started = time.perf_counter()
     raw = bytearray()
     for fd in fds:
@@ -225,7 +225,7 @@ def _caveats(features: Features, coverage: Coverage) -> list[str]:
 
 
 class _Records:
-    """The raw records of one pass over all stacks."""
+    """The raw records of one scan of all stacks."""
 
     def __init__(self, raw: bytes | bytearray) -> None:
         header = probes_dir() / "records.h"

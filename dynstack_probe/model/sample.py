@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One pass of the daemon: the living by shape, and what has happened since it began.
+"""One scan of the daemon: the living by shape, and what has happened since it began.
 
 Nothing in it grows with the number of tasks.
 """
@@ -17,7 +17,7 @@ from dynstack_probe.model.stacks import Kind
 
 @dataclass(frozen=True)
 class Living:
-    """The stacks of one pass. Shapes as in Lifecycle.exited."""
+    """The stacks of one scan. Shapes as in Lifecycle.exited."""
 
     shapes: Mapping[Kind, Mapping[tuple[int, int], int]]
     skipped: tuple[int, ...]
@@ -39,9 +39,9 @@ class Living:
 
 @dataclass(frozen=True)
 class Sample:
-    """One pass over the living, and the counters as they stood when it began.
+    """One scan of the living, and the counters as they stood when it began.
 
-    The counters are read first: a task that exits during the pass is missing from one
+    The counters are read first: a task that exits during the scan is missing from one
     sample rather than counted twice. cgroups: stacks by pages held (index 0: one page)
     under a grow-only kernel, for each cgroup id.
     """

@@ -32,16 +32,16 @@ from dynstack_probe.text import printable
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What one pass of the daemon found; growth is all since the start, and never falls."""
+class Scan:
+    """What one scan of the daemon found; growth is all since the start, and never falls."""
 
     sample: Sample
     growth: Growth
     cpu_seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-class PassCounter:
-    """Turns samples into passes, each once: scrapes then read what stands there."""
+class ScanCounter:
+    """Turns samples into scans, each once: scrapes then read what stands there."""
 
     def __init__(self) -> None:
         self._growth = GrowthCounter()
@@ -52,7 +52,7 @@ class PassCounter:
         sample: Sample,
         policies: Sequence[Policy] = (),
         calibration: Calibration | None = None,
-    ) -> Pass:
+    ) -> Scan:
         """The next sample; with a calibration also what each policy would have cost so far."""
         self._growth.advance(*growth_of_sample(sample))
         if calibration is not None:
@@ -67,7 +67,7 @@ class PassCounter:
                 faults, forks = cpu_seconds(policy, whole, sample.host, calibration)
                 before = self._cpu_seconds.get(policy.name, (0.0, 0.0))
                 self._cpu_seconds[policy.name] = max(faults, before[0]), max(forks, before[1])
-        return Pass(sample, self._growth.total, dict(self._cpu_seconds))
+        return Scan(sample, self._growth.total, dict(self._cpu_seconds))
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ def largest_cgroups(sample: Sample, count: int) -> dict[int, tuple[int, ...]]:
 
 
 class HostCollector(Collector):
-    """Yields the newest pass. Collecting reads no kernel file, counts nothing, takes no lock."""
+    """Yields the newest scan. Collecting reads no kernel file, counts nothing, takes no lock."""
 
     def __init__(
         self,
-        newest: Callable[[], Pass | None],
+        newest: Callable[[], Scan | None],
         policies: Callable[[], Sequence[Policy]],
         top_cgroups: Callable[[], int],
         cgroup_paths: Callable[[], Mapping[int, str]],
@@ -136,7 +136,7 @@ class HostCollector(Collector):
         yield from _own_cost(sample)
         yield from _of_costs(self._costs())
 
-    def _of_policies(self, newest: Pass) -> Iterable[Metric]:
+    def _of_policies(self, newest: Scan) -> Iterable[Metric]:
         stack_bytes = GaugeMetricFamily(
             "dynstack_policy_stack_bytes",
             "Modelled: what the living stacks would hold under the policy, without its reserve.",
@@ -442,7 +442,7 @@ def _of_costs(costs: CostInputs) -> Iterable[Metric]:
 
 def _own_cost(sample: Sample) -> Iterable[Metric]:
     yield GaugeMetricFamily(
-        "dynstack_scan_duration_seconds", "The last pass.", value=sample.scan_seconds
+        "dynstack_scan_duration_seconds", "The last scan.", value=sample.scan_seconds
     )
     yield GaugeMetricFamily(
         "dynstack_scan_timestamp_seconds", "When it ended, Unix time.", value=sample.taken_at

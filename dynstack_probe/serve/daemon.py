@@ -34,8 +34,8 @@ from dynstack_probe.serve.activation import systemd_socket
 from dynstack_probe.serve.collector import (
     CostInputs,
     HostCollector,
-    Pass,
-    PassCounter,
+    Scan,
+    ScanCounter,
     largest_cgroups,
 )
 from dynstack_probe.serve.config import configure
@@ -58,9 +58,9 @@ class Daemon:
         self._config = configure(options)
         if options.textfile is not None:
             textfile.check(options.textfile)
-        self._first: Pass | None = None
-        self._newest: Pass | None = None
-        self._passes = PassCounter()
+        self._first: Scan | None = None
+        self._newest: Scan | None = None
+        self._scans = ScanCounter()
         # The first scan reads all stacks and so says nothing of what later ones take.
         self._pause_seconds = self._config.pause_seconds(0.0)
         self._cgroup_paths: Mapping[int, str] = {}
@@ -92,7 +92,7 @@ class Daemon:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code.
 
-        Raises ProbeError if the probes can't be loaded or a pass fails.
+        Raises ProbeError if the probes can't be loaded or a scan fails.
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self._web.stop)
@@ -156,7 +156,7 @@ class Daemon:
         unknown = [cgroup for cgroup in wanted if cgroup not in known]
         self._cgroup_paths = known | (sampler.cgroup_paths(unknown) if unknown else {})
         policies = self._config.chosen_policies()
-        self._newest = self._passes.add(sample, policies, self._calibration)
+        self._newest = self._scans.add(sample, policies, self._calibration)
         self._first = self._first or self._newest
         if self._options.textfile is not None:
             textfile.write(self._options.textfile, self._registry)

@@ -10,16 +10,16 @@ from dynstack_probe.model.growth import whole_shapes
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import PAGE_KIB
 from dynstack_probe.policy import Policy
-from dynstack_probe.serve.collector import Pass
+from dynstack_probe.serve.collector import Scan
 from dynstack_probe.text import counted, percent, printable, small_percent
 
 LEAST_SECONDS = 10.0  # before that a rate says little
 
 
 def landing_facts(
-    first: Pass, newest: Pass, policy: Policy, headroom: Headroom | None, now: float
+    first: Scan, newest: Scan, policy: Policy, headroom: Headroom | None, now: float
 ) -> Iterator[tuple[str, str]]:
-    """Names and what there is to say, of the newest pass and of what came since the first."""
+    """Names and what there is to say, of the newest scan and of what came since the first."""
     sample = newest.sample
     host, living = sample.host, sample.living
     result = estimate(policy, whole_shapes(living.all_shapes()), host)
@@ -51,7 +51,7 @@ def landing_facts(
     )
 
 
-def _price(first: Pass, newest: Pass, policy: Policy) -> str:
+def _price(first: Scan, newest: Scan, policy: Policy) -> str:
     seconds = newest.sample.taken_at - first.sample.taken_at
     if seconds < LEAST_SECONDS:
         return "Known after some more scans."
@@ -79,7 +79,7 @@ def _reserve(reserve_kib: int, headroom: Headroom | None) -> str:
     return f" {free_kib} KiB are free above the minimum watermarks{times}."
 
 
-def _coverage(newest: Pass) -> str:
+def _coverage(newest: Scan) -> str:
     coverage = newest.sample.coverage
     if coverage.kernel_stacks is None:
         return f"{coverage.read} stacks were read; the kernel does not tell how many there are."

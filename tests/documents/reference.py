@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from dynstack_probe.output.policies import explain
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.serve.collector import HostCollector, PassCounter
+from dynstack_probe.serve.collector import HostCollector, ScanCounter
 from tests import ROOT
 from tests.factory import COSTS
 from tests.scale.test_series import busiest_sample
@@ -43,7 +43,7 @@ UNITS = {"bytes": "bytes", "seconds": "seconds", "ratio": "ratio", "timestamp": 
 def families() -> list[Metric]:
     """All that can be on the page."""
     policies = [policy for policy in BUILT_IN.values() if policy.marks_suffice]
-    newest = PassCounter().add(busiest_sample(16384), policies, COSTS.calibration)
+    newest = ScanCounter().add(busiest_sample(16384), policies, COSTS.calibration)
     registry = CollectorRegistry()
     registry.register(
         HostCollector(lambda: newest, lambda: policies, lambda: 2, dict, lambda: COSTS, 1)

@@ -130,7 +130,7 @@ def test_csv_has_a_row_a_crossing() -> None:
     rows = list(csv.DictReader(io.StringIO(faults.as_csv(a_report(EVENTS)))))
     assert [row["faults"] for row in rows] == ["1", "2", "1"]
     assert rows[1]["comm"].startswith("\\x1b")
-    assert rows[2]["found"] == "by pass"
+    assert rows[2]["found"] == "by scan"
     assert rows[0]["cgroup"] == "/a.slice"
 
 

@@ -38,7 +38,7 @@ from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.serve.collector import CostInputs, HostCollector, Pass, PassCounter
+from dynstack_probe.serve.collector import CostInputs, HostCollector, Scan, ScanCounter
 from tests import ROOT
 from tests.analysis.test_cost import CALIBRATION
 from tests.capture.files import written
@@ -112,7 +112,7 @@ HOSTS = {
 
 def pages_of(case: Case) -> list[dict[str, float]]:
     """What the daemon serves at the first frame and at the last, line by line."""
-    passes, newest = PassCounter(), list[Pass | None]([None])
+    scans, newest = ScanCounter(), list[Scan | None]([None])
     inputs = [CostInputs()]
     registry = CollectorRegistry()
     registry.register(
@@ -120,7 +120,7 @@ def pages_of(case: Case) -> list[dict[str, float]]:
     )
     pages = []
     for share in (0, 1):
-        newest[0] = passes.add(case.sample(share), [POLICY], CALIBRATION)
+        newest[0] = scans.add(case.sample(share), [POLICY], CALIBRATION)
         headroom = Headroom((case.free_pages,), 0, 0, 0, 0)
         inputs[0] = CostInputs(case.page_faults(share), "counted", headroom, CALIBRATION)
         page = {}

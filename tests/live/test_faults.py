@@ -228,7 +228,7 @@ def test_the_command_in_all_forms(tmp_path: Path) -> None:
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert rows
-    assert {row["found"] for row in rows} <= {"exact", "by pass"}
+    assert {row["found"] for row in rows} <= {"exact", "by scan"}
     assert run("faults", "-d", "1", "-o", str(path)).returncode == 2
     assert run("faults", "--duration", "0").returncode == 2
     assert wait_until_gone(before) == set()

@@ -32,7 +32,7 @@ from dynstack_probe.model.lifecycle import ExitReads, Lifecycle
 from dynstack_probe.model.sample import Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.serve.collector import PassCounter
+from dynstack_probe.serve.collector import ScanCounter
 from tests.live.machine import fork_many, forks_so_far, sleepers
 
 FORKS = 10_007
@@ -87,7 +87,7 @@ def test_10007_forks_are_counted_exactly(sampler: Sampler) -> None:
 
 
 def rfc_faults(sample: Sample) -> int:
-    work = BUILT_IN["rfc-v1"].work(Interval(growth=PassCounter().add(sample).growth), 4)
+    work = BUILT_IN["rfc-v1"].work(Interval(growth=ScanCounter().add(sample).growth), 4)
     assert work is not None
     return work.events
 

@@ -23,4 +23,4 @@ def test_kernels_before_5_19(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpf, "create_iterator", refuse)
     sampler = object.__new__(Sampler)
     with pytest.raises(UnmeasurableError, match=r"Linux 5\.19"):
-        sampler._pass(3)
+        sampler._scan(3)

@@ -19,7 +19,7 @@ from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.lifecycle import GROWTH_AGES, Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.serve.collector import HostCollector, PassCounter
+from dynstack_probe.serve.collector import HostCollector, ScanCounter
 from dynstack_probe.serve.config import Config
 from tests import ROOT
 from tests.conftest import why_no_bpf
@@ -64,7 +64,7 @@ def busiest_sample(thread_size_bytes: int) -> Sample:
 def series_with(config: Config, thread_size_bytes: int = 16384) -> int:
     """Series of that host's page, the process's own among them."""
     registry = CollectorRegistry()
-    newest = PassCounter().add(busiest_sample(thread_size_bytes))
+    newest = ScanCounter().add(busiest_sample(thread_size_bytes))
     registry.register(
         HostCollector(
             lambda: newest,

@@ -20,7 +20,7 @@ from dynstack_probe.model.lifecycle import ExitReads, Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.serve.collector import HostCollector, Pass, PassCounter
+from dynstack_probe.serve.collector import HostCollector, Scan, ScanCounter
 from tests.factory import COSTS, a_host
 
 Shapes = Mapping[tuple[int, int], int]
@@ -56,7 +56,7 @@ def collected(
     *samples: Sample, policies: tuple[str, ...] = ("rfc-v1",), top: int = 2
 ) -> list[dict[str, float]]:
     """What each of the samples in turn looks like to Prometheus."""
-    passes, newest = PassCounter(), list[Pass | None]([None])
+    scans, newest = ScanCounter(), list[Scan | None]([None])
     registry = CollectorRegistry()
     registry.register(
         HostCollector(
@@ -69,7 +69,7 @@ def collected(
     )
     pages = []
     for sample in samples:
-        newest[0] = passes.add(sample)
+        newest[0] = scans.add(sample)
         text = generate_latest(registry).decode()
         pages.append(
             {
@@ -172,8 +172,8 @@ PAGES = st.integers(1, 4)
 
 @given(st.lists(st.dictionaries(st.tuples(PAGES, PAGES), st.integers(0, 1000))))
 def test_what_has_grown_never_falls(counts: list[dict[tuple[int, int], int]]) -> None:
-    passes = PassCounter()
-    grown = [passes.add(a_sample(living)).growth for living in counts]
+    scans = ScanCounter()
+    grown = [scans.add(a_sample(living)).growth for living in counts]
     for earlier, later in pairwise(grown):
         assert earlier | later == later
     for one, living in zip(grown, counts, strict=True):

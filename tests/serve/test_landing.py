@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the landing page says, of passes made by hand."""
+"""What the landing page says, of scans made by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.serve.collector import Pass, PassCounter
+from dynstack_probe.serve.collector import Scan, ScanCounter
 from dynstack_probe.serve.landing import landing_facts
 from tests.factory import COSTS
 from tests.serve.test_collector import a_sample
@@ -18,9 +18,9 @@ from tests.serve.test_collector import a_sample
 POLICY = BUILT_IN["rfc-v1"]
 
 
-def passes(*, calibration: Calibration | None = COSTS.calibration) -> tuple[Pass, Pass]:
+def scans(*, calibration: Calibration | None = COSTS.calibration) -> tuple[Scan, Scan]:
     """100 s apart, meanwhile 1000 tasks were created, 50 exited with two pages."""
-    counter = PassCounter()
+    counter = ScanCounter()
     one = a_sample({(1, 1): 90, (2, 1): 10})
     other = a_sample({(1, 1): 85, (2, 1): 15}, {(2, 1): 50})
     lifecycle = dataclasses.replace(other.lifecycle, created=1007)
@@ -28,12 +28,12 @@ def passes(*, calibration: Calibration | None = COSTS.calibration) -> tuple[Pass
     return counter.add(one, [POLICY], calibration), counter.add(later, [POLICY], calibration)
 
 
-def told(first: Pass, newest: Pass) -> dict[str, str]:
+def told(first: Scan, newest: Scan) -> dict[str, str]:
     return dict(landing_facts(first, newest, POLICY, COSTS.headroom, now=105.0))
 
 
 def test_the_three_questions_are_answered_with_coverage_and_the_probes_own_cost() -> None:
-    first, newest = passes()
+    first, newest = scans()
     facts = told(first, newest)
     assert list(facts) == [
         "Host", "How much", "At what price", "How safe", "Coverage", "The probe",
@@ -46,8 +46,8 @@ def test_the_three_questions_are_answered_with_coverage_and_the_probes_own_cost(
     assert "took 1.0 ms, 4 s ago" in facts["The probe"]
 
 
-def test_the_price_is_that_of_what_came_since_the_first_pass() -> None:
-    first, newest = passes()
+def test_the_price_is_that_of_what_came_since_the_first_scan() -> None:
+    first, newest = scans()
     spent = newest.cpu_seconds["rfc-v1"][0] - first.cpu_seconds["rfc-v1"][0]
     spared = newest.cpu_seconds["rfc-v1"][1] - first.cpu_seconds["rfc-v1"][1]
     assert 0 < spent < newest.cpu_seconds["rfc-v1"][0]
@@ -59,14 +59,14 @@ def test_the_price_is_that_of_what_came_since_the_first_pass() -> None:
 
 
 def test_no_price_before_there_is_one() -> None:
-    first, newest = passes()
+    first, newest = scans()
     assert told(first, first)["At what price"] == "Known after some more scans."
-    first, newest = passes(calibration=None)
+    first, newest = scans(calibration=None)
     assert told(first, newest)["At what price"] == "Not known: nothing was calibrated."
 
 
 def test_coverage_is_no_more_than_all() -> None:
-    first, newest = passes()
+    first, newest = scans()
     ahead = dataclasses.replace(newest.sample, coverage=Coverage(103, 0, 101, 1600, False))
     facts = told(first, dataclasses.replace(newest, sample=ahead))
     assert facts["Coverage"].startswith("100.00%: 103 of 101")

@@ -278,7 +278,7 @@ def scrape() -> dict[str, float]:
 
 
 def calm_scrape() -> dict[str, Any]:
-    """The metrics of a pass during which no task came or went, with the kernel's counts.
+    """The metrics of a scan during which no task came or went, with the kernel's counts.
 
     Only then are the counts of both exactly comparable.
     """
@@ -289,9 +289,9 @@ def calm_scrape() -> dict[str, Any]:
         ended = time.time()
         # the daemon starts a thread to answer: ask it last
         metrics = scrape()
-        pass_ended = metrics["dynstack_scan_timestamp_seconds"]
-        pass_began = pass_ended - metrics["dynstack_scan_duration_seconds"]
-        if calm and began < pass_began and pass_ended < ended:
+        scan_ended = metrics["dynstack_scan_timestamp_seconds"]
+        scan_began = scan_ended - metrics["dynstack_scan_duration_seconds"]
+        if calm and began < scan_began and scan_ended < ended:
             return {"tasks": len(tasks), "created": created, "metrics": metrics}
     raise SystemExit(f"guest: never were {CALM_SECONDS:g} s without a task that came or went")
 

@@ -310,6 +310,16 @@ def test_it_answers_through_a_forwarded_port(installed: Installed) -> None:
     check_metrics(installed.stage.page)
 
 
+def test_price_and_headroom_are_told_from_inside_the_sandbox(revived: Revived) -> None:
+    """Its filters refuse much: what is refused is left out of the page."""
+    families = {f.name: f.samples for f in text_string_to_metric_families(revived.stage.page.text)}
+    modes = {s.labels["mode"]: s.value for s in families["dynstack_page_faults"]}
+    assert modes.keys() == {"user", "kernel"}
+    for name in ("calibrated_fault_seconds", "calibrated_clear_page_seconds"):
+        assert 0 < families[f"dynstack_{name}"][0].value < 0.01
+    assert families["dynstack_memory_headroom_bytes"][0].value > 0
+
+
 def test_it_holds_no_privilege(installed: Installed) -> None:
     status = installed.status
     held = {name: int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")}
