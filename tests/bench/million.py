@@ -37,30 +37,6 @@ TASKS = 1_000_000
 RUNS = 5
 MOST_CPU_SECONDS, MOST_RSS_KIB = 2.0, 200 * 1024
 
-# What a fresh process does, as `policies CAPTURE` does it, and what it took.
-CHILD = """
-import json, re, sys, time
-from pathlib import Path
-from dynstack_probe.capture import Capture
-from dynstack_probe.capture.lines import ESSENTIAL
-from dynstack_probe.model.shapes import count_shapes
-from dynstack_probe.policy import BUILT_IN, estimate
-imported = time.process_time()
-[frame] = Capture(Path(sys.argv[1]), columns=ESSENTIAL)
-read = time.process_time()
-shapes = count_shapes(snapshot.stacks, [policy.asleep_seconds for policy in BUILT_IN.values()])
-results = [estimate(policy, shapes, snapshot.host) for policy in BUILT_IN.values()]
-print(json.dumps({
-    "stacks": results[0].stacks,
-    "shapes": len(shapes),
-    "start": imported,
-    "read": read - imported,
-    "estimate": time.process_time() - read,
-    "total": time.process_time(),
-    "rss_kib": int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]),
-}))
-"""
-
 
 def made_up(tasks: int = TASKS, seed: int = 20240311) -> Frame:
     """A host of 512 CPUs with that many tasks.
@@ -134,13 +110,12 @@ def _mark(rng: random.Random, kind: Kind) -> int:
 def measured(path: Path) -> dict[str, float]:
     """One fresh process."""
     result = subprocess.run(
-        [sys.executable, "-c", CHILD, str(path)],
+        [sys.executable, "tests/bench/read_capture.py", str(path)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         check=True,
     )
     told: dict[str, float] = json.loads(result.stdout)
-    assert told["stacks"] == TASKS
     return told
 
 
@@ -156,6 +131,7 @@ def main() -> None:
         write_seconds = time.process_time() - started
         size_bytes = path.stat().st_size
         runs = [measured(path) for _ in range(RUNS)]
+    assert {run["stacks"] for run in runs} == {TASKS}
     by_total = sorted(runs, key=lambda run: run["total"])
     best, median = by_total[0], by_total[RUNS // 2]
     rss_kib = max(run["rss_kib"] for run in runs)
