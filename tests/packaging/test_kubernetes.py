@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The Kubernetes manifests: valid for the API, and no more privileged than the unit."""
+"""The Kubernetes manifests: valid by their schemas, and no more privileged than the unit."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
 
 from dynstack_probe import __version__
 from tests import ROOT
+from tests.packaging.kubernetes_schemas import KUSTOMIZATION, POD_MONITOR
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 MANIFESTS = ROOT / "packaging/kubernetes"
 UNIT = ROOT / "packaging/dynstack-probe.service"
 # the oldest and the newest API that we have schemas of and that a cluster may speak
 VERSIONS = ("1.25", kubernetes_validate.latest_version())
+NAMES = sorted(path.name for path in MANIFESTS.glob("*.yaml"))
+OTHER_KINDS = {"PodMonitor": POD_MONITOR, "Kustomization": KUSTOMIZATION}
+FREE = ("labels", "matchLabels", "nodeSelector", "requests", "limits")  # whose keys are
+Place = tuple[str | int, ...]
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -29,17 +39,83 @@ def pod() -> dict[str, Any]:
     return spec
 
 
+def refused(document: Mapping[str, Any], version: str = VERSIONS[-1]) -> str | None:
+    """Why the schema of its kind does not take it; None if it does."""
+    own = OTHER_KINDS.get(document.get("kind", ""))
+    try:
+        if own is not None:
+            Draft202012Validator(own).validate(document)
+        else:
+            kubernetes_validate.validate(document, version, strict=True)
+    except (ValidationError, kubernetes_validate.ValidationError) as error:
+        return str(error.message)
+    return None
+
+
+def names_of_fields(value: Any, at: Place = ()) -> Iterator[Place]:
+    """Where each field is, but for keys that are free."""
+    if isinstance(value, dict):
+        for name, inside in value.items():
+            yield (*at, name)
+            if name not in FREE:
+                yield from names_of_fields(inside, (*at, name))
+    elif isinstance(value, list):
+        for number, inside in enumerate(value):
+            yield from names_of_fields(inside, (*at, number))
+
+
+def mistyped(document: dict[str, Any], place: Place) -> dict[str, Any]:
+    """The same, a field's name with its last letter doubled."""
+    copy = deepcopy(document)
+    parent: Any = copy
+    for step in place[:-1]:
+        parent = parent[step]
+    parent[f"{place[-1]}{str(place[-1])[-1]}"] = parent.pop(place[-1])
+    return copy
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("name", ["namespace.yaml", "daemonset.yaml"])
-def test_the_api_accepts_it(name: str, version: str) -> None:
-    kubernetes_validate.validate(manifest(name), version, strict=True)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_schema_accepts_it(name: str, version: str) -> None:
+    assert refused(manifest(name), version) is None
 
 
-def test_the_check_refuses_an_unknown_field() -> None:
-    document = manifest("daemonset.yaml")
-    document["spec"]["template"]["spec"]["hostPid"] = True
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        pytest.param(name, place, id=f"{name}:{'.'.join(map(str, place))}")
+        for name in NAMES
+        for place in names_of_fields(manifest(name))
+        if place not in (("apiVersion",), ("kind",))  # which say what schema there is
+    ],
+)
+def test_a_mistyped_field_is_refused(name: str, place: Place) -> None:
+    assert refused(mistyped(manifest(name), place))
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_what_kubectl_makes_of_it() -> None:
+    made = subprocess.run(
+        ["kubectl", "kustomize", str(MANIFESTS)], capture_output=True, text=True, check=True
+    ).stdout
+    documents = {document["kind"]: document for document in yaml.safe_load_all(made)}
+    assert sorted(documents) == ["DaemonSet", "Namespace", "PodMonitor"]
+    for document in documents.values():
+        assert refused(document) is None
+    (image,) = manifest("kustomization.yaml")["images"]
+    (container,) = documents["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"{image['newName']}:{image['newTag']}"
+    namespace = documents.pop("Namespace")["metadata"]["name"]
+    assert {one["metadata"]["namespace"] for one in documents.values()} == {namespace}
+
+
+def test_keys_that_the_schema_leaves_free_are_right() -> None:
+    (container,) = pod()["containers"]
+    for amounts in container["resources"].values():
+        assert set(amounts) <= {"cpu", "memory"}
+    assert pod()["nodeSelector"] == {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+    labels = manifest("namespace.yaml")["metadata"]["labels"]
+    assert labels == {"pod-security.kubernetes.io/enforce": "privileged"}
 
 
 def test_kustomization_names_every_manifest_and_this_version() -> None:
