@@ -4,7 +4,7 @@
 Usage: python tests/bench/cgroups_bench.py docs/performance.md
 
 3,500 of the cgroups hold a task each. Beside these, three a second are made that hold five
-tasks, and live for 20 s: all the largest that the daemon names are new at nearly each pass.
+tasks, and live for 20 s: all the largest that the daemon names are new at nearly each scan.
 """
 
 from __future__ import annotations

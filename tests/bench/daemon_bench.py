@@ -68,7 +68,7 @@ PAGE_FAULT_LIMIT_PERCENT = 0.3
 class Plan:
     """How long and how often."""
 
-    settle_seconds: float = 35.0  # two passes, of which the first reads every stack
+    settle_seconds: float = 35.0  # two scans, of which the first reads every stack
     idle_seconds: float = 120.0
     busy_seconds: float = 30.0
     attach_rounds: int = 160

@@ -33,13 +33,13 @@ from tests.bench.document import publish  # noqa: E402
 from tests.live.machine import sleepers  # noqa: E402
 
 TASK_COUNTS = (100, 10_000, 30_000)
-PASSES = 15
+SCANS = 15
 WHOLE_RUNS = 9
 SYS_BPF, BPF_ITER_CREATE = 321, 33  # asm/unistd_64.h, linux/bpf.h
 
 
 def create_iterator(link_fd: int) -> int:
-    """One more pass over an attached iterator, bpf(2) BPF_ITER_CREATE."""
+    """one more scan of an attached iterator, bpf(2) BPF_ITER_CREATE."""
     attributes = (ctypes.c_uint32 * 2)(link_fd, 0)
     fd = ctypes.CDLL(None).syscall(SYS_BPF, BPF_ITER_CREATE, ctypes.byref(attributes), 8)
     assert fd >= 0
@@ -52,7 +52,7 @@ def load(source: Path, macros: Mapping[str, int]) -> LoadedProbe:
 
 
 def ns_per_task(probe: LoadedProbe, record_bytes: int) -> float:
-    """One pass, in nanoseconds a task."""
+    """One scan, in nanoseconds a task."""
     fd = create_iterator(probe.links["tasks"])
     started = time.perf_counter_ns()
     raw = read_iterator(fd)
@@ -81,7 +81,7 @@ def scan_costs() -> list[str]:
         print(f"scanning {count} sleeping threads ...", file=sys.stderr)
         with sleepers(count, b"bench"):
             times: dict[str, list[float]] = {name: [] for name in probes}
-            for _ in range(PASSES):
+            for _ in range(SCANS):
                 for name, (probe, size) in probes.items():
                     times[name].append(ns_per_task(probe, size))
         ratio = statistics.median(a / b for a, b in zip(times["scan"], times["copy"], strict=True))
@@ -154,7 +154,7 @@ def main() -> None:
     uname = os.uname()
     lines = [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {host.cpu_model()}, {host.online_cpus()} CPUs,"
-        f" Linux {uname.release}, Python {sys.version.split()[0]}; medians of {PASSES} passes in"
+        f" Linux {uname.release}, Python {sys.version.split()[0]}; medians of {SCANS} scans in"
         f" turns and of {WHOLE_RUNS} runs.",
         "",
         *scan_costs(),

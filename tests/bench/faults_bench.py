@@ -258,7 +258,7 @@ def main() -> None:
         "",
         f"Crossings in one build, {len(checked)}: when all of the next page was looked at at each"
         f" system call's end, {hidden} were found that the window of 128 bytes did not show;"
-        f" {late} were found by a pass.",
+        f" {late} were found by a scan.",
     ]
     publish(Path(sys.argv[1]), "make bench, faults", lines)
 

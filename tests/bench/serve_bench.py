@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Measure what a pass of `serve` costs and write it into docs/performance.md.
+"""Measure what a scan of `serve` costs and write it into docs/performance.md.
 
 Usage: python tests/bench/serve_bench.py docs/performance.md
 """
@@ -25,11 +25,11 @@ from tests.live.machine import sleepers  # noqa: E402
 
 SLEEPERS = (100, 30_000, 100_000)
 THREADS_A_PROCESS = 25_000  # two mappings each, of which vm.max_map_count lets it have 65,530
-PASSES = 9
+SCANS = 9
 
 
-def passes(count: int) -> str:
-    """A row: what a pass costs, the first, which reads every stack, and later ones."""
+def scans(count: int) -> str:
+    """A row: what a scan costs, the first, which reads every stack, and later ones."""
     with (
         Loader() as loader,
         load_lifecycle(loader) as probe,
@@ -39,7 +39,7 @@ def passes(count: int) -> str:
         for started in range(0, count, THREADS_A_PROCESS):
             threads = min(count - started, THREADS_A_PROCESS)
             processes.enter_context(sleepers(threads, b"bench"))
-        samples = [sampler.take() for _ in range(PASSES)]
+        samples = [sampler.take() for _ in range(SCANS)]
     first, later = samples[0], samples[1:]
     median = statistics.median(sample.scan_seconds for sample in later)
     stacks = first.living.stacks()
@@ -56,12 +56,12 @@ def main() -> None:
     with room_for_pids():
         for count in SLEEPERS:
             print(f"{count} sleepers ...", file=sys.stderr)
-            rows.append(passes(count))
+            rows.append(scans(count))
     lines = [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {host.cpu_model()}, {host.online_cpus()} CPUs,"
-        f" Linux {os.uname().release}; later passes are the median of {PASSES - 1}.",
+        f" Linux {os.uname().release}; later scans are the median of {SCANS - 1}.",
         "",
-        "| stacks, nearly all asleep | first pass, all read | later passes | read again"
+        "| stacks, nearly all asleep | first scan, all read | later scans | read again"
         " | BPF maps, all |",
         "|---:|---:|---:|---:|---:|",
         *rows,

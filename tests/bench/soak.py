@@ -50,7 +50,7 @@ MAPS_SLACK_RATIO = 0.01  # entries of living stacks that were handed out with gr
 # In a quiet moment before and after the load, tasks of this machine still come and go,
 # and those of PID 1 may be hidden from the iterator but not from the tracepoints.
 BALANCE_SLACK_TASKS = 50
-REST_PASSES = 8
+REST_SCANS = 8
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def rest(daemon: Serving, began: float) -> Moment:
     """A quiet moment. After the load it comes late: who dies among 30,000 has to queue for it,
     and has exited but still lives meanwhile."""
     newest = observe(daemon, began)
-    for _ in range(REST_PASSES):
+    for _ in range(REST_SCANS):
         before = newest
         time.sleep(2.5 * INTERVAL_SECONDS)
         newest = observe(daemon, began)
@@ -281,7 +281,7 @@ def checks(run: Soak) -> list[Check]:
         compare(run, "RSS", lambda m: m.rss_kib, slack=resident, show=megabytes),
         compare(run, "PSS", lambda m: m.pss_kib, slack=resident, show=megabytes),
         compare(run, "threads", lambda m: m.threads),
-        # Least, since a pass or an answer under way holds one more for a moment ...
+        # Least, since a scan or an answer under way holds one more for a moment ...
         compare(run, "open descriptors, least", lambda m: m.descriptors, of=min),
         # ... and stacks on their way out are remembered until their addresses are freed.
         in_maps("`dynstack_bpf_memory_bytes`, least", Moment.bpf_bytes),
@@ -307,7 +307,7 @@ def table(run: Soak, rows: Sequence[Check], minutes: float) -> list[str]:
     width = minutes / WINDOWS
     return [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {host.cpu_model()}, {host.online_cpus()} CPUs,"
-        f" Linux {os.uname().release}: {minutes:g} minutes, {len(run.under_load)} scrapes, a pass"
+        f" Linux {os.uname().release}: {minutes:g} minutes, {len(run.under_load)} scrapes, a scan"
         f" every {INTERVAL_SECONDS} s; {run.created():,} tasks created, up to {run.most_living():,}"
         " alive at a time.",
         "",
