@@ -31,7 +31,8 @@ def prices_of(calibration: Calibration | None, fault_ns: float | None = None) ->
 
     entry: as cheap as a system call at least, as dear as an exception that is taken twice at
     most; most likely as a page fault that maps the zero page. page: the rest of a minor
-    fault. At fork a page is cleared at least, and costs as much as in a fault at most.
+    fault; at most, of one whose page is in no cache. At fork a page is cleared at least, and
+    costs as much as in a fault at most.
     """
     if calibration is None:
         if fault_ns is None:
@@ -39,12 +40,13 @@ def prices_of(calibration: Calibration | None, fault_ns: float | None = None) ->
         return Prices(_exactly(0.0), _exactly(fault_ns), None, None)
     bare, clear = calibration.bare_fault_ns, calibration.clear_page_ns
     page = max(clear, calibration.fault_ns - bare)
+    cold = max(page, (calibration.cold_fault_ns or 0.0) - bare)
     entry = Range(min(calibration.syscall_ns, bare), bare, 2 * bare)
     if fault_ns is not None:
-        page = min(page, fault_ns)
+        page = cold = min(page, fault_ns)
         entry = _exactly(fault_ns - page)
-    forked = Range(clear, (clear + page) / 2, page) if clear < page else _exactly(clear)
-    return Prices(entry, _exactly(page), forked, _exactly(clear))
+    forked = Range(clear, (clear + page) / 2, cold) if clear < page else _exactly(clear)
+    return Prices(entry, Range(page, page, cold), forked, _exactly(clear))
 
 
 def _exactly(value: float) -> Range:

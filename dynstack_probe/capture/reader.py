@@ -522,6 +522,7 @@ def _calibration(line: _Object) -> Calibration:
         spread_ratio=line.number("spread_ratio"),
         runnable=line.integer("runnable"),
         pinned=line.flag("pinned"),
+        cold_fault_ns=line.optional("cold_fault_ns", line.number),
     )
 
 

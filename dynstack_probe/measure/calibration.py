@@ -14,6 +14,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from dynstack_probe.kernel.features import Root
 from dynstack_probe.model.calibration import Calibration
@@ -21,19 +22,18 @@ from dynstack_probe.model.host import PAGE_BYTES
 
 BATCHES = 81
 _PAGES = 256  # 1 MiB: a batch takes a fraction of a millisecond, few meet an interrupt
+# 32 MiB: more than the kernel keeps of pages just freed, and than a CPU's own caches hold.
+_COLD_BATCHES = 32
 _CALLS = 1000
 
 
 def calibrate(batches: int = BATCHES) -> Calibration:
-    """Measure. Raises OSError where there is no memory for it, 1 MiB."""
-    length = _PAGES * PAGE_BYTES
+    """Measure. Raises OSError where there is no memory for it, 1 MiB; 32 for cold_fault_ns."""
     with (
-        mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory,
+        _private(_PAGES) as memory,
         open("/dev/zero", "rb", buffering=0) as zero,  # noqa: PTH123
         _pinned() as pinned,
     ):
-        with contextlib.suppress(OSError):  # a kernel without huge pages
-            memory.madvise(mmap.MADV_NOHUGEPAGE)
         ones = b"\1" * _PAGES
 
         def write() -> None:
@@ -55,6 +55,7 @@ def calibrate(batches: int = BATCHES) -> Calibration:
             faults.append((first - _ns(write)) / _PAGES)
             clears.append(_ns(clear) / _PAGES)
             calls.append(_ns_a_call(os.getppid) - _ns_a_call(_thread.get_ident))
+        cold = _cold_fault_ns()
     low, median, high = (_nearest(faults, quarter / 4) for quarter in (1, 2, 3))
     return Calibration(
         fault_ns=median,
@@ -64,7 +65,33 @@ def calibrate(batches: int = BATCHES) -> Calibration:
         spread_ratio=(high - low) / median,
         runnable=_runnable(),
         pinned=pinned,
+        cold_fault_ns=cold,
     )
+
+
+def _cold_fault_ns() -> float | None:
+    """A fault whose page is in no cache; None where there is no memory for it."""
+    ones = b"\1" * _PAGES
+    faults = []
+    try:
+        with _private(_COLD_BATCHES * _PAGES) as memory:
+            for at in range(0, len(memory), _PAGES * PAGE_BYTES):
+                write = partial(
+                    memory.__setitem__, slice(at, at + _PAGES * PAGE_BYTES, PAGE_BYTES), ones
+                )
+                first = _ns(write)
+                faults.append((first - _ns(write)) / _PAGES)
+    except OSError:
+        return None
+    return _nearest(faults, 0.5)
+
+
+def _private(pages: int) -> mmap.mmap:
+    """Memory of small pages, none of them there yet. Raises OSError."""
+    memory = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
 
 
 def _nearest(values: list[float], share: float) -> float:

@@ -184,9 +184,10 @@ def _calibrated(cost: HostCost) -> str:
     found = cost.calibration
     if found is None:
         return "not here: this capture holds no calibration"
+    cold = "" if found.cold_fault_ns is None else f", {found.cold_fault_ns:.0f} on cold memory"
     return (
         f"a minor page fault {found.fault_ns:.0f} ns (quartiles {percent(found.spread_ratio)}"
-        f" apart), {found.bare_fault_ns:.0f} of them without its page; clearing a page"
+        f" apart){cold}, {found.bare_fault_ns:.0f} without its page; clearing a page"
         f" {found.clear_page_ns:.0f} ns, a system call {found.syscall_ns:.0f} ns; medians with"
         f" {found.runnable} runnable{'' if found.pinned else ', not pinned'}: load makes them"
         " err high"
@@ -405,6 +406,7 @@ def _calibration_json(cost: HostCost) -> dict[str, Any]:
     return {
         "fault_ns": found.fault_ns if found else None,
         "bare_fault_ns": found.bare_fault_ns if found else None,
+        "cold_fault_ns": found.cold_fault_ns if found else None,
         "clear_page_ns": found.clear_page_ns if found else None,
         "syscall_ns": found.syscall_ns if found else None,
         "spread_ratio": found.spread_ratio if found else None,

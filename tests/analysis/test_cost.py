@@ -68,6 +68,19 @@ def test_prices_are_bounded_by_measured_parts() -> None:
     assert prices.forked_page == Range(100.0, 600.0, 1100.0)
 
 
+def test_a_page_in_no_cache_is_the_dearest() -> None:
+    """It moves the upper bounds and no best guess; one found cheaper moves nothing."""
+    prices = prices_of(replace(CALIBRATION, cold_fault_ns=3500.0))
+    assert prices is not None
+    assert prices.page == Range(1100.0, 1100.0, 2600.0)
+    assert prices.fault == Range(1300.0, 2000.0, 4400.0)
+    assert prices.forked_page == Range(100.0, 600.0, 2600.0)
+    assert prices_of(replace(CALIBRATION, cold_fault_ns=1500.0)) == prices_of(CALIBRATION)
+    given = prices_of(replace(CALIBRATION, cold_fault_ns=3500.0), 1200.0)
+    assert given is not None
+    assert given.fault == Range(1200.0, 1200.0, 1200.0)
+
+
 def test_stack_faults_by_hand() -> None:
     """4 faults a second of 5 pages on 4 CPUs: 4 entries and 5 pages in 4e9 ns."""
     row = cost_of("rfc-v1")

@@ -102,6 +102,7 @@ def test_what_one_requires_the_other_requires(tmp_path: Path, made: Members) -> 
         *("anonymized", "random_offset", "context_switches", "grown_kib", "lifecycle"),
         *("kernel_stacks", "kernel_stack_kib", "boot_idle_mark_bytes"),
         *("page_faults", "headroom", "calibration", "limit_hits", "limit_failures"),
+        "cold_fault_ns",
     }
     assert len(required) > 60
 
