@@ -32,6 +32,8 @@ MARKED = {
     "capture/test_schema.py::test_what_one_refuses": "slow",
     "httpd/": "slow",
     "loader/": "slow",
+    # needs gcc, and a machine that does little else
+    "measure/test_calibration.py::test_it_agrees": "slow",
     "report/test_report_in_chromium.py": "browser",
     "faults/test_flamegraph_in_chromium.py": "browser",
     "report/test_report_of_prometheus.py": "prometheus",

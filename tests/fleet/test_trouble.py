@@ -27,6 +27,7 @@ from tests.fleet.stub import (
     raw,
     vector,
 )
+from tests.tools import needs
 from tests.trouble import complains
 
 Run = Callable[..., Result]
@@ -258,6 +259,7 @@ def test_wrong_options(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         complains(run(*options), 2, about)
 
 
+@needs("openssl", "openssl")
 def test_tls(run: Run, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -274,6 +276,7 @@ def test_tls(run: Run, tmp_path: Path) -> None:
         complains(run("--prometheus", stub.url.replace("http", "https")), 1, "speaks no TLS")
 
 
+@needs("openssl", "openssl")
 def test_an_authority_too_lax_for_python_3_13(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +292,7 @@ def test_an_authority_too_lax_for_python_3_13(
         complains(run(*trusting), 1, "does not include key usage extension.*issued anew")
 
 
+@needs("openssl", "openssl")
 def test_a_client_certificate(run: Run, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

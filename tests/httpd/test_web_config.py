@@ -22,10 +22,9 @@ import pytest
 from dynstack_probe.errors import UsageError
 from dynstack_probe.httpd.web_config import CIPHER_SUITES, CURVES, WebConfig
 from tests.httpd.test_server import World, received, serving
+from tests.tools import needs
 
-needs_openssl = pytest.mark.skipif(
-    shutil.which("openssl") is None, reason="needs openssl to make certificates"
-)
+needs_openssl = needs("openssl", "openssl")
 
 
 @dataclass

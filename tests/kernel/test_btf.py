@@ -14,6 +14,7 @@ from dynstack_probe.errors import UnmeasurableError, UsageError
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.offsets import preemption_macros, probe_macros
 from tests.kernel.btf_file import a_btf_file
+from tests.tools import needs
 
 needs_btf = pytest.mark.skipif(not VMLINUX.exists(), reason=f"this kernel has no {VMLINUX}")
 
@@ -76,6 +77,7 @@ def test_nested_and_anonymous_fields(tmp_path: Path) -> None:
 
 
 @needs_btf
+@needs("bpftool", "bpftool")
 def test_per_cpu_variables_lie_where_bpftool_says() -> None:
     listed = subprocess.run(
         ["bpftool", "btf", "dump", "file", str(VMLINUX)], capture_output=True, text=True, check=True

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -17,6 +16,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from dynstack_probe import __version__
 from tests import ROOT
 from tests.packaging.kubernetes_schemas import KUSTOMIZATION, POD_MONITOR
+from tests.tools import needs
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 MANIFESTS = ROOT / "packaging/kubernetes"
@@ -93,7 +93,7 @@ def test_a_mistyped_field_is_refused(name: str, place: Place) -> None:
     assert refused(mistyped(manifest(name), place))
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@needs("kubectl", "kubernetes-client")
 def test_what_kubectl_makes_of_it() -> None:
     made = subprocess.run(
         ["kubectl", "kustomize", str(MANIFESTS)], capture_output=True, text=True, check=True

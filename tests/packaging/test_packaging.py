@@ -23,6 +23,7 @@ from dynstack_probe import __version__, cli
 from dynstack_probe.serve.config import Config, read_config
 from tests import ROOT
 from tests.conftest import why_no_bpf
+from tests.tools import needs
 
 PACKAGING = ROOT / "packaging"
 UNIT = PACKAGING / "dynstack-probe.service"
@@ -42,11 +43,6 @@ needs_build_tools = pytest.mark.skipif(
     reason="needs debhelper and Debian's python3-typer and others: make test installs them",
 )
 needs_bpf = pytest.mark.skipif(why_no_bpf() is not None, reason=f"needs BPF: {why_no_bpf()}")
-
-
-def needs(tool: str, package: str) -> pytest.MarkDecorator:
-    missing = shutil.which(tool) is None
-    return pytest.mark.skipif(missing, reason=f"needs {tool}: apt install {package}")
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
