@@ -193,6 +193,9 @@ def _legend(plot: LinePlot) -> Element:
         key.set("class", "key")
         key.set("aria-hidden", "true")
         group = SubElement(key, "g", {"class": f"series serie-{at} color-{at}"})
-        SubElement(group, "path", {"d": "M0 4 h28", "class": "line"})
+        if curve.dots:
+            SubElement(group, "circle", cx="14", cy="4", r=f"{curve.dots}").set("class", "dot")
+        else:
+            SubElement(group, "path", {"d": "M0 4 h28", "class": "line"})
         key.tail = printable(curve.name)
     return legend

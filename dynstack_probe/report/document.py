@@ -63,10 +63,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points (x, y), by x."""
+    """Points (x, y), by x. dots: the radius of a dot for each, instead of a line; 0: a line."""
 
     name: str
     points: Sequence[tuple[float, float]]
+    dots: int = 0
 
 
 @dataclass(frozen=True)

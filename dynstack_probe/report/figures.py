@@ -194,15 +194,16 @@ def cost_plot(rows: Sequence[PolicyCost], best: Collection[str]) -> BarPlot | No
 
 
 def saving_against_cost(rows: Sequence[PolicyCost], best: Collection[str]) -> LinePlot | None:
-    """The most memory that so much CPU time buys: steps through the best policies."""
-    points = sorted(
-        (100 * row.net_ratio.best, float(row.saved_kib))
-        for row in rows
-        if row.policy in best and row.net_ratio
-    )
+    """A dot a policy, and steps through the best: the most memory that so much CPU time buys."""
+    dots: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for row in rows:
+        if row.net_ratio:
+            dots[row.policy in best].append((100 * row.net_ratio.best, float(row.saved_kib)))
+    points = sorted(dots[True])
     if not points:
         return None
-    first, last = points[0][0], points[-1][0]
+    every = [*points, *dots[False]]
+    first, last = min(cost for cost, _ in every), max(cost for cost, _ in every)
     end = last + (max(abs(first), abs(last), last - first) * 0.1 or 0.001)
     ends = [*(cost for cost, _ in points[1:]), end]
     steps = [
@@ -213,10 +214,21 @@ def saving_against_cost(rows: Sequence[PolicyCost], best: Collection[str]) -> Li
     return LinePlot(
         title="Saving against cost",
         x=number_axis("CPU time on balance, % of all", min(first, 0.0), end, _decimal, intervals=3),
-        y=number_axis("KiB saved, reserve paid", 0, max(saved for _, saved in points), _count),
-        curves=[Curve("most that any policy saves", steps)],
-        note="Modelled. Each step begins at a policy that no other beats. Left of 0 it saves CPU"
-        " time as well.",
+        y=number_axis(
+            "KiB saved, reserve paid",
+            min(0.0, *(saved for _, saved in every)),
+            max(saved for _, saved in every),
+            _count,
+        ),
+        curves=[
+            Curve("most that any policy saves", steps),
+            # small over large: where two lie on each other, both are seen
+            Curve("best policies", points, dots=5),
+            *([Curve("others", sorted(dots[False]), dots=3)] if dots[False] else []),
+        ],
+        note="Modelled, a dot a policy, whose figures stand in the plot by policy. Each step"
+        " begins at one that no other beats; a dot above them is of one that some task would have"
+        " overflowed. Left of 0 a policy saves CPU time as well.",
     )
 
 

@@ -8,6 +8,7 @@ remains takes its looks from the page's style sheet by the class names that pyga
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -63,7 +64,14 @@ def _options(pygal: Any) -> dict[str, object]:
         title_font_size=LETTER // 2,
         value_font_size=LETTER,
     )
-    return {"style": style, "js": [], "width": WIDTH, "show_legend": False, "margin": MARGIN}
+    return {
+        "style": style,
+        "js": [],
+        "width": WIDTH,
+        "show_legend": False,
+        "margin": MARGIN,
+        "truncate_label": -1,
+    }
 
 
 def _lines(pygal: Any, plot: LinePlot) -> Any:
@@ -74,13 +82,15 @@ def _lines(pygal: Any, plot: LinePlot) -> Any:
         x_title=plot.x.label,
         y_title=plot.y.label,
         show_x_guides=True,
+        margin_right=max(MARGIN, math.ceil(_text_width(plot.x.ticks[-1][1]) / 2)),
         range=(plot.y.low, plot.y.high),
         xrange=(plot.x.low, plot.x.high),
     )
     chart.x_labels = _labels(plot.x)
     chart.y_labels = _labels(plot.y)
     for curve in plot.curves[:MOST_CURVES]:
-        chart.add(curve.name, list(curve.points))
+        dots = {"stroke": False, "show_dots": True, "dots_size": curve.dots} if curve.dots else {}
+        chart.add(curve.name, list(curve.points), **dots)
     return chart
 
 
@@ -92,11 +102,13 @@ def _bars(pygal: Any, plot: BarPlot) -> Any:
         print_values=True,
         print_values_position="top",
         margin_right=MARGIN + _beyond(plot),
-        range=(plot.axis.low, plot.axis.high),
+        # pygal takes an end at 0 for none, and draws up to 1
+        range=(plot.axis.low, plot.axis.high or math.ulp(0.0)),
     )
     bars = list(reversed(plot.bars))  # pygal begins at the bottom
+    room = WIDTH - LONGEST_NAME * LETTER / 2 - _beyond(plot)
     chart.x_labels = [_shortened(bar.name) for bar in bars]
-    chart.y_labels = _labels(plot.axis)
+    chart.y_labels = _labels(plot.axis, _every(plot.axis, room))
     chart.add("", [{"value": bar.value, "formatter": lambda _, bar=bar: bar.label} for bar in bars])
     return chart
 
@@ -105,8 +117,7 @@ def _beyond(plot: BarPlot) -> int:
     """How far a label reaches beyond the axis' end, about."""
     axis, room = plot.axis, WIDTH - LONGEST_NAME * LETTER / 2
     reaches = [
-        len(bar.label) * LETTER * 0.6
-        - room * (axis.high - max(bar.value, 0.0)) / (axis.high - axis.low)
+        _text_width(bar.label) - room * (axis.high - max(bar.value, 0.0)) / (axis.high - axis.low)
         for bar in plot.bars
     ]
     return max(0, *map(round, reaches), 0)
@@ -140,8 +151,24 @@ def _place_labels(root: ElementTree.Element, plot: BarPlot) -> None:
             label.set("x", f"{float(at_zero) + 6:g}")
 
 
-def _labels(axis: Axis) -> Sequence[dict[str, object]]:
-    return [{"value": value, "label": label} for value, label in axis.ticks]
+def _text_width(text: str) -> float:
+    """About."""
+    return len(text) * LETTER * 0.6
+
+
+def _every(axis: Axis, room: float) -> int:
+    """Of so many ticks one is labelled, so that labels in that much room don't touch."""
+    widest = max(_text_width(label) for _, label in axis.ticks) + LETTER / 2
+    return math.ceil(widest * (len(axis.ticks) - 1) / room)
+
+
+def _labels(axis: Axis, every: int = 1) -> Sequence[dict[str, object]]:
+    """Counted from 0, or where the axis begins."""
+    first = next((at for at, (value, _) in enumerate(axis.ticks) if value == 0), 0)
+    return [
+        {"value": value, "label": "" if (at - first) % every else label}
+        for at, (value, label) in enumerate(axis.ticks)
+    ]
 
 
 def _shortened(name: str) -> str:

@@ -22,6 +22,7 @@ from dynstack_probe.capture import CaptureWriter, read_frames
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.model.cost import PolicyCost, Range
 from dynstack_probe.model.frame import Frame
+from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.host import KernelFacts
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.savings import Savings
@@ -46,7 +47,7 @@ from dynstack_probe.report.sections import document_of
 from dynstack_probe.text import percent, printable
 from tests import ROOT
 from tests.conftest import why_no_bpf
-from tests.factory import a_frame, a_host, collect, some_stacks
+from tests.factory import COSTS, a_frame, a_host, collect, some_stacks
 
 POLICIES = list(BUILT_IN.values())
 NOW = 1_700_000_000.0
@@ -101,7 +102,12 @@ def a_lifecycle(number: int) -> Lifecycle:
 
 def a_series(length: int) -> Frames:
     return [
-        dataclasses.replace(a_moment(number), lifecycle=a_lifecycle(number))
+        dataclasses.replace(
+            a_moment(number),
+            lifecycle=a_lifecycle(number),
+            headroom=Headroom((900 + 7 * number, 800), 0, 0, 0, 0),
+            calibration=None if number else COSTS.calibration,
+        )
         for number in range(length)
     ]
 
@@ -291,8 +297,9 @@ def test_the_first_page_is_marked_where_depths_are_drawn(kib: int) -> None:
     assert [name for name, _ in plot.text_rows if "page" in name] == ["4 KiB, 1 page"]
 
 
-def test_numbers_on_axes_have_no_exponent() -> None:
-    rows = [
+def costs(*nets: float) -> list[PolicyCost]:
+    """Policies p0, p1, ... whose net shares of CPU time these are; each saves 100 KiB more."""
+    return [
         PolicyCost(
             policy=f"p{at}",
             savings=Savings(stacks=9, base_kib=400, dynamic_kib=300 - 100 * at),
@@ -305,12 +312,49 @@ def test_numbers_on_axes_have_no_exponent() -> None:
             fork_saving_ratio=Range(0.0, 0.0, 0.0),
             feasible=True,
         )
-        for at, net in enumerate((-3e-6, 2e-7, 5e-7))
+        for at, net in enumerate(nets)
     ]
+
+
+def test_numbers_on_axes_have_no_exponent() -> None:
+    rows = costs(-3e-6, 2e-7, 5e-7)
     for plot in (figures.cost_plot(rows, {"p2"}), figures.saving_against_cost(rows, {"p2"})):
         assert plot is not None
         axis = plot.axis if isinstance(plot, BarPlot) else plot.x
         assert all("e" not in label for _, label in axis.ticks)
+
+
+@pytest.mark.parametrize("nets", [(-3e-6, -1e-6, -2e-6), (-3e-6, 1e-6, 2e-6), (3e-3, 1e-3, 2e-3)])
+def test_bars_are_as_long_as_their_cost(nets: Sequence[float]) -> None:
+    """Also where all policies save CPU time, so that the axis ends at 0."""
+    plot = figures.cost_plot(costs(*nets), set())
+    assert plot is not None
+    bars = plots.svg(plot).findall(".//g[@class='bars']/g/rect")
+    widths = [float(bar.get("width", "")) for bar in reversed(bars)]
+    assert max(widths) > 30
+    scale = widths[0] / abs(nets[0])
+    assert widths == pytest.approx([scale * abs(net) for net in nets])
+
+
+def test_each_policy_is_a_dot_and_the_best_are_marked() -> None:
+    """Steps only through the best; without others there is no legend of them."""
+    rows = costs(-3e-6, 8e-6, 5e-6, 9e-6)
+    plot = figures.saving_against_cost(rows, {"p0", "p2"})
+    assert plot is not None
+    line, best, others = plot.curves
+    assert [(round(x, 9), y) for x, y in best.points] == [(-0.0003, 100), (0.0005, 300)]
+    assert [(round(x, 9), y) for x, y in others.points] == [(0.0008, 200), (0.0009, 400)]
+    assert set(best.points) < set(line.points)
+    assert not set(others.points) & set(line.points)
+    circles = {
+        at: plots.svg(plot).findall(f".//g[@class='series serie-{at} color-{at}']//circle")
+        for at in range(3)
+    }
+    assert [len(found) for found in circles.values()] == [0, 2, 2]
+    assert {circle.get("r") for circle in circles[1]} == {f"{best.dots}"}
+    plot = figures.saving_against_cost(costs(-3e-6), {"p0"})
+    assert plot is not None
+    assert [curve.name for curve in plot.curves] == ["most that any policy saves", "best policies"]
 
 
 def test_style_refers_to_nothing_outside() -> None:
@@ -381,7 +425,11 @@ def test_the_figures_are_those_of_policies() -> None:
     comparison = compare(found.frame, POLICIES, found.whole, "x", found.series)
     printed = policies_report.as_table(comparison)
     table = next(one for one in tables(the_report("series")) if one.columns[0] == "Policy")
-    assert [row[0] for row in table.rows] == list(BUILT_IN)
+    best = {row.policy.name for row in comparison.rows if row.pareto_best}
+    assert len(best) > 1
+    assert [row[0] for row in table.rows] == [
+        f"{name} *" if name in best else name for name in BUILT_IN
+    ]
     for row in table.rows:
         assert re.search(r" +".join(map(re.escape, map(printable, row))), printed), row
 
