@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,17 +20,21 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample as Scraped
 
 from dynstack_probe.analysis.comparison import compare
 from dynstack_probe.analysis.cost import host_cost
 from dynstack_probe.analysis.evidence import evidence_of
 from dynstack_probe.analysis.host_estimate import host_estimate
-from dynstack_probe.analysis.safety import safety_of
+from dynstack_probe.analysis.safety import ExportedSafety, safety_of
 from dynstack_probe.analysis.timeline import has_restarted
 from dynstack_probe.capture import Capture
 from dynstack_probe.faults.reuse import ReuseWatch
-from dynstack_probe.fleet.costs import costs_of
+from dynstack_probe.fleet.costs import costs_of, over_range
+from dynstack_probe.model.cost import HostCost, exactly
 from dynstack_probe.model.frame import Coverage, Frame
+from dynstack_probe.model.history import History as Past
+from dynstack_probe.model.history import Range, Track
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.savings import saving_ratio
@@ -39,7 +43,7 @@ from dynstack_probe.output import as_json
 from dynstack_probe.output import policies as policies_output
 from dynstack_probe.output.cost import cost_rows, safety_rows
 from dynstack_probe.policy import BUILT_IN
-from dynstack_probe.report import as_text
+from dynstack_probe.report import as_text, from_prometheus
 from dynstack_probe.report.from_frames import subject_of
 from dynstack_probe.report.sections import document_of
 from dynstack_probe.serve.collector import HostCollector, Scan, ScanCounter
@@ -169,7 +173,7 @@ def sample_at(host: Sequence[Life], frame: int) -> Sample:
         coverage=Coverage(count, 0, count, count * 16, False),
         cgroups={},
         scan_seconds=0.001,
-        taken_at=1.0,
+        taken_at=1.0 + frame * STEP_SECONDS,
         kernel_counters={},
         bpf_memory_bytes=4096,
     )
@@ -194,8 +198,8 @@ def naive_counts(host: Sequence[Life], first: int, last: int) -> tuple[int, int]
     return faults, pages
 
 
-def daemon_pages(samples: Iterable[Sample]) -> list[dict[str, float]]:
-    """The metrics after each of them, by name and policy."""
+def scrapes(samples: Iterable[Sample]) -> Iterator[list[Scraped]]:
+    """The daemon's metrics after each of them."""
     scans, newest = ScanCounter(), list[Scan | None]([None])
     registry = CollectorRegistry()
     registry.register(
@@ -207,18 +211,32 @@ def daemon_pages(samples: Iterable[Sample]) -> list[dict[str, float]]:
             lambda: COSTS,
         )
     )
-    pages = []
     for sample in samples:
         newest[0] = scans.add(sample, [BUILT_IN[name] for name in NAMES], CALIBRATION)
         text = generate_latest(registry).decode()
-        pages.append(
-            {
-                f"{s.name} {s.labels.get('policy', '')}".strip(): s.value
-                for family in text_string_to_metric_families(text)
-                for s in family.samples
-            }
-        )
-    return pages
+        yield [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+
+def daemon_pages(samples: Iterable[Sample]) -> list[dict[str, float]]:
+    """The same by name and policy."""
+    return [
+        {f"{s.name} {s.labels.get('policy', '')}".strip(): s.value for s in scraped}
+        for scraped in scrapes(samples)
+    ]
+
+
+def past_of(samples: Iterable[Sample]) -> Past:
+    """The same as a Prometheus would answer."""
+    values: dict[str, dict[tuple[tuple[str, str], ...], dict[float, float]]] = {}
+    for number, scraped in enumerate(scrapes(samples)):
+        for one in scraped:
+            series = values.setdefault(one.name, {}).setdefault(tuple(one.labels.items()), {})
+            series[float(STEP_SECONDS * number)] = one.value
+    tracks = {
+        name: [Track(dict(labels), at) for labels, at in series.items()]
+        for name, series in values.items()
+    }
+    return Past("http://x", "x", "j", Range(SECONDS, SECONDS), tracks, [])
 
 
 IN_FLIGHT = [Life(0, 2, [3] * FRAMES, 0, True), Life(0, 5, [1] * FRAMES, 0, False)]
@@ -322,6 +340,8 @@ def _same_cost(host: Sequence[Life], daemon: list[dict[str, float]], report: str
     cost = host_cost("x", found.frame, found.whole, chosen)
     rows = {row.policy.name: row for row in compare(found.frame, chosen, found.whole, "x").rows}
     cpu_seconds = cost.cpus * found.whole.seconds
+    past = past_of(sample_at(host, number) for number in range(FRAMES))
+    _same_in_prometheus(past, cost)
     for row in cost.rows:
         assert rows[row.policy].cost == row
         assert row.work_ratio is not None
@@ -338,6 +358,8 @@ def _same_cost(host: Sequence[Life], daemon: list[dict[str, float]], report: str
             rates[figure] = rise / found.whole.seconds
         asked = costs_of(rates, cost.cpus)
         assert asked.net_ratio == pytest.approx(row.net_ratio.best, rel=1e-9, abs=1e-18)
+        ranged = over_range(past, row.policy, cost.cpus)
+        assert ranged.net_ratio == pytest.approx(asked.net_ratio, rel=1e-9, abs=1e-18)
     for name, words in (*cost_rows(cost), *safety_rows(safety_of(chosen[0], found))):
         assert f"{name} {words}" in report
 
@@ -349,6 +371,29 @@ def _same_cost(host: Sequence[Life], daemon: list[dict[str, float]], report: str
             told += moment.cost.work_ratio.best * cost.cpus * STEP_SECONDS
     assert cost.headline.work_ratio is not None
     assert told == pytest.approx(cost.headline.work_ratio.best * cpu_seconds)
+
+
+def _same_in_prometheus(past: Past, cost: HostCost) -> None:
+    """The report of that time from Prometheus: the best guesses of the report of frames."""
+    subject = from_prometheus.subject_of(past)
+    told = subject.cost
+    assert told is not None
+    for row, other in zip(cost.rows, told.rows, strict=True):
+        assert (row.policy, row.what, row.feasible) == (other.policy, other.what, other.feasible)
+        for of in ("work_ratio", "fork_saving_ratio", "net_ratio"):
+            expected = exactly(getattr(row, of).best)
+            same = [pytest.approx(value, rel=1e-9, abs=1e-18) for value in vars(expected).values()]
+            assert list(vars(getattr(other, of)).values()) == same, of
+        for of in ("events", "pages", "avoided_pages"):
+            assert getattr(other, f"{of}_per_second") == pytest.approx(
+                getattr(row, f"{of}_per_second")
+            )
+    assert told.stack_fault.events == cost.stack_fault.events
+    assert told.stack_fault.tenth_percent == pytest.approx(cost.stack_fault.tenth_percent)
+    assert (told.whole.seconds, told.whole.created) == (cost.whole.seconds, cost.whole.created)
+    assert isinstance(subject.safety, ExportedSafety)
+    assert COSTS.headroom is not None
+    assert subject.safety.free.least_pages == COSTS.headroom.least_pages
 
 
 @given(HOSTS.map(lambda host: [replace(life, in_flight=False) for life in host]))

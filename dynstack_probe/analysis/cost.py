@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.analysis.timeline import rate
-from dynstack_probe.model.calibration import Calibration
-from dynstack_probe.model.cost import BreakEven, HostCost, PolicyCost, Prices, Range
+from dynstack_probe.model.calibration import Calibration, ExportedCalibration
+from dynstack_probe.model.cost import BreakEven, HostCost, PolicyCost, Prices, Range, exactly
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.host import Host
 from dynstack_probe.model.interval import FAULTS, Interval
@@ -37,20 +37,16 @@ def prices_of(calibration: Calibration | None, fault_ns: float | None = None) ->
     if calibration is None:
         if fault_ns is None:
             return None
-        return Prices(_exactly(0.0), _exactly(fault_ns), None, None)
+        return Prices(exactly(0.0), exactly(fault_ns), None, None)
     bare, clear = calibration.bare_fault_ns, calibration.clear_page_ns
     page = max(clear, calibration.fault_ns - bare)
     cold = max(page, (calibration.cold_fault_ns or 0.0) - bare)
     entry = Range(min(calibration.syscall_ns, bare), bare, 2 * bare)
     if fault_ns is not None:
         page = cold = min(page, fault_ns)
-        entry = _exactly(fault_ns - page)
-    forked = Range(clear, (clear + page) / 2, cold) if clear < page else _exactly(clear)
-    return Prices(entry, Range(page, page, cold), forked, _exactly(clear))
-
-
-def _exactly(value: float) -> Range:
-    return Range(value, value, value)
+        entry = exactly(fault_ns - page)
+    forked = Range(clear, (clear + page) / 2, cold) if clear < page else exactly(clear)
+    return Prices(entry, Range(page, page, cold), forked, exactly(clear))
 
 
 def policy_cost(
@@ -159,22 +155,44 @@ def host_cost(
         saved = estimate(policy, shapes, frame.host)
         feasible = not saved.over_limit_tasks
         rows.append(policy_cost(policy, saved, whole, frame.host, prices, feasible=feasible))
+    return cost_of_rows(
+        source,
+        frame.host.cpus,
+        whole,
+        rows,
+        prices=prices,
+        caveats=frame.caveats,
+    )
+
+
+def cost_of_rows(
+    source: str,
+    cpus: int,
+    whole: Interval,
+    rows: Sequence[PolicyCost],
+    *,
+    prices: Prices | None = None,
+    caveats: Sequence[str] = (),
+    exported: ExportedCalibration | None = None,
+) -> HostCost:
+    """Policies whose cost is known already, the headline's first, and what breaks even."""
     headline = rows[0]
     faults = round(headline.events_per_second * whole.seconds) if headline.what == FAULTS else None
     net = headline.net_ratio
     kernel = whole.page_faults.kernel if whole.page_faults else None
     return HostCost(
         source=source,
-        cpus=frame.host.cpus,
+        cpus=cpus,
         whole=whole,
         prices=prices,
         calibration=whole.calibration,
         rows=tuple(rows),
-        stack_fault=break_even(faults, whole.seconds, frame.host.cpus, headline.fork_saving_ratio),
+        stack_fault=break_even(faults, whole.seconds, cpus, headline.fork_saving_ratio),
         kernel_page_fault=break_even(
-            kernel, whole.seconds, frame.host.cpus, None if net is None else _NOTHING - net
+            kernel, whole.seconds, cpus, None if net is None else _NOTHING - net
         ),
-        caveats=frame.caveats,
+        caveats=tuple(caveats),
+        exported=exported,
     )
 
 

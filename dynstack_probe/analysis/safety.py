@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dynstack_probe.analysis.evidence import DEEP_BYTES, Evidence
-from dynstack_probe.model.headroom import Headroom
+from dynstack_probe.model.headroom import FreeMemory, Headroom
 from dynstack_probe.policy import Policy
 
 DEEP_KIB = (DEEP_BYTES // 1024, 12)  # of those whom the evidence has kept
@@ -44,9 +44,24 @@ class Safety:
     @property
     def reserves(self) -> float | None:
         """The least headroom in multiples of all CPUs' reserves."""
-        if self.headroom is None or not self.reserve_pages:
-            return None
-        return self.headroom.least_pages / self.reserve_pages
+        return self.headroom.reserves(self.reserve_pages) if self.headroom else None
+
+
+@dataclass(frozen=True)
+class ExportedSafety:
+    """What the daemon exports of it, over a range of a host's past.
+
+    free: the least since the moment before, at each moment. deeper: by size in KiB, the most
+    tasks at a time that had been deeper; too_deep_tasks: than the policy's stack, None where
+    that was not told.
+    """
+
+    free: FreeMemory
+    reserve_pages: int
+    a_cpu_pages: int
+    deepest_bytes: int
+    deeper: Mapping[int, int]
+    too_deep_tasks: int | None
 
 
 def shares(counts: Mapping[_Name, int]) -> dict[str, float]:
@@ -70,12 +85,21 @@ def safety_of(policy: Policy, evidence: Evidence) -> Safety:
     return Safety(
         headroom=headroom,
         reserve_pages=policy.reserve_pages(host.cpus, thread_pages),
-        a_cpu_pages=max(0, thread_pages - policy.pages_at_fork(thread_pages)),
+        a_cpu_pages=a_cpu_pages(policy, thread_pages),
         refills_below_min=below_min,
         deepest_bytes=evidence.deepest_bytes,
         deeper={
             kib: Counter(comm for comm, mark in evidence.deep if mark > kib * 1024)
-            for kib in DEEP_KIB
-            if kib * 1024 < host.thread_size_bytes
+            for kib in deep_kib(host.thread_size_bytes)
         },
     )
+
+
+def a_cpu_pages(policy: Policy, thread_pages: int) -> int:
+    """The most that one task can take before its CPU's reserve is refilled."""
+    return max(0, thread_pages - policy.pages_at_fork(thread_pages))
+
+
+def deep_kib(thread_size_bytes: int) -> list[int]:
+    """The sizes that are told of stacks that large."""
+    return [kib for kib in DEEP_KIB if kib * 1024 < thread_size_bytes]

@@ -37,7 +37,8 @@ HELP = """Write a full report, as HTML or plain text.
 
 One HTML page that needs no network and runs no script, or with --format text plain ASCII
 for a mail, at most 71 columns wide: method and its error, the RFC's table, depths ever
-and now, every policy, faults over time, who goes deep, and how to repeat it.
+and now, every policy, what it would cost, whether it is safe, faults over time, who goes
+deep, and how to repeat it.
 
 \b
   sudo dynstack-probe report

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from dynstack_probe.fleet.client import Series
 from dynstack_probe.fleet.model import Costs
+from dynstack_probe.model.history import History, mean
 
 # our own label, by which the parts of one answer are told apart
 FIGURE = "dynstack_figure"
@@ -85,6 +86,30 @@ def of_series(
         if 0 <= element.value < 2.0**63:  # and so no NaN
             found.setdefault(key(element.labels), {})[figure] = element.value
     return found
+
+
+def over_range(history: History, policy: str, cpus: int) -> Costs:
+    """What the policy would have cost one host over a range of its past, in CPUs of then.
+
+    Rates are the range's means; the most tasks at a time that were too deep.
+    """
+    figures = {}
+    for figure, (metric, _) in RATES.items():
+        spans = history.rates(metric, **_labels(metric, policy))
+        if spans:
+            figures[figure] = mean(spans)
+    for figure, (extreme, metric) in EXTREMES.items():
+        values = history.sums(metric).values()
+        if values:
+            figures[figure] = min(values) if extreme == "min" else max(values)
+    too_deep = history.sums(TOO_DEEP, policy=policy).values()
+    if too_deep:
+        figures["too_deep"] = max(too_deep)
+    return costs_of(figures, cpus)
+
+
+def _labels(metric: str, policy: str) -> dict[str, str]:
+    return {"mode": "kernel"} if metric == "dynstack_page_faults_total" else {"policy": policy}
 
 
 def costs_of(figures: Mapping[str, float], cpus: int | None = None) -> Costs:

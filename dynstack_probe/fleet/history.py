@@ -15,6 +15,7 @@ from typing import Any
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.ask import quoted
 from dynstack_probe.fleet.client import Server, warnings_of
+from dynstack_probe.fleet.costs import EXTREMES, FIGURE, RATES, TOO_DEEP, tagged
 from dynstack_probe.model.history import SCANNED_AT, History, Range, Track
 from dynstack_probe.text import printable
 
@@ -25,20 +26,23 @@ _METRICS = (
     "dynstack_host_info",
     "dynstack_host_memory_bytes",
     "dynstack_kernel_stacks",
-    "dynstack_policy_over_limit_tasks",
     "dynstack_policy_reserve_bytes",
     "dynstack_policy_stack_bytes",
-    "dynstack_deepest_stack_bytes",
     "dynstack_stack_bytes",
     "dynstack_stacks_erased",
     "dynstack_stacks_read",
     "dynstack_stacks_unreadable",
     "dynstack_tasks",
     SCANNED_AT,
-    "dynstack_policy_faults_total",
     "dynstack_policy_fault_pages_total",
+    "dynstack_policy_avoided_fault_pages_total",
     "dynstack_created_tasks_total",
+    "dynstack_reused_stacks_total",
     "dynstack_exited_tasks_total",
+    "dynstack_calibrated_fault_seconds",
+    "dynstack_calibrated_clear_page_seconds",
+    TOO_DEEP,
+    *(metric for metric, _ in RATES.values()),
 )
 _CGROUPS = ("dynstack_cgroup_stack_bytes", "dynstack_cgroup_policy_stack_bytes")
 
@@ -82,7 +86,19 @@ def history_of(
     cgroups, _ = _tracks(
         server, f'{{__name__=~"{"|".join(_CGROUPS)}",policy=~"|{policy}",{chosen}}}', asked
     )
-    return History(server.url, instance, job, asked, _by_name([*named, *cgroups]), warnings)
+    # of gauges whose extremes matter all that was scraped, not only what stands at each step
+    parts = [
+        tagged(
+            metric,
+            f"{extreme} by (instance, job)"
+            f" ({extreme}_over_time({metric}{{{chosen}}}[{asked.step_seconds}s]))",
+        )
+        for extreme, metric in EXTREMES.values()
+    ]
+    extremes, _ = _tracks(server, f"({' or '.join(parts)})", asked)
+    tracks = _by_name([*named, *cgroups])
+    tracks.update(_by_name(extremes, FIGURE))
+    return History(server.url, instance, job, asked, tracks, warnings)
 
 
 def _the_host(
@@ -110,10 +126,10 @@ def _the_host(
     return hosts[0]
 
 
-def _by_name(tracks: Iterable[Track]) -> dict[str, list[Track]]:
+def _by_name(tracks: Iterable[Track], label: str = "__name__") -> dict[str, list[Track]]:
     named: dict[str, list[Track]] = {}
     for track in tracks:
-        named.setdefault(track.labels.get("__name__", ""), []).append(track)
+        named.setdefault(track.labels.get(label, ""), []).append(track)
     return named
 
 

@@ -27,3 +27,11 @@ class Calibration:
     runnable: int
     pinned: bool
     cold_fault_ns: float | None = None
+
+
+@dataclass(frozen=True)
+class ExportedCalibration:
+    """What the daemon exports of its own: nanoseconds, no spread and no bounds."""
+
+    fault_ns: float
+    clear_page_ns: float

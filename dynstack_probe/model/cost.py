@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dynstack_probe.model.calibration import Calibration
+from dynstack_probe.model.calibration import Calibration, ExportedCalibration
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.savings import Savings
 
@@ -33,6 +33,11 @@ class Range:
     def times(self, factor: float) -> Range:
         """Each of them; the factor is not negative."""
         return Range(self.low * factor, self.best * factor, self.high * factor)
+
+
+def exactly(value: float) -> Range:
+    """A figure whose bounds are not known, or that has none."""
+    return Range(value, value, value)
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ class BreakEven:
 class HostCost:
     """One host over some time. The headline's policy is `headline`, the first of `rows`.
 
-    caveats: sentences that a reader of its figures must know.
+    caveats: sentences that a reader of its figures must know. exported: of a host's past in
+    Prometheus, which has neither prices nor a calibration: what it has of the latter.
     """
 
     source: str
@@ -134,6 +140,7 @@ class HostCost:
     stack_fault: BreakEven
     kernel_page_fault: BreakEven
     caveats: tuple[str, ...] = ()
+    exported: ExportedCalibration | None = None
 
     @property
     def headline(self) -> PolicyCost:

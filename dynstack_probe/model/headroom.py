@@ -9,19 +9,42 @@ from dynstack_probe.model.unknown import merged
 
 
 @dataclass(frozen=True)
-class Headroom:
-    """Samples of some time, and what the kernel counted in it.
+class FreeMemory:
+    """Samples of some time.
 
     above_min_pages: for each sample, free pages above the minimum watermarks, summed over
     the zones that a kernel stack may come from, less what these keep for other allocations.
-    below_low: samples in which one of these was below its low watermark. stalls: allocations
+    """
+
+    above_min_pages: tuple[int, ...]
+
+    @property
+    def least_pages(self) -> int:
+        """Of all samples."""
+        return min(self.above_min_pages)
+
+    @property
+    def median_pages(self) -> int:
+        """Of all samples, the lower of two."""
+        ordered = sorted(self.above_min_pages)
+        return ordered[(len(ordered) - 1) // 2]
+
+    def reserves(self, reserve_pages: int) -> float | None:
+        """The least, in multiples of a policy's reserve; None where it has none."""
+        return self.least_pages / reserve_pages if reserve_pages else None
+
+
+@dataclass(frozen=True)
+class Headroom(FreeMemory):
+    """Such samples, and what the kernel counted meanwhile.
+
+    below_low: samples in which a zone was below its low watermark. stalls: allocations
     that had to reclaim themselves (allocstall); direct_reclaimed_pages: what they got
     (pgsteal_direct). limit_hits: charges that met a memory cgroup's limit and had to reclaim
     there, limit_failures those that it did not help, so that a refill would have failed or
     someone been killed; None where that was not counted, as under cgroup version 1.
     """
 
-    above_min_pages: tuple[int, ...]
     below_low: int
     stalls: int
     direct_reclaimed_pages: int
@@ -39,14 +62,3 @@ class Headroom:
             merged(self.limit_hits, later.limit_hits),
             merged(self.limit_failures, later.limit_failures),
         )
-
-    @property
-    def least_pages(self) -> int:
-        """Of all samples."""
-        return min(self.above_min_pages)
-
-    @property
-    def median_pages(self) -> int:
-        """Of all samples, the lower of two."""
-        ordered = sorted(self.above_min_pages)
-        return ordered[(len(ordered) - 1) // 2]

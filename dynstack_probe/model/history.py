@@ -18,6 +18,17 @@ SCANNED_AT = "dynstack_scan_timestamp_seconds"
 Span = tuple[float, float, float]
 
 
+def mean(spans: Sequence[Span]) -> float:
+    """Over time."""
+    seconds = length(spans)
+    return sum(lasted * value for _, lasted, value in spans) / seconds if seconds else 0.0
+
+
+def length(spans: Sequence[Span]) -> float:
+    """Of all together, in seconds."""
+    return sum(lasted for _, lasted, _ in spans)
+
+
 @dataclass(frozen=True)
 class Track:
     """One series: its labels, and its value at each step (Unix time) that has one."""

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dynstack_probe.analysis.cost import pareto_best
-from dynstack_probe.analysis.safety import Safety, shares
+from dynstack_probe.analysis.safety import ExportedSafety, Safety, shares
 from dynstack_probe.model.cost import BreakEven, HostCost, PolicyCost, Range
+from dynstack_probe.model.headroom import FreeMemory
 from dynstack_probe.model.host import PAGE_KIB
 from dynstack_probe.model.interval import FAULTS
 from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, titles
@@ -139,6 +140,8 @@ def cost_rows(cost: HostCost) -> Iterable[tuple[str, str]]:
     yield "#PF path", _even("page fault", " in kernel mode", cost.kernel_page_fault, cost)
     if row.what == FAULTS:
         yield "Break-even", _even("stack fault", "", cost.stack_fault, cost)
+    if cost.exported is not None:
+        yield "Not told", _RANGES_NOT_TOLD
 
 
 def _net_in_words(row: PolicyCost) -> str:
@@ -157,6 +160,8 @@ def _net_in_words(row: PolicyCost) -> str:
 def _which_way(net: Range) -> str:
     if net.best >= 0:
         return ""
+    if net.low == net.high:
+        return ". Negative: at best guess it saves time too"
     if net.high < 0:
         return ". Negative: it saves time too"
     return ". Negative: likely it saves time too, but the range leaves that open"
@@ -181,7 +186,13 @@ def _measured(cost: HostCost) -> str:
 
 
 def _calibrated(cost: HostCost) -> str:
-    found = cost.calibration
+    found, exported = cost.calibration, cost.exported
+    if exported is not None:
+        return (
+            f"a minor page fault {exported.fault_ns:.0f} ns, clearing a page"
+            f" {exported.clear_page_ns:.0f} ns, as the daemon started: load then makes them err"
+            " high"
+        )
     if found is None:
         return "not here: this capture holds no calibration"
     cold = "" if found.cold_fault_ns is None else f", {found.cold_fault_ns:.0f} on cold memory"
@@ -205,8 +216,10 @@ def _stack_faults(cost: HostCost) -> str:
             f" ({per_second(row.avoided_pages_per_second)} more pages a second came with a"
             " cached stack)"
         )
-    if prices is None:
+    if row.work_ratio is None:
         return f"{told}; what one costs is not known: --fault-ns N"
+    if prices is None:
+        return f"{told} (errs high): {ratio_in_words(row.work_ratio)} of all CPU time"
     fault = prices.fault
     each = (
         f"{fault.best:.0f} ns each"
@@ -233,9 +246,10 @@ def _forks(cost: HostCost) -> str:
         return "not known: tasks created were not counted, or nothing is calibrated"
     if not row.fork_saving_ratio.high:
         return "none: a new task gets all of its pages, or none was created"
+    bounds = ": cleared at least, found and charged at most" if cost.prices else ""
     return (
         f"modelled: {ratio_in_words(row.fork_saving_ratio)} of all CPU time for pages that a"
-        " new task does not get: cleared at least, found and charged at most"
+        f" new task does not get{bounds}"
     )
 
 
@@ -259,7 +273,8 @@ def _even(what: str, where: str, even: BreakEven, cost: HostCost) -> str:
     if even.fork_saving is not None:
         eaten = even.fork_saving
         low, best, high = (nanoseconds(bound) for bound in (eaten.low, eaten.best, eaten.high))
-        told += f", {best} ({low} to {high}) before that eats what is saved"
+        bounds = f" ({low} to {high})" if eaten.low != eaten.high else ""
+        told += f", {best}{bounds} before that eats what is saved"
     return f"from counts: {told}; errs low, as counts err high"
 
 
@@ -270,26 +285,62 @@ def safety_rows(safety: Safety) -> Iterable[tuple[str, str]]:
     yield "Reserve", _reserve(safety)
     yield "Contexts", _contexts(safety)
     deeper = "; ".join(_deeper(kib, safety) for kib in safety.deeper)
+    yield "Deepest", f"{_deepest(safety.deepest_bytes)}; {deeper}"
+
+
+_RANGES_NOT_TOLD = (
+    "the bounds of these prices: the daemon exports best guesses (`cost` and `record` on that"
+    " host tell how far off they may be), and its page faults in kernel mode are scaled from the"
+    " seconds in which it counts them"
+)
+_SAFETY_NOT_TOLD = (
+    "what no daemon samples: in which contexts stacks are deep and what one run on a CPU takes"
+    " of the reserve (`faults`), stalled allocations, zones below their low watermarks and memory"
+    " cgroups at their limits (`cost`, `record`)"
+)
+
+
+def exported_safety_rows(safety: ExportedSafety, policy: str) -> Iterable[tuple[str, str]]:
+    """The same as far as the daemon exports it, and a line of what it does not."""
     yield (
-        "Deepest",
-        f"measured: {safety.deepest_bytes} bytes of the living (errs low: who exited is not in"
-        f" it); {deeper}",
+        "Headroom",
+        f"{_free(safety.free, safety.reserve_pages)} moments, at each the least that the daemon"
+        " saw since the one before (errs high: dips between its samples are not seen)",
     )
+    yield "Reserve", _reserve(safety)
+    counts = [f"{count or 'none'} over {kib} KiB" for kib, count in safety.deeper.items()]
+    if safety.too_deep_tasks is not None:
+        counts.append(f"{safety.too_deep_tasks or 'none'} too deep for {policy}")
+    told = f"; of tasks, the most at a time: {', '.join(counts)}" if counts else ""
+    yield "Deepest", f"{_deepest(safety.deepest_bytes)}{told}"
+    yield "Not told", _SAFETY_NOT_TOLD
+
+
+def _deepest(size_bytes: int) -> str:
+    return f"measured: {size_bytes} bytes of the living (errs low: who exited is not in it)"
 
 
 def _headroom(safety: Safety) -> str:
     found = safety.headroom
     if found is None:
         return "not sampled"
-    reserves = f", {safety.reserves:.0f} times all reserves" if safety.reserves is not None else ""
     return (
-        f"measured: {found.least_pages * PAGE_KIB} KiB ({found.least_pages} pages{reserves})"
-        f" free above the minimum watermarks at least, {found.median_pages * PAGE_KIB} KiB"
-        f" median of {len(found.above_min_pages)} samples (errs high: dips between them are not"
+        f"{_free(found, safety.reserve_pages)} samples (errs high: dips between them are not"
         f" seen); a zone below its low watermark in"
         f" {found.below_low} of them. Meanwhile {found.stalls} allocations stalled,"
         f" {found.direct_reclaimed_pages} pages reclaimed directly,"
         f" {found.compaction_failures} compactions failed"
+    )
+
+
+def _free(found: FreeMemory, reserve_pages: int) -> str:
+    """The least and the median of so many... what these are is for the caller to say."""
+    times = found.reserves(reserve_pages)
+    reserves = "" if times is None else f", {times:.0f} times all reserves"
+    return (
+        f"measured: {found.least_pages * PAGE_KIB} KiB ({found.least_pages} pages{reserves})"
+        f" free above the minimum watermarks at least, {found.median_pages * PAGE_KIB} KiB"
+        f" median of {len(found.above_min_pages)}"
     )
 
 
@@ -306,7 +357,7 @@ def _cgroups(safety: Safety) -> str:
     )
 
 
-def _reserve(safety: Safety) -> str:
+def _reserve(safety: Safety | ExportedSafety) -> str:
     if not safety.reserve_pages:
         return "none in this policy"
     told = (
@@ -314,7 +365,7 @@ def _reserve(safety: Safety) -> str:
         f" {safety.a_cpu_pages} at most before its CPU's are refilled, so a reserve runs dry"
         " only if a refill fails"
     )
-    if safety.refills_below_min is not None:
+    if isinstance(safety, Safety) and safety.refills_below_min is not None:
         told += f"; {safety.refills_below_min} refills fell below the minimum watermark"
     return told
 

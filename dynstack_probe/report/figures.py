@@ -11,7 +11,7 @@ from itertools import pairwise
 from dynstack_probe.analysis.depths import ShiftPoint
 from dynstack_probe.analysis.evidence import Moment
 from dynstack_probe.model.cost import PolicyCost
-from dynstack_probe.model.history import Span
+from dynstack_probe.model.history import Span, length, mean
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.stacks import Stacks
 from dynstack_probe.policy import HEADLINE
@@ -232,21 +232,21 @@ def saving_against_cost(rows: Sequence[PolicyCost], best: Collection[str]) -> Li
     )
 
 
-def headroom_over_time(samples: Sequence[int], seconds: float) -> LinePlot:
-    """Free memory above the watermarks."""
-    most = max(samples) * PAGE_BYTES
+def headroom_over_time(samples: Sequence[tuple[float, int]], are: str) -> LinePlot:
+    """Free memory above the watermarks: seconds and pages; `are` says what these samples are."""
+    most = max(pages for _, pages in samples) * PAGE_BYTES
     size, unit = next(
         ((size, unit) for size, unit in ((1 << 30, "GiB"), (1 << 20, "MiB")) if most >= size),
         (1 << 10, "KiB"),
     )
-    free = [pages * PAGE_BYTES / size for pages in samples]
-    times = [seconds * at / max(1, len(free) - 1) for at in range(len(free))]
+    times = [seconds for seconds, _ in samples]
+    free = [pages * PAGE_BYTES / size for _, pages in samples]
     return LinePlot(
         title="Free memory above the minimum watermarks",
-        x=time_axis(max(seconds, 1.0)),
+        x=time_axis(max(times[-1], 1.0)),
         y=number_axis(unit, 0, max(free) or 1.0, _count),
         curves=[Curve("headroom", _thinned(times, free))],
-        note=f"Measured, {unit}, in {len(free)} samples, taken to lie evenly in time.",
+        note=f"Measured, {unit}, in {len(free)} {are}.",
         text_rows=_text_rows(times, [free], lambda value: f"{value:.1f}"),
     )
 
@@ -334,12 +334,6 @@ def spans_of(moments: Sequence[Moment], figure: Callable[[Moment], float | None]
     return spans
 
 
-def mean(spans: Sequence[Span]) -> float:
-    """Over time."""
-    seconds = sum(lasted for _, lasted, _ in spans)
-    return sum(lasted * value for _, lasted, value in spans) / seconds if seconds else 0.0
-
-
 def rates_over_time(
     title: str,
     label: str,
@@ -370,7 +364,7 @@ def _merged(spans: Sequence[Span], most: int) -> list[Span]:
     """At most so many spans, each the mean of its share."""
     step = max(1, -(-len(spans) // most))
     groups = [spans[at : at + step] for at in range(0, len(spans), step)]
-    return [(group[0][0], sum(lasted for _, lasted, _ in group), mean(group)) for group in groups]
+    return [(group[0][0], length(group), mean(group)) for group in groups]
 
 
 def _steps(spans: Sequence[Span]) -> list[tuple[float, float]]:

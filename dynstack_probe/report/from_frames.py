@@ -110,6 +110,8 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
         facts=series_rows(evidence.series) if evidence.series else (),
         cost=cost,
         safety=safety,
+        headroom=list(_headroom(evidence)),
+        headroom_of="samples, taken to lie evenly in time",
     )
 
 
@@ -133,6 +135,13 @@ def document_of_host(frames: Frames, policies: Sequence[Policy]) -> Document:
     again = ["dynstack-probe report host.dsp", "dynstack-probe report host.dsp --format text"]
     subject = subject_of(frames, policies, "this host", "host.dsp")
     return document_of([subject], again, time.time())
+
+
+def _headroom(evidence: Evidence) -> Iterable[tuple[float, int]]:
+    if evidence.whole is not None and evidence.whole.headroom is not None:
+        samples = evidence.whole.headroom.above_min_pages
+        last = max(1, len(samples) - 1)
+        yield from ((evidence.seconds * at / last, pages) for at, pages in enumerate(samples))
 
 
 def _spans(moments: Sequence[Moment], figure: str) -> list[Span]:

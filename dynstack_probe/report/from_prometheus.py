@@ -10,22 +10,28 @@ from __future__ import annotations
 import datetime
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from dynstack_probe.analysis.comparison import Row
+from dynstack_probe.analysis.cost import cost_of_rows, pareto_best
 from dynstack_probe.analysis.estimate import Estimate, FaultRange, Group
+from dynstack_probe.analysis.safety import ExportedSafety, a_cpu_pages, deep_kib
 from dynstack_probe.analysis.timeline import Rate
 from dynstack_probe.errors import ProbeError
-from dynstack_probe.model.history import History, Span
-from dynstack_probe.model.host import Host
-from dynstack_probe.model.interval import FAULTS
+from dynstack_probe.fleet.costs import CPUS, DEEPEST, HEADROOM, RATES, over_range
+from dynstack_probe.model.calibration import ExportedCalibration
+from dynstack_probe.model.cost import HostCost, PolicyCost, exactly
+from dynstack_probe.model.headroom import FreeMemory
+from dynstack_probe.model.history import History, Span, length, mean
+from dynstack_probe.model.host import PAGE_BYTES, PAGE_KIB, Host
+from dynstack_probe.model.interval import FAULTS, Interval, PageFaults
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.series import series_of
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.savings import series_rows
 from dynstack_probe.policy import BUILT_IN, HEADLINE
 from dynstack_probe.report.document import Document
-from dynstack_probe.report.figures import mean
 from dynstack_probe.report.from_frames import MEASURED_ERRORS
 from dynstack_probe.report.sections import document_of
 from dynstack_probe.report.subject import Subject
@@ -49,6 +55,8 @@ MISSING = (
     " the price of the random stack offset need a capture, such as `dynstack-probe record FILE`"
     " makes on that host."
 )
+_FAULT_CPU, _FORK_CPU = (RATES[figure][0] for figure in ("faults_cpu", "forks_cpu"))
+_PRICES = ("dynstack_calibrated_fault_seconds", "dynstack_calibrated_clear_page_seconds")
 
 
 def subject_of(history: History) -> Subject:
@@ -65,6 +73,10 @@ def subject_of(history: History) -> Subject:
     at, series = series_of(times, [_savings(history, moment, HEADLINE) for moment in times])
     moment = times[at]
     headline = _estimate(history, moment, HEADLINE)
+    rows = _rows(history, moment, host.cpus)
+    pages = _pages(history, times)
+    cost = _cost(history, host, [row.cost for row in rows if row.cost])
+    safety = _safety(history, host, headline, pages)
     return Subject(
         name=history.instance,
         called=host.cpu_model,
@@ -77,7 +89,7 @@ def subject_of(history: History) -> Subject:
         missed=max(0, history.at(moment, "dynstack_kernel_stacks") - headline.stacks),
         headline=headline,
         headline_of="of the moment with the median saving",
-        rows=_rows(history, moment),
+        rows=rows,
         pages={n: int(values[-1]) for n, values in _pages(history, [moment]).items()},
         groups=list(_groups(history, moment, size)),
         grouped_by="Cgroup",
@@ -87,13 +99,17 @@ def subject_of(history: History) -> Subject:
         rate_of=f"{history.asked.step_seconds} s",
         series=series,
         over_time=[(t - times[0], base[t] / 1024, dynamic[t] / 1024) for t in times],
-        pages_over_time=_pages_over_time(history, times),
+        pages_over_time=_pages_over_time(pages, times),
         faults=history.rates("dynstack_policy_faults_total", policy=HEADLINE),
         created=history.rates("dynstack_created_tasks_total"),
         exited=history.rates("dynstack_exited_tasks_total"),
         seconds=history.asked.seconds,
-        missing=MISSING,
-        facts=[*series_rows(series), *_deepest(history)],
+        missing=" ".join([MISSING, *_left_out(history, cost, safety)]),
+        facts=[*series_rows(series), *([] if safety else _deepest(history))],
+        cost=cost,
+        safety=safety,
+        headroom=list(_headroom(history)),
+        headroom_of="moments, each the least since the one before",
     )
 
 
@@ -145,7 +161,7 @@ def _estimate(history: History, moment: float, policy: str) -> Estimate:
     )
 
 
-def _rows(history: History, moment: float) -> list[Row]:
+def _rows(history: History, moment: float, cpus: int) -> list[Row]:
     rows = []
     for name in history.label_values("dynstack_policy_stack_bytes", "policy"):
         policy = BUILT_IN.get(name)
@@ -153,14 +169,114 @@ def _rows(history: History, moment: float) -> list[Row]:
             continue  # of another version of the daemon
         estimate = _estimate(history, moment, name)
         over = [(b"living tasks", estimate.over_limit_tasks)] if estimate.over_limit_tasks else []
-        rows.append(Row(policy, estimate, _rate(history, name), over))
-    return rows
+        rate = _rate(history, name)
+        rows.append(Row(policy, estimate, rate, over, _policy_cost(history, estimate, rate, cpus)))
+    best = pareto_best([row.cost for row in rows if row.cost])
+    return [replace(row, pareto_best=row.policy.name in best) for row in rows]
 
 
 def _rate(history: History, policy: str) -> Rate | None:
     faults = history.rates("dynstack_policy_faults_total", policy=policy)
     pages: Sequence[Span] = history.rates("dynstack_policy_fault_pages_total", policy=policy)
     return Rate(FAULTS, mean(faults), mean(pages)) if faults else None
+
+
+def _policy_cost(
+    history: History, estimate: Estimate, rate: Rate | None, cpus: int
+) -> PolicyCost | None:
+    """None where the range does not tell."""
+    found = over_range(history, estimate.policy, cpus)
+    if found.faults_ratio is None or found.fork_saving_ratio is None:
+        return None
+    avoided = history.rates("dynstack_policy_avoided_fault_pages_total", policy=estimate.policy)
+    return PolicyCost(
+        policy=estimate.policy,
+        savings=estimate,
+        what=rate.what if rate else None,
+        events_per_second=found.faults_per_second,
+        pages_per_second=rate.pages if rate else 0.0,
+        avoided_pages_per_second=mean(avoided),
+        lower_bound=False,
+        work_ratio=exactly(found.faults_ratio),
+        fork_saving_ratio=exactly(found.fork_saving_ratio),
+        feasible=not found.too_deep_tasks,
+    )
+
+
+def _cost(history: History, host: Host, costs: Sequence[PolicyCost]) -> HostCost | None:
+    """The headline's; None where the range does not tell it, or at what prices."""
+    headline = [cost for cost in costs if cost.policy == HEADLINE]
+    fault, clear = (history.last(price) for price in _PRICES)
+    if not headline or fault is None or clear is None:
+        return None
+    seconds = length(history.rates(_FAULT_CPU, policy=HEADLINE))
+
+    def count(metric: str, **labels: str) -> int | None:
+        spans = history.rates(metric, **labels)
+        return round(mean(spans) * seconds) if spans else None
+
+    user, kernel = (count("dynstack_page_faults_total", mode=mode) for mode in ("user", "kernel"))
+    whole = Interval(
+        seconds,
+        created=count("dynstack_created_tasks_total"),
+        reused=count("dynstack_reused_stacks_total"),
+        page_faults=None if user is None or kernel is None else PageFaults(user, kernel),
+    )
+    others = [cost for cost in costs if cost.policy != HEADLINE]
+    exported = ExportedCalibration(fault_ns=fault * 1e9, clear_page_ns=clear * 1e9)
+    rows = [*headline, *others]
+    return cost_of_rows(history.instance, host.cpus, whole, rows, exported=exported)
+
+
+def _safety(
+    history: History, host: Host, headline: Estimate, pages: Mapping[int, Sequence[float]]
+) -> ExportedSafety | None:
+    """None where nobody sampled free memory."""
+    found = over_range(history, HEADLINE, host.cpus)
+    if found.headroom_kib is None or found.deepest_bytes is None:
+        return None
+    deeper = {}
+    for kib in deep_kib(host.thread_size_bytes) if pages else ():
+        counts = [values for number, values in pages.items() if number * PAGE_KIB > kib]
+        deeper[kib] = int(max(map(sum, zip(*counts, strict=True)), default=0))
+    return ExportedSafety(
+        free=FreeMemory(tuple(free for _, free in _headroom(history))),
+        reserve_pages=headline.reserve_kib // PAGE_KIB,
+        a_cpu_pages=a_cpu_pages(BUILT_IN[HEADLINE], host.thread_pages),
+        deepest_bytes=found.deepest_bytes,
+        deeper=deeper,
+        too_deep_tasks=found.too_deep_tasks,
+    )
+
+
+def _headroom(history: History) -> Iterable[tuple[float, int]]:
+    """Seconds since the first moment that has it, and free pages."""
+    samples = sorted(history.sums(HEADROOM).items())
+    return ((at - samples[0][0], int(free) // PAGE_BYTES) for at, free in samples)
+
+
+def _left_out(
+    history: History, cost: HostCost | None, safety: ExportedSafety | None
+) -> Iterable[str]:
+    """Which sections the range can't fill, and why."""
+
+    def none_of(*metrics: str) -> list[str]:
+        return [metric for metric in metrics if history.last(metric) is None]
+
+    if cost is None:
+        counters = (_FAULT_CPU, _FORK_CPU)
+        once = [name for name in counters if not history.rates(name, policy=HEADLINE)]
+        lacking = ", ".join([*once, *none_of(*_PRICES, CPUS)])
+        yield (
+            f"What it would cost is left out: this range has no two samples of {lacking}, which"
+            " older daemons do not export, nor those that could not calibrate."
+        )
+    if safety is None:
+        lacking = ", ".join(none_of(HEADROOM, DEEPEST))
+        yield (
+            f"Whether it is safe is left out: this range has no {lacking}, which older daemons do"
+            " not export."
+        )
 
 
 def _origin(history: History) -> str:
@@ -202,14 +318,14 @@ def _pages(history: History, times: Sequence[float]) -> dict[int, list[float]]:
 
 
 def _pages_over_time(
-    history: History, times: Sequence[float]
-) -> tuple[list[float], dict[int, list[float]]] | None:
-    counts = _pages(history, times)
+    counts: Mapping[int, Sequence[float]], times: Sequence[float]
+) -> tuple[list[float], Mapping[int, Sequence[float]]] | None:
     return ([t - times[0] for t in times], counts) if counts and len(times) > 1 else None
 
 
 def _deepest(history: History) -> Iterable[tuple[str, str]]:
-    deepest = history.sums("dynstack_deepest_stack_bytes")
+    """Of a daemon that does not export the rest of what is told of safety."""
+    deepest = history.sums(DEEPEST)
     if deepest:
         yield (
             "Deepest",

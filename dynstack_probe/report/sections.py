@@ -15,13 +15,14 @@ from dynstack_probe.analysis.cost import pareto_best
 from dynstack_probe.analysis.host_estimate import DepthDetails, kernel_and_user
 from dynstack_probe.analysis.safety import Safety
 from dynstack_probe.model.cost import HostCost
+from dynstack_probe.model.history import mean
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.as_table import RFC_COLUMNS, faults_in_words, quoted_rows, rfc_row
 from dynstack_probe.output.columns import cells, titles
-from dynstack_probe.output.cost import cost_rows, safety_rows
+from dynstack_probe.output.cost import cost_rows, exported_safety_rows, safety_rows
 from dynstack_probe.output.frames import (
     DEPTH_COLUMNS,
     SHIFT_COLUMNS,
@@ -166,7 +167,7 @@ def _sections(subject: Subject) -> list[Section]:
     if subject.cost is not None:
         sections.append(Section("What it would cost", list(_cost(subject.cost))))
     if subject.safety is not None:
-        sections.append(Section("Is it safe", list(_safety(subject.safety, subject.seconds))))
+        sections.append(Section("Is it safe", list(_safety(subject))))
     depths = subject.depths
     if depths is not None:
         shift = list(_shift(depths.details))
@@ -237,13 +238,13 @@ def _policies(subject: Subject) -> Iterable[Part]:
     note = f"All modelled, KiB, {subject.headline_of}. {NET_WORDS}"
     if subject.whole is not None:
         note += f" {rates_note(subject.whole)}"
-        if any(row.cost for row in subject.rows):
-            note += f" {worth_note(subject.rows)}"
     elif has_rates:
         note += (
             f" Per second over {subject.seconds:.0f} s: f faults. {subject.faults_err} Policies"
             " that need depths in bytes are not exported."
         )
+    if any(row.cost for row in subject.rows):
+        note += f" {worth_note(subject.rows)}"
     if subject.depths is not None:
         told = asleep_note(subject.depths.stacks, [row.policy for row in subject.rows])
         note += f" {told}" if told else ""
@@ -265,16 +266,23 @@ def _cost(cost: HostCost) -> Iterable[Part]:
         " this host; shares are of all CPU time."
     )
     yield Facts(list(cost_rows(cost)))
+    if len(cost.rows) == 1:
+        return
     best = pareto_best(cost.rows)
     for plot in (figures.cost_plot(cost.rows, best), figures.saving_against_cost(cost.rows, best)):
         if plot is not None:
             yield plot
 
 
-def _safety(safety: Safety, seconds: float) -> Iterable[Part]:
-    yield Facts(list(safety_rows(safety)))
-    if safety.headroom is not None:
-        yield figures.headroom_over_time(safety.headroom.above_min_pages, seconds)
+def _safety(subject: Subject) -> Iterable[Part]:
+    safety = subject.safety
+    assert safety is not None
+    if isinstance(safety, Safety):
+        yield Facts(list(safety_rows(safety)))
+    else:
+        yield Facts(list(exported_safety_rows(safety, HEADLINE)))
+    if subject.headroom:
+        yield figures.headroom_over_time(subject.headroom, subject.headroom_of)
 
 
 def _over_limit(row: Row) -> str:
@@ -297,11 +305,11 @@ def _faults(subject: Subject) -> Iterable[Part]:
     counted = " Exits were not counted, so faults of short-lived tasks are missing."
     if created and exited:
         counted = (
-            f" Meanwhile {figures.mean(created):.1f} tasks were created and"
-            f" {figures.mean(exited):.1f} exited a second, measured."
+            f" Meanwhile {mean(created):.1f} tasks were created and"
+            f" {mean(exited):.1f} exited a second, measured."
         )
     yield Paragraph(
-        f"{HEADLINE} would have taken {figures.mean(faults):.2f} faults a second over"
+        f"{HEADLINE} would have taken {mean(faults):.2f} faults a second over"
         f" {subject.seconds:.0f} s, {max(value for _, _, value in faults):.2f} in the busiest"
         f" {subject.rate_of}, modelled.{counted}"
     )

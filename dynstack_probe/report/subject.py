@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dynstack_probe.analysis.comparison import Row
 from dynstack_probe.analysis.estimate import Estimate, Group
 from dynstack_probe.analysis.host_estimate import DepthDetails
-from dynstack_probe.analysis.safety import Safety
+from dynstack_probe.analysis.safety import ExportedSafety, Safety
 from dynstack_probe.model.cost import HostCost
 from dynstack_probe.model.history import Span
 from dynstack_probe.model.host import Host
@@ -36,7 +36,8 @@ class Subject:
     in KiB at each sample. faults, created, exited: a second; each a mean of `rate_of`.
     errors: which way which figure errs. missing: sections that this source can't fill, in
     words. recording: the command that makes such a report's data. cost, safety: of the headline's
-    policy, where a series was watched.
+    policy, where a series was watched. headroom: seconds, and free pages at each of what
+    headroom_of says.
     """
 
     name: str
@@ -70,5 +71,7 @@ class Subject:
     depths: Depths | None = None
     missing: str = ""
     cost: HostCost | None = None
-    safety: Safety | None = None
+    safety: Safety | ExportedSafety | None = None
+    headroom: Sequence[tuple[float, int]] = ()
+    headroom_of: str = ""
     facts: Sequence[tuple[str, str]] = field(default_factory=tuple)
