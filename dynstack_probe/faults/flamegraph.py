@@ -9,9 +9,8 @@ the width, so that it fills whatever it is shown in, a phone too.
 from __future__ import annotations
 
 import html
-import textwrap
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dynstack_probe.faults.folded import frame_names
@@ -23,10 +22,10 @@ ROW = 18
 LINE = 17  # of text
 MARGIN = 10
 LETTER = 6.7  # width of a letter of 11 px, about
-LETTERS = 54  # in a line: as many as a phone shows
+SECTION_GAP = 6  # between what is said, the colours, and the answer to a click
 NARROWEST_RATIO = 0.00025  # frames below it are left out
 # Of a frame that ended in the first KiB, the second, ...; past the last bound: the last.
-COLOURS = ("#f7e9b5", "#f2d27a", "#f0b455", "#ee9345", "#b83227", "#7d1d3d")
+COLOURS = ("#f7e9b5", "#f2d27a", "#f0b455", "#ee9345", "#b83227", "#98235f")
 BOUNDS = (1024, 2048, 3072, PAGE_BYTES, 2 * PAGE_BYTES)
 LEGEND = ("up to 1 KiB", "2 KiB", "3 KiB", "4 KiB, 1 page", "8 KiB, 2 pages", "deeper")
 PLAIN_COLOUR = "#cdd3da"  # no function: the task's name, the call
@@ -34,7 +33,15 @@ DARK_INK, LIGHT_INK = "#1b1b1b", "#ffffff"
 LIGHT_FROM = COLOURS[4:]  # whose names are written in light ink
 PAPERS = {"light": ("#ffffff", "#1b1f24"), "dark": ("#101418", "#e6e9ec")}  # and their ink
 LEGEND_COLUMN = 120  # px; three of them fit into a phone
-HINT = "Click or tap a frame: zooms, and tells its figures here."
+LEGEND_GAP = 18  # px between two where all are in one line
+LEGEND_TEXT = 17  # px from a colour's left edge
+HINTS = (
+    "Click or tap a frame: zooms, and tells its figures here.",
+    "The topmost one shows all again.",
+)
+_WIDTHS = [round(LEGEND_TEXT + len(name) * LETTER + LEGEND_GAP) for name in LEGEND]
+LEGEND_WIDTH = 2 * MARGIN + sum(_WIDTHS)
+NOTHING = ("No sample was as deep: watch for longer, or", "ask for less with --deeper-than.")
 
 
 @dataclass
@@ -117,20 +124,55 @@ def _frames(node: Node, left: int, y: int, whole: int) -> Iterator[str]:
         left += child.samples
 
 
-# Takes all the width there is. Zooms to a clicked frame: its callers fill the width, what is
-# not below it goes away. Names are cut where they don't fit.
-_SCRIPT = """
-(function () {
+# Takes all the width there is: what is said above the frames is broken into as many lines as
+# it needs. Zooms to a clicked frame: its callers fill the width, what is not below it goes
+# away. Names are cut where they don't fit.
+_SCRIPT = (
+    f"""
+(function () {{
+  var MARGIN = {MARGIN}, LINE = {LINE}, LETTER = {LETTER}, KEY = {LEGEND_COLUMN};
+  var GAP = {SECTION_GAP}, LEGEND = {LEGEND_WIDTH};
+"""
+    + """\
   var root = document.currentScript.ownerSVGElement;
-  var frames = Array.prototype.slice.call(root.querySelectorAll(".f"));
-  var told = Array.prototype.slice.call(root.querySelectorAll(".told"));
-  if (!frames.length) return;
+  function all(part) { return Array.prototype.slice.call(root.querySelectorAll(part)); }
+  var said = all(".said"), keys = all(".key"), told = all(".told"), frames = all(".f");
   root.setAttribute("width", "100%");
+  said.forEach(function (one) { one.setAttribute("data-t", one.textContent); });
   function of(f, name) { return parseFloat(f.getAttribute("data-" + name)); }
-  var whole = of(frames[0], "w"), shown = frames[0];
+  var shown = frames[0], stack = root.querySelector(".stack");
+  function fit(pixels) {
+    var letters = Math.max(20, Math.floor((pixels - 2 * MARGIN) / LETTER));
+    var words = new RegExp(".{1," + letters + "}(?: |$)|.{" + letters + "}", "g");
+    var columns = pixels < LEGEND ? 3 : keys.length;
+    var y = MARGIN + LINE;
+    said.forEach(function (one) {
+      one.textContent = "";
+      (one.getAttribute("data-t").match(words) || []).forEach(function (line) {
+        var part = document.createElementNS(root.namespaceURI, "tspan");
+        part.setAttribute("x", MARGIN);
+        part.setAttribute("y", y);
+        part.textContent = line.trim();
+        one.appendChild(part);
+        y += LINE;
+      });
+    });
+    y += GAP;
+    keys.forEach(function (one, n) {
+      var x = columns < keys.length ? MARGIN + n % columns * KEY : of(one, "x");
+      var line = y + Math.floor(n / columns) * LINE;
+      one.setAttribute("transform", "translate(" + x + "," + line + ")");
+    });
+    y += Math.ceil(keys.length / columns) * LINE + GAP;
+    told.forEach(function (one) { one.setAttribute("y", y); y += LINE; });
+    stack.setAttribute("transform", "translate(0," + y + ")");
+    root.setAttribute("height", y + of(stack, "h"));
+  }
   function draw() {
-    var left = of(shown, "x"), wide = of(shown, "w"), y = +shown.getAttribute("y");
     var pixels = root.getBoundingClientRect().width;
+    fit(pixels);
+    if (!shown) return;
+    var left = of(shown, "x"), wide = of(shown, "w"), y = +shown.getAttribute("y");
     frames.forEach(function (f) {
       var x = of(f, "x"), w = of(f, "w");
       var above = +f.getAttribute("y") < y && x <= left && x + w >= left + wide;
@@ -157,13 +199,14 @@ _SCRIPT = """
   window.addEventListener("resize", draw);
   draw();
 })();
-""".replace("LETTER", str(LETTER))
+"""
+)
 
 
 def _style() -> str:
     def scheme(name: str) -> str:
         paper, ink = PAPERS[name]
-        return f".paper{{fill:{paper}}}.ink{{fill:{ink}}}"
+        return f":root{{background:{paper}}}.paper{{fill:{paper}}}.ink{{fill:{ink}}}"
 
     return (
         f"<style>.f{{cursor:pointer}}.f:hover rect{{stroke:#222;stroke-width:2}}"
@@ -173,45 +216,49 @@ def _style() -> str:
     )
 
 
-def _lines(texts: Sequence[str], y: int, extra: str = "") -> Iterator[str]:
-    for at, text in enumerate(texts):
-        yield f'<text x="{MARGIN}" y="{y + at * LINE}"{extra}>{html.escape(text)}</text>'
+def _text(text: str, kind: str, y: int, extra: str = "") -> str:
+    return f'<text class="ink {kind}" x="{MARGIN}" y="{y}"{extra}>{html.escape(text)}</text>'
 
 
-def _legend(y: int) -> Iterator[str]:
-    for at, (name, colour) in enumerate(zip(LEGEND, COLOURS, strict=True)):
-        x, line = MARGIN + at % 3 * LEGEND_COLUMN, y + at // 3 * LINE
-        yield f'<rect x="{x}" y="{line - 10}" width="12" height="12" fill="{colour}"/>'
-        yield f'<text class="ink" x="{x + 17}" y="{line}">{name}</text>'
+def _key(place: int, y: int) -> str:
+    """What a colour stands for, all in one line."""
+    x = MARGIN + sum(_WIDTHS[:place])
+    return (
+        f'<g class="key" data-x="{x}" transform="translate({x},{y})">'
+        f'<rect y="-10" width="12" height="12" fill="{COLOURS[place]}"/>'
+        f'<text class="ink" x="{LEGEND_TEXT}">{LEGEND[place]}</text></g>'
+    )
 
 
 def render_svg(paths: CallPaths, title: str) -> str:
     root = tree(paths)
-    heading = textwrap.wrap(title, LETTERS)
     narrow = _narrow(root, root.samples)
     notes = "Wider: more samples. Colour: how deep on the stack a function reached."
     if narrow:
         notes += f" {narrow} frames of less than {NARROWEST_RATIO:.3%} of samples are not drawn."
-    explained = textwrap.wrap(notes, LETTERS)
     y = MARGIN + LINE
-    parts = list(_lines(heading, y, ' class="ink" font-weight="bold"'))
-    y += len(heading) * LINE
-    parts += _lines(explained, y, ' class="ink"')
-    y += len(explained) * LINE
-    parts += _legend(y)
-    y += 2 * LINE
-    parts += _lines([HINT, ""], y, ' class="ink told"')
-    y += LINE + MARGIN
-    if root.samples:
-        parts += _frames(root, 0, y, root.samples)
-    height = y + root.levels() * ROW + MARGIN
+    parts = [
+        _text(title, "said", y, ' font-weight="bold"'),
+        _text(notes, "said", y + LINE),
+    ]
+    y += 2 * LINE + SECTION_GAP
+    parts += [_key(place, y) for place in range(len(COLOURS))]
+    y += LINE + SECTION_GAP
+    for hint in HINTS if root.samples else NOTHING:
+        parts.append(_text(hint, "told", y))
+        y += LINE
+    depth = root.levels() * ROW + MARGIN
+    frames = _frames(root, 0, 0, root.samples) if root.samples else ()
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"'
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + depth}"'
             ' font-family="monospace" font-size="11">',
             _style(),
             '<rect class="paper" width="100%" height="100%"/>',
             *parts,
+            f'<g class="stack" data-h="{depth}" transform="translate(0,{y})">',
+            *frames,
+            "</g>",
             f"<script>//<![CDATA[\n{_SCRIPT}//]]></script>",
             "</svg>\n",
         ]

@@ -15,6 +15,7 @@ from tests.chromium import needs_chromium
 from tests.report.test_report_in_chromium import LOOKS, contrast
 
 pytestmark = needs_chromium
+WIDE = ((1900, 900), "light")
 TITLE = "Kernel stacks deeper than 4096 bytes on a-host-with-a-long-name: 40 of 9000 samples"
 
 SEEN = """
@@ -30,6 +31,11 @@ SEEN = """
     letter: parseFloat(getComputedStyle(document.querySelector("svg text")).fontSize)
             * document.querySelector("svg").getCTM().a,
     paper: fill(document.querySelector(".paper")),
+    around: getComputedStyle(document.documentElement).backgroundColor,
+    heads: [...document.querySelectorAll(".said")].map(one => ({
+      ...box(one), said: one.textContent, lines: one.querySelectorAll("tspan").length,
+    })),
+    keys: [...document.querySelectorAll(".key")].map(box),
     texts: [...document.querySelectorAll("text.ink")].map(one => ({...box(one), ink: fill(one)})),
     frames: [...document.querySelectorAll(".f")].filter(drawn).map(one => ({
       name: one.getAttribute("data-n"), shown: one.querySelector("text").textContent,
@@ -53,7 +59,7 @@ def many_paths() -> CallPaths:
 
 
 @pytest.mark.parametrize("suffix", ["svg", "html"])
-@pytest.mark.parametrize(("size", "scheme"), LOOKS)
+@pytest.mark.parametrize(("size", "scheme"), [*LOOKS, WIDE])
 def test_it_can_be_read(
     browser: Browser, tmp_path: Path, size: tuple[int, int], scheme: Any, suffix: str
 ) -> None:
@@ -78,6 +84,33 @@ def test_it_can_be_read(
     (whole,) = [frame for frame in seen["frames"] if frame["name"] == "all"]
     assert (whole["left"], whole["right"]) == (0, pytest.approx(size[0], abs=16))
     assert len(seen["frames"]) == 1 + 1 + 1 + 2 + 7 + 40
+    assert seen["around"] == seen["paper"]
+    (title, _) = seen["heads"]
+    assert title["said"].replace(" ", "") == TITLE.replace(" ", "")
+    assert (title["lines"] == 1) == (size[0] > len(TITLE) * flamegraph.LETTER + 20)
+    rows = {round(key["top"]) for key in seen["keys"]}
+    assert len(rows) == (1 if size[0] >= flamegraph.LEGEND_WIDTH else 2)
+    parts = [*seen["heads"], *seen["keys"]]
+    assert max(part["bottom"] for part in parts) <= whole["top"]
+    context.close()
+
+
+@pytest.mark.parametrize(("size", "scheme"), LOOKS)
+def test_nothing_found_says_what_to_do(
+    browser: Browser, tmp_path: Path, size: tuple[int, int], scheme: Any
+) -> None:
+    path = tmp_path / "p.svg"
+    path.write_text(flamegraph.render_svg(CallPaths(), TITLE))
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme
+    )
+    page = context.new_page()
+    page.goto(path.as_uri())
+    seen = page.evaluate(SEEN)
+    assert seen["frames"] == []
+    assert seen["told"] == list(flamegraph.NOTHING)
+    for text in seen["texts"]:
+        assert text["right"] <= size[0], text
     context.close()
 
 
