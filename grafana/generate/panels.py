@@ -67,12 +67,19 @@ PER_SECOND = "cps"
 
 Steps = Sequence[tuple[float | None, str]]  # from each value on, that colour
 
+# Of figures, to be read on Grafana's light and dark panels: its plain green and yellow are too
+# pale for the one, all darker reds for the other.
+GOOD, DOUBTFUL, BAD = "semi-dark-green", "dark-orange", "red"
+# Of panels on which Grafana writes in white, but on yellow: there in black. None of its greens is
+# dark enough for that in both themes.
+GOOD_PANEL, DOUBTFUL_PANEL, BAD_PANEL = "#2c7a23", "yellow", "dark-red"
+
 # What rules a policy out, and what calls for a second look.
-NONE_TOO_DEEP: Steps = ((None, "green"), (1, "red"))
-DEEP: Steps = ((None, "green"), (0.75, "yellow"), (0.9, "red"))
-COVERED: Steps = ((None, "red"), (0.9, "yellow"), (0.99, "green"))
-COSTLY: Steps = ((None, "green"), (0.001, "yellow"), (0.01, "red"))
-RESERVES_LEFT: Steps = ((None, "red"), (10, "yellow"), (100, "green"))
+NONE_TOO_DEEP: Steps = ((None, GOOD), (1, BAD))
+DEEP: Steps = ((None, GOOD), (0.75, DOUBTFUL), (0.9, BAD))
+COVERED: Steps = ((None, BAD), (0.9, DOUBTFUL), (0.99, GOOD))
+COSTLY: Steps = ((None, GOOD), (0.001, DOUBTFUL), (0.01, BAD))
+RESERVES_LEFT: Steps = ((None, BAD), (10, DOUBTFUL), (100, GOOD))
 
 
 @dataclass(frozen=True)
@@ -86,25 +93,25 @@ class Verdict:
 
 # Of all memory, the reserve paid.
 HOW_MUCH = (
-    Verdict(0.0, "It would cost memory: the reserve eats more than is saved.", "red"),
-    Verdict(0.001, "Hardly worth it: under 0.1% of all memory.", "yellow"),
-    Verdict(0.01, "Worth it where memory is short: 0.1 to 1% of all memory.", "green"),
-    Verdict(None, "Worth it: over 1% of all memory.", "green"),
+    Verdict(0.0, "It would cost memory: the reserve eats more than is saved.", BAD_PANEL),
+    Verdict(0.001, "Hardly worth it: under 0.1% of all memory.", DOUBTFUL_PANEL),
+    Verdict(0.01, "Worth it where memory is short: 0.1 to 1% of all memory.", GOOD_PANEL),
+    Verdict(None, "Worth it: over 1% of all memory.", GOOD_PANEL),
 )
 # Of all CPU time, on balance.
 WHAT_PRICE = (
-    Verdict(0.0, "None: cheaper forks save more CPU time than faults take.", "green"),
-    Verdict(0.0001, "Nobody would notice: under 0.01% of all CPU time.", "green"),
-    Verdict(0.001, "Small: under 0.1% of all CPU time.", "green"),
-    Verdict(0.01, "To be weighed: 0.1 to 1% of all CPU time.", "yellow"),
-    Verdict(None, "Expensive: over 1% of all CPU time.", "red"),
+    Verdict(0.0, "None: cheaper forks save more CPU time than faults take.", GOOD_PANEL),
+    Verdict(0.0001, "Nobody would notice: under 0.01% of all CPU time.", GOOD_PANEL),
+    Verdict(0.001, "Small: under 0.1% of all CPU time.", GOOD_PANEL),
+    Verdict(0.01, "To be weighed: 0.1 to 1% of all CPU time.", DOUBTFUL_PANEL),
+    Verdict(None, "Expensive: over 1% of all CPU time.", BAD_PANEL),
 )
 # Of danger(): 4 for tasks too deep, 2 for a stack almost full now, 1 for memory that is short.
 HOW_SAFE = (
-    Verdict(1, "Nothing speaks against it: no task is too deep, memory is free.", "green"),
-    Verdict(2, "Free memory is short: refills would compete for the last pages.", "yellow"),
-    Verdict(4, "A task has used over 90% of its stack, under today's kernel.", "red"),
-    Verdict(None, "Rule it out: living tasks are deeper than it allows.", "red"),
+    Verdict(1, "Nothing speaks against it: no task is too deep, memory is free.", GOOD_PANEL),
+    Verdict(2, "Free memory is short: refills would compete for the last pages.", DOUBTFUL_PANEL),
+    Verdict(4, "A task has used over 90% of its stack, under today's kernel.", BAD_PANEL),
+    Verdict(None, "Rule it out: living tasks are deeper than it allows.", BAD_PANEL),
 )
 
 

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser
 from dynstack_probe.faults import flamegraph
 from dynstack_probe.measure.call_paths import CallPaths, Frame, Sample
 from tests.chromium import needs_chromium
-from tests.report.test_report_in_chromium import LOOKS, contrast
+from tests.contrast import contrast
+from tests.report.test_report_in_chromium import LOOKS
 
 pytestmark = needs_chromium
 WIDE = ((1900, 900), "light")

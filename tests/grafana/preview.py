@@ -3,14 +3,15 @@
 
 A page a dashboard, laid out by its JSON and drawn from a real Prometheus that runs its queries;
 Chromium makes pictures of it. Not Grafana's looks, but its queries, units, thresholds, value
-mappings and places: what there is to see in them. It scrapes simulated hosts, and this one where
-there is BPF.
+mappings, colours and places, light and dark: what there is to see in them. It scrapes simulated
+hosts, and this one where there is BPF.
 """
 
 from __future__ import annotations
 
 import html
 import json
+import math
 import sys
 import tempfile
 import time
@@ -21,42 +22,50 @@ from pathlib import Path
 from typing import Any
 
 from tests.chromium import chromium
+from tests.grafana.colours import SERIES, THEMES, css, css_on, theme_style
 from tests.grafana.simulated import HOSTS, served
 from tests.grafana.test_dashboards import DASHBOARDS
 from tests.grafana.test_queries import ALL, real_daemon, shipped_configuration
 from tests.prometheus_server import prometheus
 
 Series = dict[str, Any]
-COLOURS = ("#3274d9", "#e0752d", "#299c46", "#a352cc", "#e02f44", "#b7950b", "#1f9e89", "#777")
-NAMED = {"green": "#299c46", "yellow": "#c79a00", "red": "#d44a3a", "orange": "#e0752d"}
 SIZES = {
     "bytes": ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")),
     "s": ((1, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")),
 }
 STYLE = """
-body{margin:8px;background:#f4f5f5;font:13px sans-serif;color:#222;width:1264px}
+body{margin:8px;background:var(--canvas);font:13px sans-serif;color:var(--ink);width:1264px}
 main{display:grid;grid-template-columns:repeat(24,1fr);gap:6px}
-section{background:#fff;border:1px solid #ddd;padding:6px;overflow:hidden;min-width:0}
+section{background:var(--panel);border:1px solid var(--rule);padding:6px;overflow:hidden}
+section{min-width:0}
+svg text{fill:var(--ink)}
 h2{grid-column:1/-1;font-size:14px;margin:8px 0 0}h3{font-size:12px;margin:0 0 4px}
 .big{font-size:28px;font-weight:bold;text-align:center;padding-top:8px}
-.said{color:#fff;font-weight:bold;padding:10px;text-align:center}
+.said{font-weight:bold;padding:10px;text-align:center}
 table{border-collapse:collapse;font-size:11px;width:100%}
-td,th{border-top:1px solid #eee;padding:2px 6px;text-align:right}
-td:first-child,th:first-child{text-align:left}
-.bar{color:#fff;margin:2px 0;padding:1px 4px;white-space:nowrap}
+td,th{border-top:1px solid var(--rule);padding:2px 6px;text-align:right}
+td:first-child,th:first-child{text-align:left;white-space:nowrap}
+.bar{display:grid;grid-template-columns:3fr 3fr auto;gap:8px;margin:3px 0}
+.bar span:first-child{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .key{font-size:11px;margin-right:8px}pre{white-space:pre-wrap;font:11px sans-serif;margin:0}
 """
 
 
 def written(value: float, unit: str, decimals: int | None) -> str:
-    """As Grafana writes it, about."""
+    """As Grafana writes it, about; where it chooses the decimals, as many as are needed."""
     if unit == "percentunit":
-        return f"{100 * value:.{2 if decimals is None else decimals}f}%"
+        return f"{_number(100 * value, decimals)}%"
     if unit in SIZES:
         size, name = next((s for s in SIZES[unit] if abs(value) >= s[0]), SIZES[unit][-1])
-        return f"{value / size:.{2 if decimals is None else decimals}f} {name}"
+        return f"{_number(value / size, decimals)} {name}"
     number = f"{value:,.{decimals}f}" if decimals is not None else f"{value:,.6g}"
     return f"{number}/s" if unit == "cps" else number
+
+
+def _number(value: float, decimals: int | None) -> str:
+    if decimals is None:
+        decimals = 2 if value == 0 or abs(value) >= 0.1 else 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # no -0.00
 
 
 class Asked:
@@ -85,11 +94,11 @@ class Asked:
 
 def coloured(value: float, steps: Sequence[Mapping[str, Any]]) -> str:
     """The colour of the last step that the value has reached."""
-    colour = "#3274d9"
+    colour = "green"
     for step in steps:
         if step["value"] is None or value >= step["value"]:
-            colour = NAMED.get(step["color"], step["color"])
-    return colour
+            colour = step["color"]
+    return css(colour)
 
 
 def named(target: Mapping[str, Any], metric: Mapping[str, str]) -> str:
@@ -111,10 +120,10 @@ def one_value(panel: Mapping[str, Any], asked: Asked) -> str:
         options = mapping["options"]
         if options["from"] <= value <= options["to"]:
             result = options["result"]
-            colour = NAMED[result["color"]]
-            return f'<div class="said" style="background:{colour}">{result["text"]}</div>'
+            colour = f"background:{css(result['color'])};color:{css_on(result['color'])}"
+            return f'<div class="said" style="{colour}">{result["text"]}</div>'
     steps = defaults.get("thresholds", {}).get("steps", [])
-    colour = coloured(value, steps) if steps else "#222"
+    colour = coloured(value, steps) if steps else "var(--ink)"
     text = written(value, defaults["unit"], defaults.get("decimals"))
     return f'<div class="big" style="color:{colour}">{text}</div>'
 
@@ -129,9 +138,9 @@ def bars(panel: Mapping[str, Any], asked: Asked) -> str:
     most = max((value for _, value in found), default=0.0) or 1.0
     steps = defaults.get("thresholds", {}).get("steps", [])
     return "".join(
-        f'<div class="bar" style="width:{max(1, 95 * value / most):.0f}%;'
-        f'background:{coloured(value, steps)}"><span style="color:#000">{html.escape(name)}:'
-        f" {written(value, defaults['unit'], defaults.get('decimals'))}</span></div>"
+        f'<div class="bar"><span>{html.escape(name)}</span><span><div style="height:100%;'
+        f'width:{100 * value / most:.0f}%;background:{coloured(value, steps)}"></div></span>'
+        f"<span>{written(value, defaults['unit'], defaults.get('decimals'))}</span></div>"
         for name, value in found
     )
 
@@ -161,16 +170,16 @@ def curves(panel: Mapping[str, Any], asked: Asked, width: int, height: int) -> s
     for share in (0.0, 0.5, 1.0):
         value = low + share * (high - low)
         x, y = at(begin, value).split(",")
-        svg.append(f'<path d="M{x} {y}H{width}" stroke="#ddd"/>')
+        svg.append(f'<path d="M{x} {y}H{width}" stroke="var(--rule)"/>')
         svg.append(
             f'<text x="66" y="{float(y) + 3}" text-anchor="end">{written(value, unit, None)}</text>'
         )
     for number, (_, line) in enumerate(drawn):
         path = " ".join(at(t, v) for t, v in line)
-        colour = COLOURS[number % len(COLOURS)]
+        colour = css(SERIES[number % len(SERIES)])
         svg.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
     keys = "".join(
-        f'<span class="key" style="color:{COLOURS[n % len(COLOURS)]}">&#9632;'
+        f'<span class="key"><b style="color:{css(SERIES[n % len(SERIES)])}">&#9632;</b>'
         f" {html.escape(name)}</span>"
         for n, (name, _) in enumerate(drawn)
     )
@@ -263,7 +272,7 @@ def page(dashboard: Mapping[str, Any], asked: Asked) -> str:
         body.append(f'<section style="{style}"><h3>{title}</h3>{drawn(panel, asked)}</section>')
     return (
         f'<!doctype html><meta charset="utf-8"><title>{dashboard["title"]}</title>'
-        f"<style>{STYLE}</style><h1>{dashboard['title']}</h1><main>{''.join(body)}</main>"
+        f"<style>{theme_style()}{STYLE}</style><h1>{dashboard['title']}</h1><main>{''.join(body)}</main>"
     )
 
 
@@ -299,9 +308,13 @@ def main(folder: Path, seconds: float = 100.0) -> None:
                 (folder / f"{name}.html").write_text(page(dashboard, asked))
     with chromium() as browser:
         for name in DASHBOARDS:
-            shown = browser.new_page(viewport={"width": 1280, "height": 900})
-            shown.goto((folder / f"{name}.html").resolve().as_uri())
-            shown.screenshot(path=folder / f"{name}.png", full_page=True)
+            for theme in THEMES:
+                shown = browser.new_page(
+                    viewport={"width": 1280, "height": 900},
+                    color_scheme=theme,  # type: ignore[arg-type]
+                )
+                shown.goto((folder / f"{name}.html").resolve().as_uri())
+                shown.screenshot(path=folder / f"{name}-{theme}.png", full_page=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,12 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from grafana.generate.panels import (
+    BAD,
+    BAD_PANEL,
+    DOUBTFUL,
+    DOUBTFUL_PANEL,
+    GOOD,
+    GOOD_PANEL,
     HOW_MUCH,
     HOW_SAFE,
     WHAT_PRICE,
@@ -27,6 +33,8 @@ from grafana.generate.panels import (
     verdict,
 )
 from tests import ROOT
+from tests.contrast import contrast
+from tests.grafana.colours import THEMES, as_rgb, text_on
 
 FOLDER = ROOT / "grafana/dashboards"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
@@ -234,7 +242,8 @@ def test_the_first_screen_answers_three_questions(name: str) -> None:
         assert len(number["targets"]) == len(sentence["targets"]) == 1
         for mapping in sentence["fieldConfig"]["defaults"]["mappings"]:
             assert mapping["options"]["result"]["text"].endswith(".")
-            assert mapping["options"]["result"]["color"] in ("green", "yellow", "red")
+            ground = mapping["options"]["result"]["color"]
+            assert ground in (GOOD_PANEL, DOUBTFUL_PANEL, BAD_PANEL)
     for number in numbers[1:]:
         assert len(number["fieldConfig"]["defaults"]["thresholds"]["steps"]) > 1
     # Grafana draws a row of the grid 38 px high, and has about 150 px of its own above
@@ -243,6 +252,32 @@ def test_the_first_screen_answers_three_questions(name: str) -> None:
     titles = " ".join(one["title"] for one in details)
     for detail in ("faults a second", "eepest", "overage"):
         assert detail in titles
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("ground", [GOOD_PANEL, DOUBTFUL_PANEL, BAD_PANEL])
+def test_sentences_can_be_read_in_both_themes(ground: str, theme: str) -> None:
+    colour = THEMES[theme].get(ground, ground)
+    assert contrast(as_rgb(text_on(colour)), as_rgb(colour)) >= 4.5
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("colour", [GOOD, DOUBTFUL, BAD])
+def test_coloured_figures_can_be_read_in_both_themes(colour: str, theme: str) -> None:
+    """As large text: of Grafana's colours between green and red, none does better in both."""
+    colours = THEMES[theme]
+    assert contrast(as_rgb(colours[colour]), as_rgb(colours["panel"])) >= 3
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_figures_have_only_colours_that_can_be_read(name: str) -> None:
+    for panel in panels(DASHBOARDS[name]):
+        config = panel.get("fieldConfig", {})
+        properties = [p for one in config.get("overrides", []) for p in one["properties"]]
+        found = [p["value"] for p in properties if p["id"] == "thresholds"]
+        found.append(config.get("defaults", {}).get("thresholds") or {"steps": []})
+        used = {step["color"] for one in found for step in one["steps"]}
+        assert used <= {GOOD, DOUBTFUL, BAD}, panel["title"]
 
 
 def mapped(verdicts: Sequence[Verdict], value: float) -> str:
@@ -318,7 +353,7 @@ def test_too_deep_is_red_wherever_it_stands() -> None:
                 steps.append(config["defaults"]["thresholds"]["steps"])
             for one in steps:
                 assert [(step["value"], step["color"]) for step in one] == [
-                    (None, "green"), (1, "red"),
+                    (None, GOOD), (1, BAD),
                 ]  # fmt: skip
                 found += 1
     assert found == 5  # numbers of Host and Fleet, a ranking, two tables

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page
 from dynstack_probe.report import as_html
 from dynstack_probe.report.document import BarPlot
 from tests.chromium import needs_chromium
+from tests.contrast import contrast, luminance
 from tests.factory import a_frame, a_host, some_stacks
 from tests.report.test_report import REPORTS, plots_of, report_of, the_report
 
@@ -92,21 +93,6 @@ def visit(browser: Browser, folder: Path, text: str, size: tuple[int, int], sche
     visited.page.goto(path.as_uri())
     visited.page.wait_for_load_state("networkidle")
     return visited
-
-
-def luminance(colour: str) -> float:
-    """Of rgb(r, g, b), as WCAG defines it."""
-    parts = colour.removeprefix("rgb(").removesuffix(")").split(",")
-    linear = [
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-        for value in (int(part) / 255 for part in parts)
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
 
 
 def touching(boxes: list[dict[str, float]], low: str, high: str) -> bool:
