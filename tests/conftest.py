@@ -35,6 +35,7 @@ MARKED = {
     # needs gcc, and a machine that does little else
     "measure/test_calibration.py::test_it_agrees": "slow",
     "report/test_report_in_chromium.py": "browser",
+    "results/test_plots_in_chromium.py": "browser",
     "faults/test_flamegraph_in_chromium.py": "browser",
     "report/test_report_of_prometheus.py": "prometheus",
     "fleet/test_live_fleet.py": "prometheus",

@@ -36,7 +36,7 @@ def load_pygal() -> Any:
     except ImportError as error:
         raise ProbeError(
             "an HTML report needs pygal for its plots: apt install python3-pygal, or"
-            " pip install 'dynstack-probe[report]'; --format text does without"
+            " pip install pygal in its own environment; --format text does without"
         ) from error
 
 

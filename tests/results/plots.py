@@ -17,10 +17,20 @@ from tests.results.place import LOADS
 from tests.results.tables import is_own
 
 POLICIES = ("rfc-v1", "accessed-bit", "below-sp", "vendor", "static-8k", "static-12k")
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#777777", "#000000")
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#777777", "#010101")
+# What each colour is where the reader's screen is dark.
+DARK = {
+    "#ffffff": "#101418", "#111111": "#e6e9ec", "#333333": "#c3cad1", "#bbbbbb": "#7d8690",
+    "#dddddd": "#2a3138",
+    "#c9ced4": "#424b55",
+    "#0072b2": "#56b4e9", "#e69f00": "#ffbe3d", "#009e73": "#2bd1a0", "#cc79a7": "#e8a5cb",
+    "#d55e00": "#ff8c42", "#777777": "#9aa3ac", "#010101": "#fefefe",
+}  # fmt: skip
+WIDTH, HEIGHT, LETTER = 640, 520, 14  # shown as large as that, and on phones smaller
 # The table of the RFC's cover letter: 72.8% to 74.9%, "70-75%" in words.
 CLAIM_LEAST, CLAIM_MOST = 0.70, 0.75
 CLAIM = "claimed: 70-75%"
+CLAIM_COLOUR = "#c9ced4"
 # Costs on both sides of zero, from 0.0001% to 10%: the exponent counts from here.
 LINEAR_PERCENT = 1e-4
 DEPTH_STEP_BYTES, LEAST_PERCENT = 128, 0.01
@@ -41,26 +51,29 @@ def saving_against_cost(loads: Sequence[Measured], path: Path) -> None:
                     "label": one.name,
                 }
                 dots[found["policy"]].append(dot)
-    powers = [10.0**exponent for exponent in range(-3, 2)]
+    powers = [10.0**exponent for exponent in (-3, -1, 1)]
     ticks = [*(-power for power in reversed(powers)), 0.0, *powers]
     widest = max((abs(dot["value"][0]) for of in dots.values() for dot in of), default=1.0)
     shown = [tick for tick in ticks if abs(_signed_log(tick)) <= widest + 0.5]
     chart = _chart(
         pygal,
+        colours=(CLAIM_COLOUR, *COLOURS),
         stroke=False,
+        legend_at_bottom_columns=3,
+        margin_bottom=3 * LETTER,
         title="Saving against net cost: one dot a load",
-        x_title="net cost, % of all CPU time (left of 0: it saves time; logarithmic)",
-        y_title="saving of kernel stack memory, reserve paid, %",
+        x_title="net cost, % of CPU time; < 0 saves time; logarithmic",
+        y_title="saving, reserve paid, %",
         dots_size=4,
         range=(0, 100),
         x_labels=[{"value": _signed_log(tick), "label": f"{tick:g}"} for tick in shown],
         y_labels=[0, 25, 50, 75, 100],
     )
-    for name in POLICIES:
-        chart.add(name, dots[name])
     left, right = _signed_log(shown[0]), _signed_log(shown[-1])
     claim = [(left, 75), (right, 75), (right, 70), (left, 70)]
-    chart.add(CLAIM, claim, stroke=True, show_dots=False)
+    chart.add(CLAIM, claim, stroke=True, show_dots=False, fill=True)
+    for name in POLICIES:
+        chart.add(name, dots[name])
     _write(chart, path)
 
 
@@ -81,14 +94,15 @@ def depth_distribution(loads: Sequence[Measured], path: Path) -> None:
         pygal,
         colours=[COLOURS[kinds.index(_kind(one)) % len(COLOURS)] for one in ordered],
         show_dots=False,
-        title="Stacks deeper than x, ever: a load's own and kernel threads, one line a load",
+        title="Stacks deeper than x, ever: own and kernel threads, a line a load",
         x_title="high-water mark (a stack has 16 KiB)",
-        y_title="share of stacks, % (logarithmic)",
+        y_title="% of stacks, logarithmic",
+        legend_at_bottom_columns=4,
+        margin_bottom=-4 * LETTER,  # pygal leaves room for the lines without a name too
         range=(-2, 2),
         xrange=(0, deepest_kib << 10),
         x_labels=[{"value": kib << 10, "label": f"{kib} KiB"} for kib in range(deepest_kib + 1)],
         y_labels=[{"value": power, "label": f"{10.0**power:g}"} for power in range(-2, 3)],
-        legend_box_size=8,
     )
     named: set[str] = set()
     for one in ordered:
@@ -140,14 +154,25 @@ def _chart(pygal: Any, *, colours: Sequence[str] = COLOURS, **options: object) -
         foreground_subtle="#bbbbbb",
         colors=colours,
         font_family="sans-serif",
-        label_font_size=12,
-        major_label_font_size=12,
-        title_font_size=16,
-        legend_font_size=11,
-        opacity=".75",
+        guide_stroke_color="#dddddd",
+        major_guide_stroke_color="#dddddd",
+        label_font_size=LETTER,
+        major_label_font_size=LETTER,
+        title_font_size=LETTER,
+        legend_font_size=LETTER,
+        opacity=".9",
     )
     return pygal.XY(
-        style=style, js=[], width=900, height=520, show_y_guides=True, show_x_guides=True, **options
+        style=style,
+        js=[],
+        width=WIDTH,
+        height=HEIGHT,
+        show_y_guides=True,
+        show_x_guides=True,
+        legend_at_bottom=True,
+        truncate_legend=-1,
+        legend_box_size=10,
+        **options,
     )
 
 
@@ -155,6 +180,14 @@ def _write(chart: Any, path: Path) -> None:
     text = chart.render(is_unicode=True, disable_xml_declaration=True)
     # the same captures, the same file: no date, no random name
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).replace(chart.uuid, path.stem)
+    light, dark = (
+        "".join(f"--c{n}:{pair[which]};" for n, pair in enumerate(DARK.items())) for which in (0, 1)
+    )
+    for n, colour in enumerate(DARK):
+        text = text.replace(colour, f"var(--c{n})")
+    schemes = f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    text = text.replace('<style type="text/css">', f'<style type="text/css">{schemes}', 1)
+    text = text.replace("<svg ", f'<svg width="{WIDTH}" height="{HEIGHT}" ', 1)
     path.write_text(f"{text}\n")
 
 
