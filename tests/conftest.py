@@ -39,6 +39,7 @@ MARKED = {
     "faults/test_flamegraph_in_chromium.py": "browser",
     "report/test_report_of_prometheus.py": "prometheus",
     "fleet/test_live_fleet.py": "prometheus",
+    "fleet/test_same_cost.py": "prometheus",
     "grafana/test_queries.py": "prometheus",
     "grafana/test_rules.py": "prometheus",
 }
