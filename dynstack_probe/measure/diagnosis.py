@@ -35,10 +35,14 @@ def exit_code(checks: list[Check]) -> int:
 
 
 def command_exit_codes(checks: list[Check]) -> dict[str, int]:
-    """What each command would end with here."""
-    tried = [check for check in checks if check.is_command]
-    codes = {c.name: c.exit_code if c.status is Status.MISSING else 0 for c in tried}
-    return {"estimate": exit_code(checks), **codes}
+    """What each command would end with here: one that was not tried as `estimate` would."""
+    code = exit_code(checks)
+    codes = {"estimate": code}
+    for check in checks:
+        if check.is_command:
+            refused = check.exit_code if check.status is Status.MISSING else 0
+            codes[check.name] = code if check.found == NOT_TRIED else refused
+    return codes
 
 
 def examine(btf_path: Path) -> list[Check]:

@@ -226,7 +226,7 @@ def _make(image: Path, packages: list[str]) -> None:
     with tempfile.TemporaryDirectory(dir=image.parent) as name:
         folder = Path(name)
         root, unfinished, listed = (folder / f for f in ("root", "image", "sources.list"))
-        listed.write_text(sources())
+        listed.write_text(sources([SUITE]))
         included = ",".join((*PACKAGES, *packages))
         run(
             [

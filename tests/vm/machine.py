@@ -327,8 +327,8 @@ def _update(cache: Path) -> None:
     (cache / "updated").touch()
 
 
-def sources() -> str:
-    """A sources.list for SUITES, from the mirrors that this machine itself uses."""
+def sources(suites: Sequence[str] = SUITES) -> str:
+    """A sources.list for these, from the mirrors that this machine itself uses."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)"],
         capture_output=True,
@@ -338,7 +338,7 @@ def sources() -> str:
     mirrors = dict(line.split(" ", 1) for line in listed.splitlines() if " " in line)
     lines = [
         f"deb [arch=amd64 signed-by={KEYRING}] {mirrors['Debian']} {suite} main\n"
-        for suite in SUITES
+        for suite in suites
         if "Debian" in mirrors
     ]
     if not lines:

@@ -450,6 +450,7 @@ def test_what_a_case_noted_is_kept_for_a_day(
     monkeypatch.setattr(support, "cache_folder", lambda: tmp_path)
     what = (Offer("linux-image-amd64", "7.3.4-1", "x"), "2", "maxcpus=1", ("serve",))
     assert support.keep(what, {"serve": 1})["serve"] == 1
+    monkeypatch.setattr(support, "RESUME", False)
     assert support.kept(what) is None  # not asked to go on
     monkeypatch.setattr(support, "RESUME", True)
     known = support.kept(what)
