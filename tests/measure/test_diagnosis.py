@@ -17,7 +17,9 @@ def test_what_stops_estimate_stops_the_commands_that_were_not_tried(
 ) -> None:
     """Under lockdown=confidentiality nothing is tried, and nothing would work."""
     monkeypatch.setattr(Features, "lockdown", lambda _: "confidentiality")
-    checks = diagnosis.examine(tmp_path / "no BTF")
+    btf = tmp_path / "btf"
+    btf.write_bytes(b"not BTF")
+    checks = diagnosis.examine(btf)
     assert [c.found for c in checks if c.is_command] == [diagnosis.NOT_TRIED] * len(
         diagnosis.TRIALS
     )

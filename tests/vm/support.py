@@ -168,14 +168,18 @@ def since() -> list[str]:
 
 def refusals() -> list[str]:
     """Each sentence once, with the kernels that say it."""
-    said: dict[str, list[str]] = {}
+    said: dict[str, dict[str, list[str]]] = {}
     for seen in rows():
+        where = f"{seen.facts.get('kernel_release')}{f', {seen.how}' if seen.how else ''}"
         for part in COMMANDS:
             why = refusal(part, seen.facts[part]) if part in seen.facts else ""
             if why:
-                where = f"{seen.facts['kernel_release']}{f', {seen.how}' if seen.how else ''}"
-                said.setdefault(why, []).append(f"`{part}` on {where}")
-    return [f"- {'; '.join(dict.fromkeys(where))}: {why}" for why, where in said.items()]
+                said.setdefault(why, {}).setdefault(where, []).append(f"`{part}`")
+    lines = []
+    for why, parts_on in said.items():
+        each = (f"{', '.join(parts)} on {where}" for where, parts in parts_on.items())
+        lines.append(f"- {'; '.join(each)}: {why}")
+    return lines
 
 
 def passed_by() -> list[str]:
