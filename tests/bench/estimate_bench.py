@@ -39,7 +39,7 @@ SYS_BPF, BPF_ITER_CREATE = 321, 33  # asm/unistd_64.h, linux/bpf.h
 
 
 def create_iterator(link_fd: int) -> int:
-    """one more scan of an attached iterator, bpf(2) BPF_ITER_CREATE."""
+    """One more scan of an attached iterator, bpf(2) BPF_ITER_CREATE."""
     attributes = (ctypes.c_uint32 * 2)(link_fd, 0)
     fd = ctypes.CDLL(None).syscall(SYS_BPF, BPF_ITER_CREATE, ctypes.byref(attributes), 8)
     assert fd >= 0
