@@ -15,6 +15,15 @@ needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="needs a browser: apt install chromium"
 )
 
+# For scripts that ask a page: where an element is, and its colour.
+LOOKING = """
+  const box = one => {
+    const at = one.getBoundingClientRect();
+    return {left: at.left, right: at.right, top: at.top, bottom: at.bottom};
+  };
+  const fill = one => getComputedStyle(one).fill;
+"""
+
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:

@@ -51,8 +51,7 @@ def calibrate(batches: int = BATCHES) -> Calibration:
             forget()
             bare.append(_ns(lambda: memory[::PAGE_BYTES]) / _PAGES)
             forget()
-            first = _ns(write)
-            faults.append((first - _ns(write)) / _PAGES)
+            faults.append(_first_less_second(write))
             clears.append(_ns(clear) / _PAGES)
             calls.append(_ns_a_call(os.getppid) - _ns_a_call(_thread.get_ident))
         cold = _cold_fault_ns()
@@ -79,11 +78,16 @@ def _cold_fault_ns() -> float | None:
                 write = partial(
                     memory.__setitem__, slice(at, at + _PAGES * PAGE_BYTES, PAGE_BYTES), ones
                 )
-                first = _ns(write)
-                faults.append((first - _ns(write)) / _PAGES)
+                faults.append(_first_less_second(write))
     except OSError:
         return None
     return _nearest(faults, 0.5)
+
+
+def _first_less_second(write: Callable[[], object]) -> float:
+    """What the first write to each of _PAGES pages takes more than the second: ns a page."""
+    first = _ns(write)
+    return (first - _ns(write)) / _PAGES
 
 
 def _private(pages: int) -> mmap.mmap:

@@ -381,8 +381,9 @@ class _Budget:
 def _plan(page: _Page, height: int) -> dict[str, list[Text]]:
     """Which sections, and how much of each: the most important first, lists take the rest."""
     budget = _Budget(height)
-    budget.take("series", _series(page))
-    budget.take("saving", [_saving(page)])
+    series = _series(page)
+    budget.take("series", series)
+    budget.take("saving", [_saving(page, is_headline=not series)])
     if page.view.typing is not None:
         budget.take("footer", [_footer(page)])
     budget.take("coverage", [_coverage(page)])
@@ -469,10 +470,9 @@ def _series(page: _Page) -> list[Text]:
     return [line]
 
 
-def _saving(page: _Page) -> Text:
+def _saving(page: _Page, *, is_headline: bool) -> Text:
     """Of this frame: the headline of a host."""
     one = page.moment.estimate
-    is_headline = not _series(page)
     label, short = ("Saving    ", "Saving") if is_headline else ("Instant   ", "Instant")
     ratio, policy = percent(one.saving_ratio), page.glyphs.name(one.policy)
     with_reserve = "no reserve"

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 
 from dynstack_probe.faults import flamegraph
 from dynstack_probe.measure.call_paths import CallPaths, Frame, Sample
-from tests.chromium import needs_chromium
+from tests.chromium import LOOKING, needs_chromium
 from tests.contrast import contrast
 from tests.report.test_report_in_chromium import LOOKS
 
@@ -19,13 +19,9 @@ pytestmark = needs_chromium
 WIDE = ((1900, 900), "light")
 TITLE = "Kernel stacks deeper than 4096 bytes on a-host-with-a-long-name: 40 of 9000 samples"
 
-SEEN = """
-() => {
-  const box = one => {
-    const at = one.getBoundingClientRect();
-    return {left: at.left, right: at.right, top: at.top, bottom: at.bottom};
-  };
-  const fill = one => getComputedStyle(one).fill;
+SEEN = (
+    f"() => {{{LOOKING}"
+    """
   const drawn = one => getComputedStyle(one).display !== "none";
   return {
     overflow: document.documentElement.scrollWidth - window.innerWidth,
@@ -47,6 +43,7 @@ SEEN = """
   };
 }
 """
+)
 
 
 def many_paths() -> CallPaths:

@@ -10,20 +10,16 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests import ROOT
-from tests.chromium import needs_chromium
+from tests.chromium import LOOKING, needs_chromium
 from tests.contrast import contrast, luminance
 from tests.results.plots import HEIGHT, PLOTS, WIDTH
 
 pytestmark = needs_chromium
 FOLDER = ROOT / "docs/results"
 
-SEEN = """
-() => {
-  const box = one => {
-    const at = one.getBoundingClientRect();
-    return {left: at.left, right: at.right, top: at.top, bottom: at.bottom};
-  };
-  const fill = one => getComputedStyle(one).fill;
+SEEN = (
+    f"() => {{{LOOKING}"
+    """
   return {
     paper: getComputedStyle(document.documentElement).backgroundColor,
     size: ["width", "height"].map(side => document.documentElement[side].baseVal.value),
@@ -33,6 +29,7 @@ SEEN = """
   };
 }
 """
+)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
