@@ -86,8 +86,8 @@ def _event_columns(paths: Mapping[int, str]) -> tuple[Column[StackFault], ...]:
         Column("found", lambda event: "by scan" if event.late else "exact"),
         Column("mark_bytes", lambda event: event.mark_bytes),
         Column("pages_before", lambda event: event.pages_before),
-        Column("pages", lambda event: event.pages, modelled=True),
-        Column("faults", lambda event: event.faults, modelled=True),
+        Column("pages", lambda event: event.pages),
+        Column("faults", lambda event: event.faults),
         Column("age_seconds", lambda event: round(event.age_seconds, 6)),
         Column(
             "headroom_kib",

@@ -34,7 +34,7 @@ ESTIMATES: tuple[Column[tuple[HostEstimate, Estimate]], ...] = (
     Column("over_limit_tasks", lambda row: row[1].over_limit_tasks),
     Column("kernel_stacks", lambda row: row[0].frame.coverage.kernel_stacks),
     Column("missed", lambda row: row[0].frame.coverage.missed),
-    Column("reuse_most_kib", lambda row: row[1].reuse_most_kib, modelled=True),
+    Column("reuse_most_kib", lambda row: row[1].reuse_most_kib),
     Column("model_error_ratio", lambda row: row[0].model_error_ratio(), digits=6),
     Column("source", lambda row: row[0].source),
 )

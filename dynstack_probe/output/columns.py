@@ -28,8 +28,7 @@ class Column(Generic[T_contra]):
     """One figure or name of each row.
 
     key: in JSON and CSV, with its unit at the end. title: in tables; without one it is not
-    shown there. modelled: whether a policy's model made it, else it is measured. write: how
-    people read it. digits: how many decimals a CSV file holds.
+    shown there. write: how people read it. digits: how many decimals a CSV file holds.
     """
 
     key: str
@@ -37,32 +36,25 @@ class Column(Generic[T_contra]):
     title: str = ""
     write: Callable[[Any], str] = str
     digits: int | None = None
-    modelled: bool = False
 
 
 def ratio(key: str, value: Callable[[T], float], title: str = "") -> Column[T]:
     """A modelled share, as a percentage with two decimals."""
-    return Column(key, value, title, percent, RATIO_DIGITS, modelled=True)
+    return Column(key, value, title, percent, RATIO_DIGITS)
 
 
 def ratio_of_ram(key: str, value: Callable[[T], float], title: str = "") -> Column[T]:
     """A modelled share of all memory, with two digits however small."""
-    return Column(key, value, title, small_percent, SMALL_RATIO_DIGITS, modelled=True)
+    return Column(key, value, title, small_percent, SMALL_RATIO_DIGITS)
 
 
 def of(part: Callable[[T], U], columns: Iterable[Column[U]]) -> list[Column[T]]:
     """Columns of a part of each row."""
-    return [
-        Column(
-            column.key,
-            lambda row, value=column.value: value(part(row)),  # type: ignore[misc]
-            column.title,
-            column.write,
-            column.digits,
-            column.modelled,
-        )
-        for column in columns
-    ]
+
+    def of_part(value: Callable[[U], Any]) -> Callable[[T], Any]:
+        return lambda row: value(part(row))
+
+    return [Column(**{**vars(column), "value": of_part(column.value)}) for column in columns]
 
 
 def as_dict(columns: Sequence[Column[T]], row: T) -> dict[str, Any]:

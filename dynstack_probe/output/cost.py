@@ -59,7 +59,7 @@ def _ratio(key: str, of: str) -> Column[PolicyCost]:
             part = bound if key.endswith(bound) else part
         return None if found is None else float(getattr(found, part))
 
-    return Column(key, value, digits=12, modelled=True)
+    return Column(key, value, digits=12)
 
 
 RATIOS = {
@@ -70,18 +70,13 @@ RATIOS = {
 ROW: tuple[Column[PolicyCost], ...] = (
     Column("policy", lambda row: row.policy),
     Column("rate_of", lambda row: row.what or ""),
-    Column("events_per_second", lambda row: row.events_per_second, digits=3, modelled=True),
-    Column("pages_per_second", lambda row: row.pages_per_second, digits=3, modelled=True),
-    Column(
-        "avoided_pages_per_second",
-        lambda row: row.avoided_pages_per_second,
-        digits=3,
-        modelled=True,
-    ),
+    Column("events_per_second", lambda row: row.events_per_second, digits=3),
+    Column("pages_per_second", lambda row: row.pages_per_second, digits=3),
+    Column("avoided_pages_per_second", lambda row: row.avoided_pages_per_second, digits=3),
     Column("lower_bound", lambda row: row.lower_bound),
     *(_ratio(f"{key}{bound}", of) for key, of in RATIOS.items() for bound in ("", "_low", "_high")),
-    Column("saved_kib", lambda row: row.saved_kib, modelled=True),
-    Column("kib_per_0_001_percent", lambda row: row.kib_per_unit, digits=1, modelled=True),
+    Column("saved_kib", lambda row: row.saved_kib),
+    Column("kib_per_0_001_percent", lambda row: row.kib_per_unit, digits=1),
     Column("feasible", lambda row: row.feasible),
 )
 TABLE: tuple[Column[tuple[PolicyCost, set[str]]], ...] = (

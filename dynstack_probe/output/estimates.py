@@ -13,8 +13,8 @@ ESTIMATE: tuple[Column[Estimate], ...] = (
     Column("name", lambda one: one.policy),
     *POLICY,
     Column("over_limit_tasks", lambda one: one.over_limit_tasks),
-    Column("faults", lambda one: one.faults._asdict(), modelled=True),
-    Column("reuse_most_kib", lambda one: one.reuse_most_kib, modelled=True),
+    Column("faults", lambda one: one.faults._asdict()),
+    Column("reuse_most_kib", lambda one: one.reuse_most_kib),
 )
 GROUP: tuple[Column[Group], ...] = (
     Column[Group]("name", lambda group: group.name),

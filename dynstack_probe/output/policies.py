@@ -43,7 +43,7 @@ def _row(pair: tuple[Comparison, Row]) -> Row:
 
 
 NAME: Column[Row] = Column("policy", lambda row: row.policy.name, "Policy")
-RATE: Column[Row] = Column("rate", lambda row: row.rate, "per s", rate_in_words, modelled=True)
+RATE: Column[Row] = Column("rate", lambda row: row.rate, "per s", rate_in_words)
 # What a table shows; the rate of a series only.
 TABLE: tuple[Column[Row], ...] = (
     NAME,
@@ -61,13 +61,9 @@ COST: tuple[Column[Row], ...] = (
         "net_cpu_ratio",
         lambda row: row.cost.net_ratio.best if row.cost and row.cost.net_ratio else None,
         digits=12,
-        modelled=True,
     ),
     Column(
-        "kib_per_0_001_percent",
-        lambda row: row.cost.kib_per_unit if row.cost else None,
-        digits=1,
-        modelled=True,
+        "kib_per_0_001_percent", lambda row: row.cost.kib_per_unit if row.cost else None, digits=1
     ),
     Column("pareto_best", lambda row: row.pareto_best),
 )
