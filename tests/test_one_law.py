@@ -39,7 +39,7 @@ from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.savings import saving_ratio
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.output import as_json
+from dynstack_probe.output import estimate as estimate_output
 from dynstack_probe.output import policies as policies_output
 from dynstack_probe.output.cost import cost_rows, safety_rows
 from dynstack_probe.policy import BUILT_IN
@@ -268,7 +268,7 @@ def told_by_commands(frames: Sequence[Frame]) -> Told:
     views = [render(View(), history, m, (120, 30), ASCII, status) for m in moments]
     report = as_text.render(document_of([subject_of(frames, chosen, "x", "x")], [], 1.0))
 
-    estimates = as_json.document(host_estimate(found.frame, chosen))["policies"]
+    estimates = estimate_output.document(host_estimate(found.frame, chosen))["policies"]
     for row, one in zip(document["policies"], estimates, strict=True):
         assert all(one[key] == row[key] for key in row.keys() & one.keys() if "kib" in key), row
         assert one["saving_ratio"] == row["saving_ratio"]

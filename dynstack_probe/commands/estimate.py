@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import enum
-import importlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -54,14 +53,6 @@ can't be measured, 4 not permitted (CAP_BPF and CAP_PERFMON are needed).
 """
 
 
-def render(reports: Sequence[HostEstimate], form: Format) -> str:
-    """The reports in the form asked for: all there is of one, of several a row each."""
-    # as_table.py, as_json.py or as_csv.py: rich is imported only where it is needed
-    how = importlib.import_module(f"dynstack_probe.output.as_{form.value}")
-    text: str = how.render(reports[0]) if len(reports) == 1 else how.render_many(reports)
-    return text
-
-
 def command(
     context: typer.Context,
     captures: list[Path] = options.CAPTURES,
@@ -87,6 +78,7 @@ def command(
     ),
 ) -> None:
     from dynstack_probe.analysis.host_estimate import host_estimate
+    from dynstack_probe.output import estimate as how
     from dynstack_probe.output.writing import check_writable, write
     from dynstack_probe.text import say
 
@@ -98,19 +90,18 @@ def command(
         if len(captures) > 1 and (by or depths):
             raise UsageError("--by and --depths are for one capture")
         reports = [_of_capture(path, policies, chosen_by, depths, partial) for path in captures]
-        write(render(reports, form), output, force)
+        write(options.render(how, form, reports), output, force)
         return
 
     from dynstack_probe.kernel.host import peak_rss_kib
     from dynstack_probe.measure.stack_scan import take_frame
-    from dynstack_probe.output.estimates import cost_in_words
 
     frame = take_frame(btf, with_cgroup_paths=by in (By.cgroup, By.container))
     scanned = time.perf_counter()
     report = host_estimate(frame, policies, chosen_by, with_depths=depths)
-    write(render([report], form), output, force)
+    write(options.render(how, form, [report]), output, force)
     if verbose:
-        say(cost_in_words(frame.cost, time.perf_counter() - scanned, peak_rss_kib()))
+        say(how.cost_in_words(frame.cost, time.perf_counter() - scanned, peak_rss_kib()))
 
 
 def _of_capture(

@@ -17,7 +17,7 @@ from dynstack_probe.analysis.host_estimate import (
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.output.columns import cells, titles
-from dynstack_probe.output.estimates import GROUP
+from dynstack_probe.output.estimate import GROUP
 from dynstack_probe.output.frames import (
     DEPTH_COLUMNS,
     SHIFT_COLUMNS,

@@ -21,7 +21,7 @@ from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.shapes import Shape
 from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind
-from dynstack_probe.output import as_json, as_table, policies
+from dynstack_probe.output import as_table, estimate, policies
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.policy.custom import policy_from
 from tests.factory import a_frame, a_host, collect, some_stacks
@@ -205,7 +205,7 @@ def test_depths_are_shown() -> None:
     assert "user, ever" in text
     assert "as it is" in text
     assert max(map(len, text.splitlines())) <= 80
-    document = json.loads(as_json.render(report))["depths"]
+    document = json.loads(estimate.as_json([report]))["depths"]
     assert document["by_role"][0]["role"] == "user"
     assert document["random_offset"]["active"] is None
     assert len(document["shift_curve"]) == 33
@@ -220,7 +220,7 @@ def test_one_row_a_capture_and_their_total() -> None:
     assert lines[2].split() == ["a.dsp:", "AMD", "EPYC", "2", "1", "16", "8", "50.00%"]
     assert lines[3].startswith("b\\x1b.dsp")
     assert lines[4].split() == ["Total", "of", "2", "4", "2", "32", "16", "50.00%"]
-    document = json.loads(as_json.render_many(reports))
+    document = json.loads(estimate.as_json(reports))
     assert document["total"][0]["base_kib"] == sum(
         one["measured"]["base_kib"] for one in document["captures"]
     )

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from dynstack_probe.analysis.host_estimate import HostEstimate, host_estimate
 from dynstack_probe.model.frame import Coverage, Frame
 from dynstack_probe.model.stacks import Kind
-from dynstack_probe.output import as_csv, as_json, as_table
+from dynstack_probe.output import as_table, estimate
 from dynstack_probe.output.rfc_table import QUOTED
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.text import printable
@@ -39,7 +39,7 @@ def the_report(*policies: str, by: str | None = None) -> HostEstimate:
 
 
 def test_json_contract() -> None:
-    document = json.loads(as_json.render(the_report("rfc-v1", "static-8k", by="kind")))
+    document = json.loads(estimate.as_json([the_report("rfc-v1", "static-8k", by="kind")]))
     assert document["schema_version"] == 1
     assert document["host"] == {
         "cpu_model": "AMD EPYC",
@@ -76,17 +76,17 @@ def test_json_contract() -> None:
 
 
 def test_json_has_no_groups_unless_asked() -> None:
-    assert "groups" not in json.loads(as_json.render(the_report()))
+    assert "groups" not in json.loads(estimate.as_json([the_report()]))
 
 
 def test_csv_of_policies() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv.render(the_report("rfc-v1", "static-12k")))))
+    rows = list(csv.DictReader(io.StringIO(estimate.as_csv([the_report("rfc-v1", "static-12k")]))))
     assert [row["policy"] for row in rows] == ["rfc-v1", "static-12k"]
     assert (rows[0]["stacks"], rows[0]["dynamic_kib"], rows[1]["dynamic_kib"]) == ("4", "28", "48")
 
 
 def test_csv_of_groups_escapes_names() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv.render(the_report(by="comm")))))
+    rows = list(csv.DictReader(io.StringIO(estimate.as_csv([the_report(by="comm")]))))
     assert {row["name"] for row in rows} == {
         "bash",
         "\\x1b[31m;\\n\\t<&\"'=x",
@@ -146,7 +146,7 @@ def test_a_kernel_with_dynamic_stacks_shows_what_is_resident() -> None:
     text = " ".join(as_table.render(report, colour=False).split())
     assert "28 KiB, measured: this kernel's stacks already are dynamic" in text
     assert "counts 12 KiB grown" in text
-    measured = json.loads(as_json.render(report))["measured"]
+    measured = json.loads(estimate.as_json([report]))["measured"]
     assert (measured["resident_kib"], measured["nr_dynamic_stacks_faults_kib"]) == (28, 12)
     assert "Reuse" not in text
 
@@ -159,10 +159,10 @@ def test_the_models_error_where_the_kernel_counts_pages() -> None:
     report = host_estimate(frame, [BUILT_IN["rfc-v1"]], None)
     text = " ".join(as_table.render(report, colour=False).split())
     assert "Model error -20.00%: rfc-v1 models 16 KiB, the kernel counts 20 KiB" in text
-    document = json.loads(as_json.render(report))
+    document = json.loads(estimate.as_json([report]))
     assert document["model_error"]["policy"] == "rfc-v1"
     assert document["model_error"]["resident_ratio"] == pytest.approx(-0.2)
-    assert as_csv.render(report).splitlines()[1].split(",")[-2] == "-0.200000"
+    assert estimate.as_csv([report]).splitlines()[1].split(",")[-2] == "-0.200000"
 
 
 def test_how_much_reuse_may_hide() -> None:
@@ -173,9 +173,9 @@ def test_how_much_reuse_may_hide() -> None:
     text = " ".join(as_table.render(report, colour=False).split())
     assert "Reuse rfc-v1 Dynamic(kb) 20 to 36" in text
     assert "Reuse static-8k" not in text
-    rows = json.loads(as_json.render(report))["policies"]
+    rows = json.loads(estimate.as_json([report]))["policies"]
     assert [row["reuse_most_kib"] for row in rows] == [16, 0]
-    assert "model_error" not in json.loads(as_json.render(report))
+    assert "model_error" not in json.loads(estimate.as_json([report]))
 
 
 @given(st.lists(st.integers(8, 16384), min_size=1, max_size=20))
@@ -209,8 +209,8 @@ def test_table_always_fits_80_columns(
         for row in QUOTED
     ]
     assert all(c.isprintable() or c == "\n" for c in text)
-    json.loads(as_json.render(report))
-    assert as_csv.render(report)
+    json.loads(estimate.as_json([report]))
+    assert estimate.as_csv([report])
 
 
 def test_colour_only_when_wanted() -> None:
