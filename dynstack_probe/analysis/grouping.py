@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 from dynstack_probe.errors import UsageError
@@ -43,19 +44,15 @@ def _syscalls(stacks: Stacks) -> Iterable[str]:
     """The call in which each user task sleeps, or waits for a CPU."""
     if len(stacks.syscalls) != len(stacks):
         raise UsageError("--by syscall: captures hold no system calls; ask the live host")
-    known: dict[tuple[int, int, bool], str] = {}
-    for number, kind, depth in zip(stacks.syscalls, stacks.kinds, stacks.depth_bytes, strict=True):
-        key = number, kind, depth == 0
-        name = known.get(key)
-        if name is None:
-            name = known[key] = _syscall(number, Kind(kind), on_cpu=depth == 0)
-        yield name
+    name = functools.cache(_syscall)
+    rows = zip(stacks.syscalls, stacks.kinds, stacks.depth_bytes, strict=True)
+    return [name(number, kind, depth == 0) for number, kind, depth in rows]
 
 
-def _syscall(number: int, kind: Kind, *, on_cpu: bool) -> str:
+def _syscall(number: int, kind: int, on_cpu: bool) -> str:
     if number >= 0:
         return syscall_name(number & ~IA32_CALL, ia32=bool(number & IA32_CALL))
-    return "running" if on_cpu and kind == Kind.USER else _NO_CALL[kind]
+    return "running" if on_cpu and kind == Kind.USER else _NO_CALL[Kind(kind)]
 
 
 def _container(cgroup_id: int, path: str | None) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -168,7 +169,7 @@ _Tasks = dict[tuple[int, int], tuple[Shape, int]]
 
 def _tasks(frame: Frame, thresholds: Sequence[int]) -> _Tasks:
     stacks = frame.stacks
-    known: dict[tuple[int, ...], Shape] = {}
+    shape_of = functools.cache(Shape._make)
     tasks = {}
     rows = zip(
         stacks.tids,
@@ -178,11 +179,8 @@ def _tasks(frame: Frame, thresholds: Sequence[int]) -> _Tasks:
         strict=True,
     )
     for tid, start, key, switches in rows:
-        shape = known.get(key)
-        if shape is None:
-            shape = known[key] = Shape(*key)
         if tid:
-            tasks[tid, start] = shape, switches
+            tasks[tid, start] = shape_of(key), switches
     return tasks
 
 

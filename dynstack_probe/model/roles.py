@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -38,11 +39,5 @@ def role_of(kind: int, comm: bytes) -> str:
 
 
 def roles(kinds: Sequence[int], comms: Sequence[bytes]) -> list[str]:
-    known: dict[tuple[int, bytes], str] = {}
-    found = []
-    for pair in zip(kinds, comms, strict=True):
-        role = known.get(pair)
-        if role is None:
-            role = known[pair] = role_of(*pair)
-        found.append(role)
-    return found
+    role = functools.cache(role_of)
+    return [role(kind, comm) for kind, comm in zip(kinds, comms, strict=True)]
