@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add, sub
 
 from dynstack_probe.model.shapes import Shape
 
 MOST_PAGES = 16  # of the largest stack, 64 KiB
 
 Counts = tuple[int, ...]
-_NONE: Counts = (0,) * MOST_PAGES
+NO_COUNTS: Counts = (0,) * MOST_PAGES
 
 
 @dataclass(frozen=True)
@@ -24,36 +25,26 @@ class Growth:
     stack from the kernel's cache. Can be added and subtracted.
     """
 
-    mapped: Counts = _NONE
-    touched: Counts = _NONE
-    inherited: Counts = _NONE
+    mapped: Counts = NO_COUNTS
+    touched: Counts = NO_COUNTS
+    inherited: Counts = NO_COUNTS
 
     def __add__(self, other: Growth) -> Growth:
-        return Growth(
-            _each(int.__add__, self.mapped, other.mapped),
-            _each(int.__add__, self.touched, other.touched),
-            _each(int.__add__, self.inherited, other.inherited),
-        )
+        return self._each(add, other)
 
     def __sub__(self, other: Growth) -> Growth:
-        return Growth(
-            _each(int.__sub__, self.mapped, other.mapped),
-            _each(int.__sub__, self.touched, other.touched),
-            _each(int.__sub__, self.inherited, other.inherited),
-        )
+        return self._each(sub, other)
 
     def __or__(self, other: Growth) -> Growth:
         """The larger of each."""
+        return self._each(max, other)
+
+    def _each(self, what: Callable[[int, int], int], other: Growth) -> Growth:
         return Growth(
-            _each(max, self.mapped, other.mapped),
-            _each(max, self.touched, other.touched),
-            _each(max, self.inherited, other.inherited),
+            tuple(map(what, self.mapped, other.mapped)),
+            tuple(map(what, self.touched, other.touched)),
+            tuple(map(what, self.inherited, other.inherited)),
         )
-
-
-def _each(what: object, one: Counts, other: Counts) -> Counts:
-    assert callable(what)
-    return tuple([what(a, b) for a, b in zip(one, other, strict=True)])
 
 
 def growth_of(shapes: Mapping[Shape, int], skipped: Sequence[int] = ()) -> Growth:

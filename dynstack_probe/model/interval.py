@@ -5,18 +5,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import add
 from typing import NamedTuple
 
 from dynstack_probe.model.calibration import Calibration
-from dynstack_probe.model.growth import MOST_PAGES, Counts, Growth
+from dynstack_probe.model.growth import NO_COUNTS, Counts, Growth
 from dynstack_probe.model.headroom import Headroom
 from dynstack_probe.model.shapes import Shape
 from dynstack_probe.model.unknown import merged
 
 FAULTS, REFILLS = "faults", "refills"
-
-
-_NONE: Counts = (0,) * MOST_PAGES
 
 
 class Work(NamedTuple):
@@ -35,6 +33,9 @@ class PageFaults(NamedTuple):
 
     user: int
     kernel: int
+
+    def plus(self, later: PageFaults) -> PageFaults:
+        return PageFaults(self.user + later.user, self.kernel + later.kernel)
 
     def since(self, earlier: PageFaults) -> PageFaults:
         """Those that came after; none where a count fell, since it began anew."""
@@ -63,14 +64,10 @@ class Interval:
     exited: int | None = None
     page_faults: PageFaults | None = None
     headroom: Headroom | None = None
-    inherited: Counts = _NONE
+    inherited: Counts = NO_COUNTS
     calibration: Calibration | None = None
 
     def __add__(self, later: Interval) -> Interval:
-        faults = later.page_faults
-        if self.page_faults and faults:
-            one, two = self.page_faults, faults
-            faults = PageFaults(one.user + two.user, one.kernel + two.kernel)
         return Interval(
             self.seconds + later.seconds,
             self.growth + later.growth,
@@ -80,11 +77,9 @@ class Interval:
             merged(self.created, later.created),
             merged(self.reused, later.reused),
             merged(self.exited, later.exited),
-            faults if faults is not None else self.page_faults,
-            self.headroom + later.headroom
-            if self.headroom and later.headroom
-            else self.headroom or later.headroom,
-            tuple([a + b for a, b in zip(self.inherited, later.inherited, strict=True)]),
+            merged(self.page_faults, later.page_faults, PageFaults.plus),
+            merged(self.headroom, later.headroom, Headroom.__add__),
+            tuple(map(add, self.inherited, later.inherited)),
             self.calibration or later.calibration,
         )
 
