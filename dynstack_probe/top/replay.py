@@ -40,7 +40,8 @@ class Replay:
         if self._at + 1 >= len(self._kept) and not self._read():
             return None
         self._at += 1
-        self._read_ahead()
+        if self.at_end:
+            self._read()
         return self._kept[self._at]
 
     def back(self) -> Moment | None:
@@ -61,10 +62,6 @@ class Replay:
             return self._interval
         here, there = self._kept[self._at], self._kept[self._at + 1]
         return max(0.0, (there.frame.boot_ns - here.frame.boot_ns) / 1e9)
-
-    def _read_ahead(self) -> None:
-        if self.at_end:
-            self._read()
 
     def _read(self) -> bool:
         try:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -122,26 +122,25 @@ class History:
         self._count += 1
         return moment
 
-    def trend(self, upto: int, count: int) -> list[tuple[int, float]]:
-        """(CLOCK_BOOTTIME ns, saving ratio) of the last `count` frames up to number `upto`."""
-        return [(at, one.saving_ratio) for at, one in self._upto(upto, count)]
+    def trend(self, upto: int) -> list[tuple[int, float]]:
+        """(CLOCK_BOOTTIME ns, saving ratio) of the frames up to number `upto`."""
+        return [(at, one.saving_ratio) for at, one in self._upto(upto)]
 
     def series(self, upto: int) -> tuple[Savings, Series] | None:
         """What stands for the frames up to number `upto`, the median by time, and its spread.
 
         None if there are not two.
         """
-        points = self._upto(upto, TREND_POINTS)
+        points = self._upto(upto)
         if len(points) < 2:
             return None
         savings = [one for _, one in points]
         at, series = series_of([boot_ns / 1e9 for boot_ns, _ in points], savings)
         return savings[at], series
 
-    def _upto(self, upto: int, count: int) -> list[tuple[int, Savings]]:
+    def _upto(self, upto: int) -> list[tuple[int, Savings]]:
         first = self._count - len(self._points)
-        end = max(0, upto + 1 - first)
-        return list(islice(self._points, max(0, end - count), end))
+        return list(islice(self._points, max(0, upto + 1 - first)))
 
 
 class Sort(enum.StrEnum):
@@ -256,18 +255,15 @@ def _order(frame: Frame, view: View, count: int) -> Ordered:
         wanted = view.pattern.casefold()
         known = {comm: wanted in printable(comm).casefold() for comm in set(stacks.comms)}
         rows = [row for row in rows if known[stacks.comms[row]]]
-    values: Sequence[int]
-    if view.sort is Sort.NAME:
-        comms = stacks.comms
-        chooser = heapq.nlargest if view.reverse else heapq.nsmallest
-        named = chooser(count, rows, key=lambda row: (comms[row], stacks.tids[row]))
-        return Ordered(named, len(rows))
-    if view.sort is Sort.AGE:
-        values = [-start for start in stacks.start_boot_ns]  # the oldest started first
-    else:
-        values = stacks.mark_bytes if view.sort is Sort.MARK else stacks.depth_bytes
+    values: Sequence[Any]
+    values, largest_first = {
+        Sort.MARK: (stacks.mark_bytes, True),
+        Sort.NOW: (stacks.depth_bytes, True),
+        Sort.AGE: (stacks.start_boot_ns, False),  # the oldest started first
+        Sort.NAME: (stacks.comms, False),
+    }[view.sort]
     tids = stacks.tids
-    if view.reverse:
+    if largest_first is view.reverse:
         chosen = heapq.nsmallest(count, rows, key=lambda row: (values[row], tids[row]))
     else:
         chosen = heapq.nlargest(count, rows, key=lambda row: (values[row], -tids[row]))
@@ -321,12 +317,11 @@ class _Page:
         """The first that fits in a line, or the last."""
         return next((v for v in variants if cell_len(v) <= self.width), variants[-1])
 
-    def line(self, text: Text | str, style: str = "") -> Text:
+    def line(self, text: Text) -> Text:
         """One line, no wider than the page."""
-        made = Text(text, style=style) if isinstance(text, str) else text
-        made.truncate(self.width, overflow="crop")
-        made.no_wrap = True
-        return made
+        text.truncate(self.width, overflow="crop")
+        text.no_wrap = True
+        return text
 
 
 def render(
@@ -341,7 +336,7 @@ def render(
     width, height = max(1, size[0]), max(1, size[1])
     page = _Page(view, history, moment, width, glyphs, status)
     if view.help:
-        return [page.line(text) for text in _help(page)][:height]
+        return [page.line(Text(text)) for text in _help(page)][:height]
     sections = _plan(page, height)
     lines = [line for name in _ORDER for line in sections.get(name, ())]
     lines = [page.line(line) for line in lines]
@@ -481,19 +476,10 @@ def _saving(page: _Page, *, is_headline: bool) -> Text:
     kib = f"{one.base_kib} KiB would be {one.dynamic_kib}"
     over = f", {one.over_limit_tasks} tasks OVERFLOW" if one.over_limit_tasks else ""
     net = page.moment.cost.net_ratio if page.moment.cost else None
-    with_cost: tuple[str, ...] = ()
-    if net is not None:
-        cost = f"; net CPU {small_percent(net.best)}{over}"
-        with_cost = (
-            f"{label}{ratio} ({policy}): {kib}, {one.saved_kib} KiB less; {with_reserve}{cost}",
-            f"{label}{ratio} ({policy}): {kib}; {with_reserve}{cost}",
-            f"{label}{ratio} ({policy}): {kib} KiB{cost}",
-        )
+    ends = [over] if net is None else [f"; net CPU {small_percent(net.best)}{over}", over]
+    middles = (f", {one.saved_kib} KiB less; {with_reserve}", f"; {with_reserve}", " KiB")
     text = page.fitting(
-        *with_cost,
-        f"{label}{ratio} ({policy}): {kib}, {one.saved_kib} KiB less; {with_reserve}{over}",
-        f"{label}{ratio} ({policy}): {kib}; {with_reserve}{over}",
-        f"{label}{ratio} ({policy}): {kib} KiB{over}",
+        *(f"{label}{ratio} ({policy}): {kib}{middle}{end}" for end in ends for middle in middles),
         f"{short} {ratio} ({policy}){over}",
         f"{short} {ratio}{over}",
     )
@@ -524,7 +510,7 @@ def _coverage(page: _Page) -> Text:
 
 
 def _trend(page: _Page) -> Text:
-    points = page.history.trend(page.moment.number, TREND_POINTS)
+    points = page.history.trend(page.moment.number)
     ratios = [ratio for _, ratio in points]
     if len(ratios) < 2:
         return Text(page.fitting("Trend     from the second frame on", "Trend -"))
