@@ -6,10 +6,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import pairwise
 
 from dynstack_probe.analysis.depths import ShiftPoint
-from dynstack_probe.analysis.evidence import Moment
 from dynstack_probe.model.cost import PolicyCost
 from dynstack_probe.model.history import Span, length, mean
 from dynstack_probe.model.host import PAGE_BYTES
@@ -322,16 +320,6 @@ def _text_rows(
         )
         for at in range(0, len(times), step)
     ]
-
-
-def spans_of(moments: Sequence[Moment], figure: Callable[[Moment], float | None]) -> list[Span]:
-    """What a rate was from each moment to the next; where it is unknown, nothing."""
-    spans = []
-    for before, after in pairwise(moments):
-        value = figure(after)
-        if value is not None and after.seconds > before.seconds:
-            spans.append((before.seconds, after.seconds - before.seconds, value))
-    return spans
 
 
 def rates_over_time(

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from dynstack_probe.analysis.comparison import compare
@@ -20,7 +21,6 @@ from dynstack_probe.output.frames import resident_in_words, scan_in_words
 from dynstack_probe.output.savings import series_rows
 from dynstack_probe.policy import BUILT_IN, HEADLINE, Policy
 from dynstack_probe.report.document import Document
-from dynstack_probe.report.figures import spans_of
 from dynstack_probe.report.sections import document_of
 from dynstack_probe.report.subject import Depths, Subject
 from dynstack_probe.text import date, printable
@@ -101,9 +101,9 @@ def subject_of(frames: Frames, policies: Sequence[Policy], source: str, file: st
         whole=evidence.whole,
         resident=resident_in_words(frame) if frame.is_dynamic else "",
         over_time=[(m.seconds, m.savings.base_kib, m.savings.dynamic_kib) for m in moments],
-        faults=_spans(moments, "faults_per_second"),
-        created=_spans(moments, "created_per_second"),
-        exited=_spans(moments, "exited_per_second"),
+        faults=list(_spans(moments, lambda moment: moment.faults_per_second)),
+        created=list(_spans(moments, lambda moment: moment.created_per_second)),
+        exited=list(_spans(moments, lambda moment: moment.exited_per_second)),
         seconds=evidence.seconds,
         depths=Depths(frame.stacks, report.details, report.deepest(DEEPEST_SHOWN)),
         missing="" if evidence.whole else _NO_SERIES,
@@ -144,8 +144,12 @@ def _headroom(evidence: Evidence) -> Iterable[tuple[float, int]]:
         yield from ((evidence.seconds * at / last, pages) for at, pages in enumerate(samples))
 
 
-def _spans(moments: Sequence[Moment], figure: str) -> list[Span]:
-    return spans_of(moments, lambda moment: getattr(moment, figure))
+def _spans(moments: Sequence[Moment], figure: Callable[[Moment], float | None]) -> Iterable[Span]:
+    """What a rate was from each moment to the next; where it is unknown, nothing."""
+    for before, after in pairwise(moments):
+        value = figure(after)
+        if value is not None and after.seconds > before.seconds:
+            yield before.seconds, after.seconds - before.seconds, value
 
 
 def _options(frame: Frame) -> str:

@@ -56,7 +56,7 @@ def svg(plot: Plot) -> ElementTree.Element:
     return root
 
 
-def _options(pygal: Any) -> dict[str, object]:
+def _options() -> dict[str, object]:
     style = importlib.import_module("pygal.style").Style(
         label_font_size=LETTER,
         major_label_font_size=LETTER,
@@ -76,7 +76,7 @@ def _options(pygal: Any) -> dict[str, object]:
 
 def _lines(pygal: Any, plot: LinePlot) -> Any:
     chart = pygal.XY(
-        **_options(pygal),
+        **_options(),
         height=HEIGHT,
         show_dots=False,
         x_title=plot.x.label,
@@ -96,7 +96,7 @@ def _lines(pygal: Any, plot: LinePlot) -> Any:
 
 def _bars(pygal: Any, plot: BarPlot) -> Any:
     chart = pygal.HorizontalBar(
-        **_options(pygal),
+        **_options(),
         height=BAR_HEIGHT * len(plot.bars) + 60,
         x_title=plot.axis.label,
         print_values=True,

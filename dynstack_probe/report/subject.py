@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dynstack_probe.analysis.comparison import Row
 from dynstack_probe.analysis.estimate import Estimate, Group
@@ -74,4 +74,4 @@ class Subject:
     safety: Safety | ExportedSafety | None = None
     headroom: Sequence[tuple[float, int]] = ()
     headroom_of: str = ""
-    facts: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    facts: Sequence[tuple[str, str]] = ()

@@ -16,12 +16,6 @@ CLEAR = "clear"  # Ctrl-U: what was typed so far
 REDRAW = "redraw"  # Ctrl-L
 UP, DOWN, LEFT, RIGHT = "up", "down", "left", "right"
 PAGE_UP, PAGE_DOWN, HOME, END = "page up", "page down", "home", "end"
-NAMED = frozenset(
-    {
-        *(ESCAPE, ENTER, BACKSPACE, CLEAR, REDRAW),
-        *(UP, DOWN, LEFT, RIGHT, PAGE_UP, PAGE_DOWN, HOME, END),
-    }
-)
 
 _CONTROL = {
     "\r": ENTER,
@@ -46,6 +40,7 @@ _SEQUENCES = {
     "5~": PAGE_UP,
     "6~": PAGE_DOWN,
 }
+NAMED = frozenset({ESCAPE, *_CONTROL.values(), *_SEQUENCES.values()})
 _LONGEST_SEQUENCE = 64
 
 
