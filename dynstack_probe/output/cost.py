@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from dynstack_probe.analysis.cost import pareto_best
 from dynstack_probe.analysis.safety import ExportedSafety, Safety, shares
+from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.cost import BreakEven, HostCost, PolicyCost, Range
 from dynstack_probe.model.headroom import FreeMemory
 from dynstack_probe.model.host import PAGE_KIB
@@ -49,17 +51,14 @@ def worth_in_words(row: PolicyCost) -> str | None:
     return f"{row.kib_per_unit:.0f}"
 
 
-def _ratio(key: str, of: str) -> Column[PolicyCost]:
-    """Three of a JSON document's or CSV file's figures: the best guess and its bounds."""
+def _ratio(key: str, of: str, part: str) -> Column[PolicyCost]:
+    """A figure of a JSON document or CSV file: the best guess of a ratio, or one of its bounds."""
 
     def value(row: PolicyCost) -> float | None:
         found = getattr(row, of)
-        part = "best"
-        for bound in ("low", "high"):
-            part = bound if key.endswith(bound) else part
         return None if found is None else float(getattr(found, part))
 
-    return Column(key, value, digits=12)
+    return Column(key if part == "best" else f"{key}_{part}", value, digits=12)
 
 
 RATIOS = {
@@ -74,22 +73,17 @@ ROW: tuple[Column[PolicyCost], ...] = (
     Column("pages_per_second", lambda row: row.pages_per_second, digits=3),
     Column("avoided_pages_per_second", lambda row: row.avoided_pages_per_second, digits=3),
     Column("lower_bound", lambda row: row.lower_bound),
-    *(_ratio(f"{key}{bound}", of) for key, of in RATIOS.items() for bound in ("", "_low", "_high")),
+    *(_ratio(key, of, part) for key, of in RATIOS.items() for part in ("best", "low", "high")),
     Column("saved_kib", lambda row: row.saved_kib),
     Column("kib_per_0_001_percent", lambda row: row.kib_per_unit, digits=1),
     Column("feasible", lambda row: row.feasible),
 )
-TABLE: tuple[Column[tuple[PolicyCost, set[str]]], ...] = (
-    Column("policy", lambda pair: pair[0].policy, "Policy"),
-    Column("saved", lambda pair: pair[0].saved_kib, "saved KiB"),
-    Column(
-        "work",
-        lambda pair: small_percent(pair[0].work_ratio.best) if pair[0].work_ratio else None,
-        "work",
-    ),
-    Column("net", lambda pair: _net(pair[0]), "net CPU"),
-    Column("worth", lambda pair: worth_in_words(pair[0]), "KiB/0.001%"),
-    Column("best", lambda pair: "*" if pair[0].policy in pair[1] else "", "best"),
+TABLE: tuple[Column[PolicyCost], ...] = (
+    Column("policy", lambda row: row.policy, "Policy"),
+    Column("saved", lambda row: row.saved_kib, "saved KiB"),
+    Column("work", lambda row: row.work_ratio and row.work_ratio.best, "work", small_percent),
+    Column("net", _net, "net CPU"),
+    Column("worth", worth_in_words, "KiB/0.001%"),
 )
 
 
@@ -106,8 +100,10 @@ def as_table(cost: HostCost, safety: Safety) -> str:
     if len(cost.rows) > 1:
         console.print()
         best = pareto_best(cost.rows)
-        first, *names = titles(TABLE)
-        console.print(grid(first, names, [cells(TABLE, (row, best)) for row in cost.rows]))
+        star = Column[PolicyCost]("best", lambda row: "*" if row.policy in best else "", "best")
+        columns = (*TABLE, star)
+        first, *names = titles(columns)
+        console.print(grid(first, names, [cells(columns, row) for row in cost.rows]))
         console.print(BEST_WORDS)
     console.print()
     console.print("Is it safe")
@@ -400,11 +396,10 @@ def _deeper(kib: int, safety: Safety) -> str:
 def as_json(cost: HostCost, safety: Safety) -> str:
     """schema_version 1; ratios are of all CPU time of the host, null is not known."""
     whole, row = cost.whole, cost.headline
-    user, kernel = (
-        (whole.per_second(whole.page_faults.user), whole.per_second(whole.page_faults.kernel))
-        if whole.page_faults
-        else (None, None)
-    )
+    best = pareto_best(cost.rows)
+    faults = whole.page_faults
+    user = whole.per_second(faults.user if faults else None)
+    kernel = whole.per_second(faults.kernel if faults else None)
     is_faults = row.what == FAULTS
     figures = as_dict(ROW, row)
     return json_text(
@@ -436,8 +431,7 @@ def as_json(cost: HostCost, safety: Safety) -> str:
             },
             "safety": safety_json(safety),
             "policies": [
-                {**as_dict(ROW, one), "pareto_best": one.policy in pareto_best(cost.rows)}
-                for one in cost.rows
+                {**as_dict(ROW, one), "pareto_best": one.policy in best} for one in cost.rows
             ],
         }
     )
@@ -450,14 +444,7 @@ def _bounds(ratio: Range | None) -> list[float] | None:
 def _calibration_json(cost: HostCost) -> dict[str, Any]:
     found, prices = cost.calibration, cost.prices
     return {
-        "fault_ns": found.fault_ns if found else None,
-        "bare_fault_ns": found.bare_fault_ns if found else None,
-        "cold_fault_ns": found.cold_fault_ns if found else None,
-        "clear_page_ns": found.clear_page_ns if found else None,
-        "syscall_ns": found.syscall_ns if found else None,
-        "spread_ratio": found.spread_ratio if found else None,
-        "runnable": found.runnable if found else None,
-        "pinned": found.pinned if found else None,
+        **{field.name: getattr(found, field.name, None) for field in fields(Calibration)},
         "stack_fault_ns": prices.fault.best if prices else None,
         "stack_fault_ns_range": _bounds(prices.fault) if prices else None,
     }

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from dynstack_probe.analysis.comparison import Comparison, Row
 from dynstack_probe.analysis.estimate import Estimate
+from dynstack_probe.analysis.timeline import Rate
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.stacks import Stacks
 from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, of, titles
@@ -72,7 +73,7 @@ JSON: tuple[Column[Row], ...] = (
     Column("summary", lambda row: row.policy.summary),
     *of(_estimate, POLICY),
     Column("over_limit_tasks", lambda row: row.estimate.over_limit_tasks),
-    Column("rate", lambda row: row.rate and _rate(row)),
+    Column("rate", lambda row: row.rate and _rate(row.rate)),
     Column("over_limit", lambda row: [{"name": name, "tasks": n} for name, n in row.over_limit]),
     *COST,
 )
@@ -97,9 +98,7 @@ CSV: tuple[Column[tuple[Comparison, Row]], ...] = (
 )
 
 
-def _rate(row: Row) -> dict[str, object]:
-    rate = row.rate
-    assert rate is not None
+def _rate(rate: Rate) -> dict[str, object]:
     return {
         "what": rate.what,
         "events_per_second": rate.events,

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from dynstack_probe.model.savings import Savings
-from dynstack_probe.model.series import Series, Spread
+from dynstack_probe.model.series import Series
 from dynstack_probe.output.columns import Column, as_dict, ratio, ratio_of_ram
 from dynstack_probe.text import counted
 
@@ -74,15 +76,11 @@ def series_rows(series: Series) -> list[tuple[str, str]]:
 
 
 def series_json(series: Series) -> dict[str, object]:
-
-    def spread(of: Spread) -> dict[str, float]:
-        return {"least": of.least, "median": of.median, "most": of.most}
-
     return {
         "frames": series.frames,
         "seconds": series.seconds,
         "headline": "median saving by time",
-        "saving_ratio": spread(series.saving),
-        "stacks": spread(series.stacks),
+        "saving_ratio": asdict(series.saving),
+        "stacks": asdict(series.stacks),
         "newest": as_dict((STACKS, BASE, *POLICY), series.newest),
     }

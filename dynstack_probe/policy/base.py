@@ -76,12 +76,9 @@ class Policy(ABC):
         return False
 
 
-def parameter(least: int, most: int, default: int | None = None) -> Any:
+def parameter(least: int, most: int, default: Any = dataclasses.MISSING) -> Any:
     """A field that a .toml file may set to a whole number within these bounds."""
-    bounds = {"least": least, "most": most}
-    if default is None:
-        return dataclasses.field(metadata=bounds)
-    return dataclasses.field(default=default, metadata=bounds)
+    return dataclasses.field(default=default, metadata={"least": least, "most": most})
 
 
 def held_since_birth(shape: Shape, preallocated_pages: int, limit_pages: int) -> int:
