@@ -36,16 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("estimate", help=estimate.HELP)(estimate.command)
-app.command("cost", help=cost.HELP)(cost.command)
-app.command("policies", help=policies.HELP)(policies.command)
-app.command("record", help=record.HELP)(record.command)
-app.command("report", help=report.HELP)(report.command)
-app.command("serve", help=serve.HELP)(serve.command)
-app.command("faults", help=faults.HELP)(faults.command)
-app.command("fleet", help=fleet.HELP)(fleet.command)
-app.command("top", help=top.HELP)(top.command)
-app.command("doctor", help=doctor.HELP)(doctor.command)
+for _one in (estimate, cost, policies, record, report, serve, faults, fleet, top, doctor):
+    app.command(_one.__name__.rpartition(".")[2], help=_one.HELP)(_one.command)
 
 
 def _show_version(wanted: bool) -> None:

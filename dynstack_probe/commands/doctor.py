@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import enum
-import json
 from pathlib import Path
 
 import typer
@@ -36,15 +35,13 @@ def command(
 ) -> None:
     from dynstack_probe.measure import diagnosis
     from dynstack_probe.output import checklist
+    from dynstack_probe.output.columns import json_text
 
     checks = diagnosis.examine(btf)
     code = diagnosis.exit_code(checks)
+    text = f"{checklist.render(checks)}\n"
     if form is Format.json:
-        typer.echo(
-            json.dumps(
-                checklist.document(checks, code, diagnosis.command_exit_codes(checks)), indent=2
-            )
-        )
-    else:
-        typer.echo(checklist.render(checks))
+        commands = diagnosis.command_exit_codes(checks)
+        text = json_text(checklist.document(checks, code, commands))
+    typer.echo(text, nl=False)
     raise typer.Exit(code)

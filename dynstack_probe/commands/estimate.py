@@ -85,11 +85,10 @@ def command(
     refuse_unused_common(context, live=not captures, output=output)
     policies = choose_policies(policy)
     check_writable(output, force)
-    chosen_by = by.value if by else None
     if captures:
         if len(captures) > 1 and (by or depths):
             raise UsageError("--by and --depths are for one capture")
-        reports = [_of_capture(path, policies, chosen_by, depths, partial) for path in captures]
+        reports = [_of_capture(path, policies, by, depths, partial) for path in captures]
         write(options.render(how, form, reports), output, force)
         return
 
@@ -98,7 +97,7 @@ def command(
 
     frame = take_frame(btf, with_cgroup_paths=by in (By.cgroup, By.container))
     scanned = time.perf_counter()
-    report = host_estimate(frame, policies, chosen_by, with_depths=depths)
+    report = host_estimate(frame, policies, by, with_depths=depths)
     write(options.render(how, form, [report]), output, force)
     if verbose:
         say(how.cost_in_words(frame.cost, time.perf_counter() - scanned, peak_rss_kib()))

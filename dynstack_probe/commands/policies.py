@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import typer
 
@@ -16,12 +16,6 @@ from dynstack_probe.commands.options import (
     refuse_unused_common,
 )
 from dynstack_probe.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dynstack_probe.analysis.comparison import Comparison
-    from dynstack_probe.policy import Policy
 
 HELP = """Compare all proposed stack allocators.
 
@@ -63,6 +57,9 @@ def command(
     force: bool = options.FORCE,
     btf: Path = options.BTF,
 ) -> None:
+    from dynstack_probe.analysis.comparison import compare
+    from dynstack_probe.analysis.evidence import evidence_of
+    from dynstack_probe.capture import Capture
     from dynstack_probe.output import policies as report
     from dynstack_probe.output.writing import check_writable, write
     from dynstack_probe.policy import BUILT_IN
@@ -77,21 +74,11 @@ def command(
     refuse_unused_common(context, live=capture is None, output=output)
     chosen = choose_policies(policy or list(BUILT_IN))
     check_writable(output, force)
-    comparison = _of_capture(capture, chosen, partial) if capture else _of_host(chosen, btf)
+    if capture is None:
+        from dynstack_probe.measure.stack_scan import take_frame
+
+        comparison = compare(take_frame(btf), chosen, None, "this host")
+    else:
+        found = evidence_of(Capture(capture, partial=partial), chosen, capture.name)
+        comparison = compare(found.frame, chosen, found.whole, capture.name, found.series)
     write(options.render(report, form, comparison), output, force)
-
-
-def _of_host(policies: Sequence[Policy], btf: Path) -> Comparison:
-    from dynstack_probe.analysis.comparison import compare
-    from dynstack_probe.measure.stack_scan import take_frame
-
-    return compare(take_frame(btf), policies, None, "this host")
-
-
-def _of_capture(path: Path, policies: Sequence[Policy], partial: bool) -> Comparison:
-    from dynstack_probe.analysis.comparison import compare
-    from dynstack_probe.analysis.evidence import evidence_of
-    from dynstack_probe.capture import Capture
-
-    found = evidence_of(Capture(path, partial=partial), policies, path.name)
-    return compare(found.frame, policies, found.whole, path.name, found.series)

@@ -26,7 +26,7 @@ def document(
             {
                 "name": check.name,
                 "status": check.status.value,
-                "found": printable(check.found),
+                "found": check.found,
                 "hint": check.hint,
                 "mend": check.hint,  # its name before 0.2
             }
