@@ -62,7 +62,7 @@ def command(
     from dynstack_probe.capture.anonymize import Anonymizer
     from dynstack_probe.capture.writer import CaptureWriter
     from dynstack_probe.measure.recording import record
-    from dynstack_probe.output.progress import Progress
+    from dynstack_probe.output.progress import progress
     from dynstack_probe.output.writing import check_writable
     from dynstack_probe.text import counted, say
 
@@ -80,13 +80,13 @@ def command(
     with (
         ended_by_signal() as stop,
         CaptureWriter(file, force=force, anonymized=anonymizer is not None) as writer,
-        Progress("recording", duration_seconds) as progress,
+        progress("recording", duration_seconds) as show,
     ):
         for frame in record(stop, duration_seconds, interval_seconds, btf):
             writer.add(anonymizer.frame(frame) if anonymizer else frame)
             stop.worthwhile = True
             frames, stacks = frames + 1, stacks + len(frame.stacks)
-            progress.show(f"{frames} frames, {len(frame.stacks)} stacks")
+            show(f"{frames} frames, {len(frame.stacks)} stacks")
     size = os.path.getsize(file)  # noqa: PTH202
     say(f"{file}: {counted(frames, 'frame')}, {size} bytes, {size / max(1, stacks):.1f} a stack")
 

@@ -12,7 +12,7 @@ from dynstack_probe.analysis.evidence import Frames
 from dynstack_probe.capture import Capture, CaptureWriter
 from dynstack_probe.ending import ended_by_signal
 from dynstack_probe.measure.recording import record
-from dynstack_probe.output.progress import Progress
+from dynstack_probe.output.progress import progress
 
 
 @contextlib.contextmanager
@@ -22,11 +22,11 @@ def watched(seconds: float, interval_seconds: float, btf: Path) -> Iterator[Fram
         path = Path(folder) / "host.dsp"
         with (
             ended_by_signal() as stop,
-            Progress("watching", seconds) as progress,
+            progress("watching", seconds) as show,
             CaptureWriter(path, scratch=True) as writer,
         ):
             for count, frame in enumerate(record(stop, seconds, interval_seconds, btf), 1):
                 writer.add(frame)
                 stop.worthwhile = True
-                progress.show(f"{count} frames, {len(frame.stacks)} stacks")
+                show(f"{count} frames, {len(frame.stacks)} stacks")
         yield Capture(path)

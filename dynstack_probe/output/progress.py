@@ -3,43 +3,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import Self
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
-class Progress:
-    """A bar over a time that is known, or a moving one where it is not."""
+@contextlib.contextmanager
+def progress(what: str, seconds: float) -> Iterator[Callable[[str], None]]:
+    """A bar over that time, or a moving one where it is 0: not known. Yields what says more."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[said]}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    task = bar.add_task(what, total=seconds or None, said="")
 
-    def __init__(self, what: str, seconds: float) -> None:
-        """`seconds` that the work will take; 0 if that is not known."""
-        self._seconds = seconds
-        console = Console(stderr=True)
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[said]}"),
-            console=console,
-            disable=not sys.stderr.isatty(),
-            transient=True,
-        )
-        self._task = self._bar.add_task(what, total=seconds or None, said="")
+    def show(said: str) -> None:
+        elapsed = bar.tasks[task].elapsed or 0.0
+        bar.update(task, completed=min(elapsed, seconds or elapsed), said=said)
 
-    def __enter__(self) -> Self:
-        if not self._bar.disable:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # rich 13.3, Debian 12's, ends a bar with a line feed even where it is disabled
-        if not self._bar.disable:
-            self._bar.stop()
-
-    def show(self, said: str) -> None:
-        """Say where it stands; the bar moves with time."""
-        elapsed = self._bar.tasks[self._task].elapsed or 0.0
-        self._bar.update(self._task, completed=min(elapsed, self._seconds or elapsed), said=said)
+    # rich 13.3, Debian 12's, ends a bar with a line feed even where it is disabled
+    with contextlib.nullcontext() if bar.disable else bar:
+        yield show
