@@ -23,7 +23,6 @@ def _streams_are_open() -> bool:
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
     quit_at_once()  # before the imports below, which take most of the start
     if _scans_this_host(sys.argv[1:]) and _streams_are_open():
         from dynstack_probe.loader import start_early

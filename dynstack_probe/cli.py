@@ -75,5 +75,4 @@ def _run(arguments: list[str]) -> int:
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
     return ending.run(lambda: _run(sys.argv[1:] or ["--help"]))

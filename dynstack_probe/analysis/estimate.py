@@ -47,7 +47,6 @@ class Group(Savings):
 
 
 def estimate(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> Estimate:
-    """Apply a policy to all stacks of a host."""
     thread_pages = host.thread_pages
     stacks = sum(shapes.values())
     at_least = best = at_most = 0

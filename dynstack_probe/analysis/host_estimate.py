@@ -79,7 +79,6 @@ class HostEstimate:
         return model_error_ratio(self.estimates[0].dynamic_kib, counted_kib)
 
     def kinds(self) -> dict[Kind, int]:
-        """How many stacks of each kind."""
         return kinds_of(self.frame.stacks.kinds)
 
     def deepest(self, count: int) -> list[tuple[bytes, int, int, Kind]]:
@@ -134,8 +133,6 @@ def host_estimate(
 
 @dataclass(frozen=True, kw_only=True)
 class Total(Savings):
-    """Several hosts together under one policy."""
-
     policy: str
     hosts: int
     cpus: int

@@ -90,7 +90,6 @@ class PolicyCost:
 
     @property
     def saved_kib(self) -> int:
-        """With the reserve paid."""
         return self.savings.saved_kib - self.savings.reserve_kib
 
     @property
@@ -119,7 +118,6 @@ class BreakEven:
 
     @property
     def is_sound(self) -> bool:
-        """Whether enough events were seen for a figure."""
         return self.events is not None and self.events >= FEW_EVENTS
 
 
@@ -144,5 +142,4 @@ class HostCost:
 
     @property
     def headline(self) -> PolicyCost:
-        """The policy asked for first."""
         return self.rows[0]

@@ -55,7 +55,6 @@ def quoted_rows() -> list[tuple[str, ...]]:
 
 
 def rfc_row(name: str, cpus: int, savings: Savings) -> tuple[str, ...]:
-    """A row of the RFC's table."""
     return (name, str(cpus), *cells(RFC, savings))
 
 

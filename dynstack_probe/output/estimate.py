@@ -102,7 +102,6 @@ def as_json(reports: Sequence[HostEstimate]) -> str:
 
 
 def document(report: HostEstimate) -> dict[str, Any]:
-    """The whole report as plain dictionaries."""
     frame = report.frame
     coverage, cost = frame.coverage, frame.cost
     kinds = report.kinds()

@@ -59,7 +59,6 @@ def grid(first: str, numbers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> 
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> Table:
-    """Names, and what there is to say of each."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()

@@ -14,8 +14,6 @@ from dynstack_probe.policy.base import Policy, built_in, held_since_birth, refil
 @register
 @dataclass(frozen=True)
 class AccessedBit(Policy):
-    """Whole stacks for tasks that run; of the others, pages never accessed are taken back."""
-
     model: ClassVar[str] = "accessed-bit"
     words: ClassVar[str] = (
         "A task gets a whole stack before it is switched in. After it was switched out, pages"
@@ -28,7 +26,6 @@ class AccessedBit(Policy):
     )
 
     def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
-        """max(1, h) while it does not run."""
         return thread_pages if shape.running else held_since_birth(shape, 1, thread_pages)
 
     def refill_pages(self, shape: Shape, thread_pages: int) -> int:

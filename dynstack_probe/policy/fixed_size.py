@@ -33,7 +33,6 @@ class FixedSize(Policy):
         return min(self.size_pages, thread_pages)
 
     def over_limit(self, shape: Shape, thread_pages: int) -> bool:
-        """Whether the mark lies below the end of the smaller stack."""
         return shape.mark_pages > self.size_pages
 
 

@@ -14,8 +14,6 @@ from dynstack_probe.policy.base import Policy, built_in, register
 @register
 @dataclass(frozen=True)
 class FullSizeInKernel(Policy):
-    """One page for a task in user mode, all of its stack for one in the kernel."""
-
     work_is_counted: ClassVar[bool] = False
     model: ClassVar[str] = "full-size-in-kernel"
     words: ClassVar[str] = (

@@ -49,7 +49,6 @@ class GrowOnly(Policy):
         return self.thread_kib // PAGE_KIB or thread_pages
 
     def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
-        """max(k, h, inherited), never more than the stack."""
         return held_since_birth(shape, self.preallocated_pages, self._limit(thread_pages))
 
     def pages_at_fork(self, thread_pages: int) -> int:

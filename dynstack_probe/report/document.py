@@ -96,8 +96,6 @@ class LinePlot:
 
 @dataclass(frozen=True)
 class Bar:
-    """One of a BarPlot."""
-
     name: str
     value: float
     label: str
@@ -120,8 +118,6 @@ Part = Paragraph | Facts | Commands | Table | LinePlot | BarPlot
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
-
     title: str
     parts: Sequence[Part] = ()
     sections: Sequence[Section] = ()

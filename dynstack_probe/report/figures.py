@@ -121,7 +121,6 @@ def _deeper_than_each_kib(
 
 
 def tasks_by_pages(counts: Mapping[int, int]) -> BarPlot:
-    """How many stacks need 1, 2, ... pages."""
     total = max(1, sum(counts.values()))
     return BarPlot(
         title="Stacks by pages down to the high-water mark",

@@ -131,7 +131,6 @@ def document_of_captures(
 
 
 def document_of_host(frames: Frames, policies: Sequence[Policy]) -> Document:
-    """The report on frames that were taken of this host."""
     again = ["dynstack-probe report host.dsp", "dynstack-probe report host.dsp --format text"]
     subject = subject_of(frames, policies, "this host", "host.dsp")
     return document_of([subject], again, time.time())

@@ -72,8 +72,6 @@ def print_last(
 
 
 class _Shown:
-    """What is on the screen: a view of a moment."""
-
     def __init__(self, screen: Screen, history: History, moment: Moment) -> None:
         self.screen, self.history, self.moment = screen, history, moment
         self.view = View()

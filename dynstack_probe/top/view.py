@@ -144,8 +144,6 @@ class History:
 
 
 class Sort(enum.StrEnum):
-    """By what the list of tasks is sorted."""
-
     MARK = "mark"
     NOW = "now"
     AGE = "age"
@@ -304,8 +302,6 @@ class Status:
 
 @dataclass(frozen=True)
 class _Page:
-    """All that a section is made of."""
-
     view: View
     history: History
     moment: Moment
