@@ -155,14 +155,7 @@ def host_cost(
         saved = estimate(policy, shapes, frame.host)
         feasible = not saved.over_limit_tasks
         rows.append(policy_cost(policy, saved, whole, frame.host, prices, feasible=feasible))
-    return cost_of_rows(
-        source,
-        frame.host.cpus,
-        whole,
-        rows,
-        prices=prices,
-        caveats=frame.caveats,
-    )
+    return cost_of_rows(source, frame.host.cpus, whole, rows, prices=prices, caveats=frame.caveats)
 
 
 def cost_of_rows(
@@ -185,7 +178,6 @@ def cost_of_rows(
         cpus=cpus,
         whole=whole,
         prices=prices,
-        calibration=whole.calibration,
         rows=tuple(rows),
         stack_fault=break_even(faults, whole.seconds, cpus, headline.fork_saving_ratio),
         kernel_page_fault=break_even(

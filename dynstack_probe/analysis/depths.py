@@ -76,14 +76,12 @@ class ShiftPoint:
     over_limit_tasks: int
 
 
-def shift_curve(
-    stacks: Stacks, thread_size_bytes: int, shifts: Sequence[int] = SHIFTS_BYTES
-) -> list[ShiftPoint]:
+def shift_curve(stacks: Stacks, thread_size_bytes: int) -> list[ShiftPoint]:
     """What rfc-v1 would save if every stack had gone a little deeper, or less deep."""
     marks = Counter(stacks.mark_bytes)
     base_pages = len(stacks) * thread_size_bytes // PAGE_BYTES
     points = []
-    for shift in shifts:
+    for shift in SHIFTS_BYTES:
         pages = _pages(marks, shift, thread_size_bytes)
         over = sum(count for mark, count in marks.items() if mark + shift > thread_size_bytes)
         saving = saving_ratio(base_pages, pages)

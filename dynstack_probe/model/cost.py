@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dynstack_probe.model.calibration import Calibration, ExportedCalibration
+from dynstack_probe.model.calibration import ExportedCalibration
 from dynstack_probe.model.interval import Interval
 from dynstack_probe.model.savings import Savings
 
@@ -133,7 +133,6 @@ class HostCost:
     cpus: int
     whole: Interval
     prices: Prices | None
-    calibration: Calibration | None
     rows: tuple[PolicyCost, ...]
     stack_fault: BreakEven
     kernel_page_fault: BreakEven

@@ -6,6 +6,7 @@ Nothing in it grows with the number of tasks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,10 +31,9 @@ class Living:
         return sum(sum(counts.values()) for counts in self.shapes.values())
 
     def all_shapes(self) -> dict[tuple[int, int], int]:
-        total: dict[tuple[int, int], int] = {}
+        total = Counter[tuple[int, int]]()
         for counts in self.shapes.values():
-            for shape, count in counts.items():
-                total[shape] = total.get(shape, 0) + count
+            total.update(counts)
         return total
 
 

@@ -177,7 +177,7 @@ def _measured(cost: HostCost) -> str:
 
 
 def _calibrated(cost: HostCost) -> str:
-    found, exported = cost.calibration, cost.exported
+    found, exported = cost.whole.calibration, cost.exported
     if exported is not None:
         return (
             f"a minor page fault {exported.fault_ns:.0f} ns, clearing a page"
@@ -442,7 +442,7 @@ def _bounds(ratio: Range | None) -> list[float] | None:
 
 
 def _calibration_json(cost: HostCost) -> dict[str, Any]:
-    found, prices = cost.calibration, cost.prices
+    found, prices = cost.whole.calibration, cost.prices
     return {
         **{field.name: getattr(found, field.name, None) for field in fields(Calibration)},
         "stack_fault_ns": prices.fault.best if prices else None,

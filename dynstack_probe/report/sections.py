@@ -7,7 +7,6 @@ Every figure comes from `analysis`, so that no other command can tell another.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import reduce
 
 from dynstack_probe import __version__
 from dynstack_probe.analysis.comparison import Row
@@ -99,7 +98,7 @@ def document_of(subjects: Sequence[Subject], again: Sequence[str], now: float) -
 
 
 def _total(subjects: Sequence[Subject]) -> Savings:
-    return reduce(Savings.__add__, [one.headline for one in subjects], Savings())
+    return sum((one.headline for one in subjects), Savings())
 
 
 def _summary(subjects: Sequence[Subject]) -> str:
