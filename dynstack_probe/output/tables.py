@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -24,12 +25,18 @@ def console_for(colour: bool | None) -> Console:
     """Writes to a buffer; None: in colour where standard output is a terminal."""
     if colour is None:
         colour = sys.stdout.isatty()
+    # on a narrower terminal lines wrap, and no figure is cut
+    return buffered(WIDTH, "auto" if colour else None)
+
+
+def buffered(width: int, color_system: Any) -> Console:
+    """A console whose file is a buffer. color_system: as rich calls it, None for plain text."""
     return Console(
         file=io.StringIO(),
-        width=WIDTH,  # on a narrower terminal lines wrap, and no figure is cut
-        force_terminal=colour,
-        no_color=not colour or bool(os.environ.get("NO_COLOR")),
-        color_system="auto" if colour else None,
+        width=width,
+        force_terminal=color_system is not None,
+        no_color=bool(os.environ.get("NO_COLOR")),
+        color_system=color_system,
         highlight=False,
         markup=False,
         emoji=False,

@@ -11,13 +11,14 @@ from typing import Protocol
 
 from dynstack_probe.errors import UsageError
 from dynstack_probe.model.frame import Frame
+from dynstack_probe.output.tables import buffered
 from dynstack_probe.top.replay import Replay
 from dynstack_probe.top.screen import (
     DEFAULT_SIZE,
+    LONGEST_LINE,
     Screen,
     Terminal,
     encode,
-    encoder,
     speaks_utf8,
     terminal_size,
 )
@@ -66,7 +67,7 @@ def print_last(
     glyphs = BLOCKS if speaks_utf8(sys.stdout.encoding, os.environ) else ASCII
     status = Status(source, keys=False, of_series=of_series)
     lines = render(View(), history, moment, size, glyphs, status)
-    console = encoder(system, colour=not os.environ.get("NO_COLOR"))
+    console = buffered(LONGEST_LINE, system)
     sys.stdout.write("".join(f"{encode(console, line).rstrip()}\n" for line in lines))
     sys.stdout.flush()
 

@@ -24,9 +24,11 @@ from rich.console import Console
 from rich.text import Text
 
 from dynstack_probe.errors import UsageError
+from dynstack_probe.output.tables import buffered
 from dynstack_probe.top.keys import KeyDecoder
 
 DEFAULT_SIZE = (80, 24)
+LONGEST_LINE = 1000
 ESCAPE_SECONDS = 0.05  # within which the rest of an escape sequence follows
 
 # terminfo's names, and ECMA-48 with xterm's alternate screen
@@ -104,21 +106,6 @@ class Terminal:
         return "256" if self.colours >= 256 else "standard"
 
 
-def encoder(color_system: Any, *, colour: bool) -> Console:
-    """A console whose file is what to send."""
-    return Console(
-        file=io.StringIO(),
-        width=1000,
-        force_terminal=color_system is not None,
-        color_system=color_system,
-        no_color=not colour,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-
-
 def encode(console: Console, line: Text) -> str:
     """One line with its control sequences, and nothing that ends it."""
     buffer = console.file
@@ -142,7 +129,7 @@ class Screen:
         if not (os.isatty(self._in) and os.isatty(self._out)):
             raise UsageError("top needs a terminal for input and output: use --once without one")
         self._terminal = Terminal(os.environ.get("TERM", ""), self._out)
-        self._console = encoder(self._terminal.color_system, colour=not os.environ.get("NO_COLOR"))
+        self._console = buffered(LONGEST_LINE, self._terminal.color_system)
         self.utf8 = speaks_utf8(sys.stdout.encoding, os.environ)
         self.ended_by: signal.Signals | None = None
         self._decoder = KeyDecoder()

@@ -19,11 +19,12 @@ from dynstack_probe.analysis.timeline import rate
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.lifecycle import Lifecycle
 from dynstack_probe.model.stacks import Kind
+from dynstack_probe.output.tables import buffered
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.top import keys, replay
 from dynstack_probe.top.keys import KeyDecoder
 from dynstack_probe.top.replay import Replay
-from dynstack_probe.top.screen import encode, encoder, speaks_utf8
+from dynstack_probe.top.screen import encode, speaks_utf8
 from dynstack_probe.top.view import (
     ASCII,
     BLOCKS,
@@ -240,17 +241,19 @@ def test_names_are_escaped_and_still_filtered() -> None:
     assert "of 3 with x1b" in "\n".join(shown(SNAPSHOTS["hostile"], View(filter_text="x1b")))
 
 
-def test_what_is_sent_holds_no_sequence_but_ours() -> None:
+def test_what_is_sent_holds_no_sequence_but_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
     history, moment = moment_of(SNAPSHOTS["hostile"])
     lines = render(View(), history, moment, (80, 24), BLOCKS, STATUS)
-    coloured = encoder("256", colour=True)
+    coloured = buffered(1000, "256")
     for line in lines:
         sent = encode(coloured, line)
         assert "\n" not in sent
         assert re.sub(r"\x1b\[[\d;]*m", "", sent) == line.plain
-    plain = encoder(None, colour=True)
+    plain = buffered(1000, None)
     assert [encode(plain, line) for line in lines] == [line.plain for line in lines]
-    no_color = encoder("256", colour=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    no_color = buffered(1000, "256")
     sent = "".join(encode(no_color, line) for line in lines)
     assert not re.search(r"\x1b\[[\d;]*3[1-7]", sent)
 
