@@ -86,7 +86,7 @@ class GrowthCounter:
 
     def __init__(self) -> None:
         self.total = Growth()
-        self._highest: Growth | None = None
+        self._highest = Growth()
         self._living = Growth()
 
     def advance(self, living: Growth, exited: Growth, *, restarted: bool = False) -> Growth:
@@ -95,9 +95,7 @@ class GrowthCounter:
         `restarted`: the exited are counted anew since the last call.
         """
         now = living + exited
-        before = self._highest or Growth()
-        if restarted:
-            before = self._living
+        before = self._living if restarted else self._highest
         highest = before | now
         grown = highest - before
         self.total += grown
