@@ -21,7 +21,7 @@ from dynstack_probe.measure.faults import CallTally, Counters, Runs, StackFault,
 from dynstack_probe.model.host import PAGE_KIB
 from dynstack_probe.output.columns import Column, as_dict, cells, csv_text, json_text, titles
 from dynstack_probe.output.cost import contexts_in_words
-from dynstack_probe.output.tables import Cell, console_for, facts, plain, shown
+from dynstack_probe.output.tables import Cell, console_for_stdout, facts, plain, shown
 from dynstack_probe.text import counted, duration, percent, printable
 
 CALLS_SHOWN = 15
@@ -291,9 +291,9 @@ def _headroom(report: FaultReport) -> str:
     )
 
 
-def as_table(report: FaultReport, *, colour: bool | None = None) -> str:
-    """At most 80 columns; colour only on a terminal unless said."""
-    console = console_for(colour)
+def as_table(report: FaultReport) -> str:
+    """At most 80 columns."""
+    console = console_for_stdout()
     if report.calls:
         console.print(calls_table(report.calls))
         console.print()

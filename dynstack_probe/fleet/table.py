@@ -76,13 +76,13 @@ TABLE: tuple[Column[Row], ...] = (GROUP[2], *RFC)
 GROUP_TABLE: tuple[Column[Row], ...] = (GROUP[1], *TABLE)
 
 
-def as_table(fleet: Fleet, *, colour: bool | None = None) -> str:
-    """At most 80 columns; colour only on a terminal unless said."""
-    from dynstack_probe.output.tables import Cell, console_for, facts, grid, plain, shown
+def as_table(fleet: Fleet) -> str:
+    """At most 80 columns."""
+    from dynstack_probe.output.tables import Cell, console_for_stdout, facts, grid, plain, shown
 
     first, rest = fleet.rows[:ROWS_SHOWN], fleet.rows[ROWS_SHOWN:]
     everything = total(fleet.rows)
-    console = console_for(colour)
+    console = console_for_stdout()
     for columns in (TABLE if fleet.by is By.host else GROUP_TABLE, COSTS_OF_ROW):
         shown_cells = [cells(columns, row) for row in first]
         width = _name_width(titles(columns), [*shown_cells, cells(columns, everything)])

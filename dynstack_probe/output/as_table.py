@@ -34,7 +34,7 @@ from dynstack_probe.output.savings import (
     reserve_in_words,
     series_rows,
 )
-from dynstack_probe.output.tables import Cell, console_for, facts, grid, plain, shown
+from dynstack_probe.output.tables import Cell, console_for_stdout, facts, grid, plain, shown
 from dynstack_probe.policy import HEADLINE
 from dynstack_probe.text import counted
 
@@ -44,14 +44,7 @@ SHIFTS_SHOWN_BYTES = 256
 
 
 def quoted_rows() -> list[tuple[str, ...]]:
-    return [
-        (
-            f"{row.cpu} (quoted)",
-            *(str(n) for n in (row.cores, row.stacks, row.base_kib, row.dynamic_kib)),
-            row.saving,
-        )
-        for row in QUOTED
-    ]
+    return [(f"{row.cpu} (quoted)", *map(str, row[1:])) for row in QUOTED]
 
 
 def rfc_row(name: str, cpus: int, savings: Savings) -> tuple[str, ...]:
@@ -190,9 +183,9 @@ def _groups(report: HostEstimate) -> Table:
     return grid(f"By {report.by} ({report.estimates[0].policy})", [first, *names], rows)
 
 
-def render(report: HostEstimate, *, colour: bool | None = None) -> str:
-    """At most 80 columns; colour only on a terminal unless said."""
-    console = console_for(colour)
+def render(report: HostEstimate) -> str:
+    """At most 80 columns."""
+    console = console_for_stdout()
     console.print(_headline(report))
     console.print()
     console.print(facts(_lines(report)))
@@ -210,9 +203,9 @@ def render(report: HostEstimate, *, colour: bool | None = None) -> str:
     return plain(console)
 
 
-def render_many(reports: Sequence[HostEstimate], *, colour: bool | None = None) -> str:
+def render_many(reports: Sequence[HostEstimate]) -> str:
     """The RFC's table, a row a capture, and a total; one table a policy."""
-    console = console_for(colour)
+    console = console_for_stdout()
     for at, total in enumerate(totals_of(reports)):
         rows = [
             rfc_row(

@@ -89,9 +89,9 @@ TABLE: tuple[Column[PolicyCost], ...] = (
 
 def as_table(cost: HostCost, safety: Safety) -> str:
     """One screen, at most 80 columns."""
-    from dynstack_probe.output.tables import console_for, facts, grid, plain
+    from dynstack_probe.output.tables import console_for_stdout, facts, grid, plain
 
-    console = console_for(None)
+    console = console_for_stdout()
     console.print(
         f"What {printable(cost.headline.policy)} would cost"
         f" ({printable(cost.source)}, {cost.whole.seconds:.0f} s, {cost.cpus} CPUs)"

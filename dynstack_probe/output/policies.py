@@ -109,9 +109,9 @@ def _rate(rate: Rate) -> dict[str, object]:
 
 def as_table(comparison: Comparison) -> str:
     """At most 80 columns."""
-    from dynstack_probe.output.tables import console_for, grid, plain, shown
+    from dynstack_probe.output.tables import console_for_stdout, grid, plain, shown
 
-    console = console_for(None)
+    console = console_for_stdout()
     columns = TABLE if comparison.whole is None else SERIES_TABLE
     first, *names = titles(columns)
     console.print(grid(first, names, [cells(columns, row) for row in comparison.rows]))

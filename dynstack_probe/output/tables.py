@@ -21,12 +21,10 @@ WIDTH = 80
 Cell = str | bytes | Text
 
 
-def console_for(colour: bool | None) -> Console:
-    """Writes to a buffer; None: in colour where standard output is a terminal."""
-    if colour is None:
-        colour = sys.stdout.isatty()
+def console_for_stdout() -> Console:
+    """Writes to a buffer what is for there: in colour if that is a terminal."""
     # on a narrower terminal lines wrap, and no figure is cut
-    return buffered(WIDTH, "auto" if colour else None)
+    return buffered(WIDTH, "auto" if sys.stdout.isatty() else None)
 
 
 def buffered(width: int, color_system: Any) -> Console:

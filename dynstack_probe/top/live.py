@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -60,10 +61,8 @@ def print_last(
     size, system = DEFAULT_SIZE, None
     if sys.stdout.isatty():
         size = terminal_size(sys.stdout.fileno())
-        try:
+        with contextlib.suppress(UsageError):  # a terminal that can print lines
             system = Terminal(os.environ.get("TERM", ""), sys.stdout.fileno()).color_system
-        except UsageError:  # a terminal that can print lines
-            system = None
     glyphs = BLOCKS if speaks_utf8(sys.stdout.encoding, os.environ) else ASCII
     status = Status(source, keys=False, of_series=of_series)
     lines = render(View(), history, moment, size, glyphs, status)

@@ -87,7 +87,7 @@ EVENTS = [
 
 
 def test_the_table_is_plain_and_fits() -> None:
-    text = faults.as_table(a_report(EVENTS), colour=False)
+    text = faults.as_table(a_report(EVENTS))
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 80
     assert "\\x1b[31m" in text
@@ -103,14 +103,14 @@ def test_the_table_with_many_long_names() -> None:
         a_fault(b"x" * 15, f"a_system_call_with_a_long_name_{n}", mark_bytes=16000)
         for n in range(40)
     ]
-    text = faults.as_table(a_report(events), colour=False)
+    text = faults.as_table(a_report(events))
     assert max(map(len, text.splitlines())) <= 80
     assert "... 25 more" in text
     assert " 16000 " in text
 
 
 def test_nothing_found() -> None:
-    text = faults.as_table(a_report([], with_paths=False), colour=False)
+    text = faults.as_table(a_report([], with_paths=False))
     assert "No stack used a page" in text
 
 

@@ -201,7 +201,7 @@ def test_shift_curve() -> None:
 
 def test_depths_are_shown() -> None:
     report = host_estimate(three(), [BUILT_IN["rfc-v1"]], None, with_depths=True)
-    text = as_table.render(report, colour=False)
+    text = as_table.render(report)
     assert "user, ever" in text
     assert "as it is" in text
     assert max(map(len, text.splitlines())) <= 80
@@ -216,7 +216,7 @@ def test_one_row_a_capture_and_their_total() -> None:
         host_estimate(a_frame(some_stacks([5000]), a_host(2)), [BUILT_IN["rfc-v1"]], None, source=n)
         for n in ("a.dsp", "b\x1b.dsp")
     ]
-    lines = as_table.render_many(reports, colour=False).splitlines()
+    lines = as_table.render_many(reports).splitlines()
     assert lines[2].split() == ["a.dsp:", "AMD", "EPYC", "2", "1", "16", "8", "50.00%"]
     assert lines[3].startswith("b\\x1b.dsp")
     assert lines[4].split() == ["Total", "of", "2", "4", "2", "32", "16", "50.00%"]

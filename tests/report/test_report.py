@@ -405,7 +405,7 @@ def test_the_figures_are_those_of_estimate() -> None:
     assert f"Faults so far: {low} to {high}, most likely {best}," in words
     assert percent(headline.saving_with_reserve_ratio) in document.summary
     # the depth table is that of `estimate --depths`, cell by cell
-    printed = as_table.render(expected, colour=False)
+    printed = as_table.render(expected)
     depths = next(table for table in tables(document) if table.title == "Depth by role")
     for row in depths.rows:
         assert re.search(r" +".join(map(re.escape, map(printable, row))), printed), row

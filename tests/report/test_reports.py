@@ -97,7 +97,7 @@ def test_csv_of_groups_escapes_names() -> None:
 
 
 def test_table_of_one_policy() -> None:
-    lines = as_table.render(the_report(), colour=False).splitlines()
+    lines = as_table.render(the_report()).splitlines()
     assert lines[0].split() == ["CPU", "#Cores", "#Stacks", "BASE(kb)", "Dynamic(kb)", "Saving"]
     assert lines[2].startswith("This host: AMD EPYC")
     assert lines[2].split()[-5:] == ["2", "4", "64", "28", "56.25%"]
@@ -116,14 +116,14 @@ def test_table_of_one_policy() -> None:
 
 
 def test_table_has_a_row_for_each_policy() -> None:
-    text = as_table.render(the_report("rfc-v1", "static-8k"), colour=False)
+    text = as_table.render(the_report("rfc-v1", "static-8k"))
     assert "This host, rfc-v1" in text
     assert "This host, static-8k" in text
     assert "1 tasks were deeper" in text
 
 
 def test_deepest_tasks_are_escaped_and_sorted() -> None:
-    text = as_table.render(the_report(), colour=False)
+    text = as_table.render(the_report())
     tail = text[text.index("Deepest tasks") :].splitlines()[2:]
     assert [int(line.split()[-1]) for line in tail] == [9000, 5000, 2000, 1000]
     assert tail[1].startswith("\\x1b[31m;\\n")
@@ -132,7 +132,7 @@ def test_deepest_tasks_are_escaped_and_sorted() -> None:
 def test_many_groups_are_cut_with_their_rest_summed() -> None:
     stacks = some_stacks([1000] * 40, comms=[b"task%d" % n for n in range(40)])
     report = host_estimate(a_frame(stacks), [BUILT_IN["rfc-v1"]], "comm")
-    text = as_table.render(report, colour=False)
+    text = as_table.render(report)
     assert "... 25 more" in text
     (rest,) = [line for line in text.splitlines() if line.startswith("... 25 more")]
     assert rest.split()[-5:] == ["25", "400", "100", "75.00%", "1000"]
@@ -143,7 +143,7 @@ def test_a_kernel_with_dynamic_stacks_shows_what_is_resident() -> None:
     stacks = dataclasses.replace(frame.stacks, resident_pages=[1, 3, 7, 1])
     frame = dataclasses.replace(frame, stacks=stacks, grown_kib=12)
     report = host_estimate(frame, [BUILT_IN["rfc-v1"]], None)
-    text = " ".join(as_table.render(report, colour=False).split())
+    text = " ".join(as_table.render(report).split())
     assert "28 KiB, measured: this kernel's stacks already are dynamic" in text
     assert "counts 12 KiB grown" in text
     measured = json.loads(estimate.as_json([report]))["measured"]
@@ -157,7 +157,7 @@ def test_the_models_error_where_the_kernel_counts_pages() -> None:
     frame = a_frame(some_stacks([100, 200, 300, 400]), grown_kib=4)
     frame = dataclasses.replace(frame, coverage=coverage)
     report = host_estimate(frame, [BUILT_IN["rfc-v1"]], None)
-    text = " ".join(as_table.render(report, colour=False).split())
+    text = " ".join(as_table.render(report).split())
     assert "Model error -20.00%: rfc-v1 models 16 KiB, the kernel counts 20 KiB" in text
     document = json.loads(estimate.as_json([report]))
     assert document["model_error"]["policy"] == "rfc-v1"
@@ -170,7 +170,7 @@ def test_how_much_reuse_may_hide() -> None:
     frame = a_frame(some_stacks([100, 200, 9000]))
     policies = [BUILT_IN["rfc-v1"], BUILT_IN["static-8k"]]
     report = host_estimate(frame, policies, None)
-    text = " ".join(as_table.render(report, colour=False).split())
+    text = " ".join(as_table.render(report).split())
     assert "Reuse rfc-v1 Dynamic(kb) 20 to 36" in text
     assert "Reuse static-8k" not in text
     rows = json.loads(estimate.as_json([report]))["policies"]
@@ -200,7 +200,7 @@ def test_table_always_fits_80_columns(
     stacks = some_stacks([16384] * len(comms), comms=comms)
     paths = {1: "/very" * 30 + "/long\x1b\u202e"}
     report = host_estimate(a_frame(stacks, host, cgroup_paths=paths), list(BUILT_IN.values()), by)
-    text = as_table.render(report, colour=False)
+    text = as_table.render(report)
     assert max(cell_len(line) for line in text.splitlines()) <= 80
     # whatever the names, no figure is cut
     quoted = [line.split()[-5:] for line in text.splitlines() if "(quoted)" in line]
@@ -213,8 +213,15 @@ def test_table_always_fits_80_columns(
     assert estimate.as_csv([report])
 
 
-def test_colour_only_when_wanted() -> None:
-    assert "\x1b[" not in as_table.render(the_report(), colour=False)
+def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    assert "\x1b[" not in as_table.render(the_report())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "\x1b[1;32m" in as_table.render(the_report())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[1;32m" not in as_table.render(the_report())
 
 
 @pytest.mark.parametrize(
