@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Estimates for people and for other programs: table, JSON, CSV."""
+"""One document on a host or several, as an HTML page or plain text."""

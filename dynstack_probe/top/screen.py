@@ -65,30 +65,29 @@ def speaks_utf8(encoding: str | None, environment: Mapping[str, str]) -> bool:
 
 
 class Terminal:
-    """What this kind of terminal understands. Raises UsageError if no line can be redrawn."""
+    """What this kind of terminal understands. Raises UsageError if no line can be redrawn.
+
+    strings: control sequences by terminfo's names; empty are those that it has not.
+    """
 
     def __init__(self, kind: str, fd: int) -> None:
         """`kind` is TERM."""
         self.colours = 8
-        self._strings = {name: text.encode() for name, text in _STRINGS.items()}
+        self.strings = {name: text.encode() for name, text in _STRINGS.items()}
         self._cup: bytes | None = None
         try:
             curses.setupterm(kind or "dumb", fd)
         except curses.error:
             return
         self.colours = max(0, curses.tigetnum("colors"))
-        self._strings = {
-            name: _DELAY.sub(b"", curses.tigetstr(name) or b"") for name in self._strings
+        self.strings = {
+            name: _DELAY.sub(b"", curses.tigetstr(name) or b"") for name in self.strings
         }
         self._cup = curses.tigetstr("cup")
-        if not self._cup or not self._strings["clear"]:
+        if not self._cup or not self.strings["clear"]:
             raise UsageError(
                 f"TERM={kind or 'dumb'} can't show a live view: use --once, or set TERM"
             )
-
-    def string(self, name: str) -> bytes:
-        """A control sequence; empty if this terminal has none."""
-        return self._strings[name]
 
     def move(self, row: int) -> bytes:
         """The cursor to the start of a row, 0 for the first."""
@@ -177,7 +176,7 @@ class Screen:
         modes[3] &= ~(termios.ICANON | termios.ECHO)
         modes[6][termios.VMIN], modes[6][termios.VTIME] = 1, 0
         termios.tcsetattr(self._in, termios.TCSANOW, modes)
-        self._send(b"".join(self._terminal.string(name) for name in ("smcup", "civis", "rmam")))
+        self._send(b"".join(self._terminal.strings[name] for name in ("smcup", "civis", "rmam")))
         self._stale = True
 
     def _give_back(self) -> None:
@@ -185,17 +184,13 @@ class Screen:
         with contextlib.suppress(termios.error):
             termios.tcsetattr(self._in, termios.TCSANOW, self._modes)
         with contextlib.suppress(OSError):
-            last_row = self._terminal.move(max(0, self.size()[1] - 1))
+            last_row = self._terminal.move(max(0, terminal_size(self._out)[1] - 1))
             names = ("el", "smam", "cnorm", "rmcup")
-            self._send(last_row + b"".join(self._terminal.string(name) for name in names))
+            self._send(last_row + b"".join(self._terminal.strings[name] for name in names))
 
     def _send(self, raw: bytes) -> None:
         while raw:
             raw = raw[os.write(self._out, raw) :]
-
-    def size(self) -> tuple[int, int]:
-        """Columns and rows; a serial line's terminal says that it has none."""
-        return terminal_size(self._out)
 
     def redraw(self) -> None:
         """Send every line anew at the next draw()."""
@@ -208,13 +203,13 @@ class Screen:
         again, and wait() will return at once.
         """
         stale, self._stale = self._stale, False
-        width, height = self.size()
+        width, height = terminal_size(self._out)
         lines = compose((width, height))
         fresh = [encode(self._console, line) for line in lines[:height]]
         fresh += [""] * (height - len(fresh))
         parts = []
         if stale or len(self._shown) != height:
-            parts.append(self._terminal.string("clear"))
+            parts.append(self._terminal.strings["clear"])
             self._shown = [""] * height
         for row, (text, before) in enumerate(zip(fresh, self._shown, strict=True)):
             if text == before:
@@ -222,7 +217,7 @@ class Screen:
             parts += [self._terminal.move(row), text.encode("utf-8", "backslashreplace")]
             # Behind a full line the cursor still is on its last cell: nothing to erase
             if row >= len(lines) or lines[row].cell_len < width:
-                parts.append(self._terminal.string("el"))
+                parts.append(self._terminal.strings["el"])
         self._shown = fresh
         if parts:
             self._send(b"".join(parts))
@@ -269,7 +264,7 @@ class Screen:
 
 
 def terminal_size(fd: int) -> tuple[int, int]:
-    """Columns and rows; 80 x 24 where it does not say."""
+    """Columns and rows; 80 x 24 where it does not say, as a serial line's does not."""
     try:
         size = os.get_terminal_size(fd)
     except OSError:
