@@ -17,7 +17,7 @@ from dynstack_probe.commands.options import (
     refuse_unused_common,
     seconds_of,
 )
-from dynstack_probe.errors import UsageError
+from dynstack_probe.errors import ProbeError, UsageError
 
 if TYPE_CHECKING:
     from dynstack_probe.analysis.evidence import Evidence
@@ -117,7 +117,6 @@ def command(
 
 def _contexts(stack: contextlib.ExitStack, btf: Path) -> ContextWatch | str:
     """Samples until the stack is closed; the reason where this kernel lets us take none."""
-    from dynstack_probe.errors import ProbeError
     from dynstack_probe.loader import Loader
     from dynstack_probe.measure.call_paths import ContextWatch, load_call_paths
 

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import enum
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import typer
 
@@ -21,11 +20,6 @@ from dynstack_probe.commands.options import (
     series_interval,
 )
 from dynstack_probe.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dynstack_probe.analysis.evidence import Frames
 
 
 class Format(enum.StrEnum):
@@ -141,9 +135,16 @@ def command(
         if duration:
             raise UsageError("--duration is for this host: a capture lasts as long as it does")
         document = document_of_captures(captures, policies, partial=partial)
-    else:
-        with _frames(context, duration, interval, btf) as frames:
+    elif duration:
+        from dynstack_probe.commands.watching import watched
+
+        seconds = seconds_of(duration, "--duration")
+        with watched(seconds, series_interval(context, interval, seconds), btf) as frames:
             document = document_of_host(frames, policies)
+    else:
+        from dynstack_probe.measure.stack_scan import take_frame
+
+        document = document_of_host([take_frame(btf)], policies)
     how = importlib.import_module(f"dynstack_probe.report.as_{form.value}")
     write(how.render(document), target, force)
     if target is not None:
@@ -154,22 +155,6 @@ def _target(form: Format, output: Path | None) -> Path | None:
     if output is None:
         return DEFAULT_OUTPUT if form is Format.html else None
     return None if output == Path("-") else output
-
-
-@contextlib.contextmanager
-def _frames(
-    context: typer.Context, duration: str | None, interval: str, btf: Path
-) -> Iterator[Frames]:
-    """One of this host, or a series."""
-    from dynstack_probe.commands.watching import watched
-    from dynstack_probe.measure.stack_scan import take_frame
-
-    if not duration:
-        yield [take_frame(btf)]
-        return
-    seconds = seconds_of(duration, "--duration")
-    with watched(seconds, series_interval(context, interval, seconds), btf) as frames:
-        yield frames
 
 
 def _unix_time(text: str) -> float:
