@@ -46,7 +46,7 @@ class DepthDetails:
 
     by_role: Sequence[Depths]
     offset_price: OffsetPrice
-    random_offset: bool | None  # whether this kernel has it on
+    random_offset: bool | None  # whether this kernel has it on; None: nobody can tell
     curve: Sequence[ShiftPoint]
 
 

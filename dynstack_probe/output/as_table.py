@@ -16,17 +16,9 @@ from dynstack_probe.analysis.host_estimate import (
 )
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.stacks import Kind
+from dynstack_probe.output import frames
 from dynstack_probe.output.columns import cells, titles
 from dynstack_probe.output.estimate import GROUP
-from dynstack_probe.output.frames import (
-    DEPTH_COLUMNS,
-    SHIFT_COLUMNS,
-    depth_rows,
-    random_offset_in_words,
-    resident_in_words,
-    scan_in_words,
-    shift_rows,
-)
 from dynstack_probe.output.rfc_table import QUOTED
 from dynstack_probe.output.savings import (
     RFC,
@@ -135,7 +127,7 @@ def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
             yield f"Overflow{suffix}", f"{estimate.over_limit_tasks} tasks were deeper than that"
     frame = report.frame
     if frame.is_dynamic:
-        yield "Resident", resident_in_words(frame)
+        yield "Resident", frames.resident_in_words(frame)
     error = report.model_error_ratio()
     if error is not None:
         yield (
@@ -147,7 +139,7 @@ def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
     if report.series is not None:
         yield from series_rows(report.series)
     yield "Coverage", _coverage(report)
-    yield "Scan", scan_in_words(frame)
+    yield "Scan", frames.scan_in_words(frame)
     for caveat in frame.caveats:
         yield "Note", caveat
 
@@ -161,11 +153,12 @@ def _deepest(report: HostEstimate) -> Table:
 
 
 def _depths(details: DepthDetails) -> Iterable[Table | str]:
-    yield grid("Depth in bytes", DEPTH_COLUMNS, depth_rows(details))
+    yield grid("Depth in bytes", frames.DEPTH_COLUMNS, frames.depth_rows(details))
     yield ""
-    yield random_offset_in_words(details.offset_price, details.random_offset)
+    yield frames.random_offset_in_words(details)
     yield ""
-    yield grid(SHIFT_COLUMNS[0], SHIFT_COLUMNS[1:], shift_rows(details.curve, SHIFTS_SHOWN_BYTES))
+    first, *names = frames.SHIFT_COLUMNS
+    yield grid(first, names, frames.shift_rows(details.curve, SHIFTS_SHOWN_BYTES))
 
 
 def _groups(report: HostEstimate) -> Table:

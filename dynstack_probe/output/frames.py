@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dynstack_probe.analysis.depths import QUANTILES, OffsetPrice, ShiftPoint
+from dynstack_probe.analysis.depths import QUANTILES, ShiftPoint
 from dynstack_probe.analysis.host_estimate import DepthDetails
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.output.savings import SAVING
@@ -56,11 +56,12 @@ def shift_rows(points: Iterable[ShiftPoint], step_bytes: int) -> list[tuple[str,
     ]
 
 
-def random_offset_in_words(price: OffsetPrice, active: bool | None) -> str:
-    """What RANDOMIZE_KSTACK_OFFSET takes; None: nobody can tell whether it is on."""
-    if active is False:
+def random_offset_in_words(details: DepthDetails) -> str:
+    """What RANDOMIZE_KSTACK_OFFSET takes."""
+    price = details.offset_price
+    if details.random_offset is False:
         return "This kernel has RANDOMIZE_KSTACK_OFFSET off: it costs nothing."
-    state = "has" if active else "may have (that can't be told)"
+    state = "has" if details.random_offset else "may have (that can't be told)"
     return (
         f"This kernel {state} RANDOMIZE_KSTACK_OFFSET on. Of the pages of {price.user_stacks} user"
         f" stacks, {price.low_pages:.0f} to {price.high_pages} are used only because of it,"

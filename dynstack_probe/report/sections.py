@@ -19,24 +19,10 @@ from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.stacks import Kind
+from dynstack_probe.output import frames, policies
 from dynstack_probe.output.as_table import RFC_COLUMNS, faults_in_words, quoted_rows, rfc_row
 from dynstack_probe.output.columns import cells, titles
 from dynstack_probe.output.cost import cost_rows, exported_safety_rows, safety_rows
-from dynstack_probe.output.frames import (
-    DEPTH_COLUMNS,
-    SHIFT_COLUMNS,
-    depth_rows,
-    random_offset_in_words,
-    shift_rows,
-)
-from dynstack_probe.output.policies import (
-    SERIES_TABLE,
-    TABLE,
-    asleep_note,
-    over_limit_names,
-    rates_note,
-    worth_note,
-)
 from dynstack_probe.output.savings import (
     NET,
     NET_OF_RAM,
@@ -175,8 +161,7 @@ def _sections(subject: Subject) -> list[Section]:
         sections.append(Section("Faults over time", list(_faults(subject))))
     sections.append(Section("Who goes deep", list(_who(subject))))
     if depths is not None:
-        price = depths.details.offset_price
-        offset = Paragraph(random_offset_in_words(price, depths.details.random_offset))
+        offset = Paragraph(frames.random_offset_in_words(depths.details))
         sections.append(Section("Price of the random stack offset", [offset]))
     return sections
 
@@ -224,8 +209,8 @@ def _depths(subject: Subject) -> Iterable[Part]:
     yield figures.depths_by_role(stacks, roles(stacks.kinds, stacks.comms), size)
     yield Table(
         "Depth by role",
-        ("Bytes", *DEPTH_COLUMNS),
-        list(depth_rows(depths.details)),
+        ("Bytes", *frames.DEPTH_COLUMNS),
+        list(frames.depth_rows(depths.details)),
         "Measured, in bytes, by nearest rank. Ever: the high-water mark. Now: at the saved stack"
         " pointer of tasks asleep.",
     )
@@ -233,19 +218,19 @@ def _depths(subject: Subject) -> Iterable[Part]:
 
 def _policies(subject: Subject) -> Iterable[Part]:
     has_rates = any(row.rate is not None for row in subject.rows)
-    columns = SERIES_TABLE if has_rates else TABLE
+    columns = policies.SERIES_TABLE if has_rates else policies.TABLE
     note = f"All modelled, KiB, {subject.headline_of}. {NET_WORDS}"
     if subject.whole is not None:
-        note += f" {rates_note(subject.whole)}"
+        note += f" {policies.rates_note(subject.whole)}"
     elif has_rates:
         note += (
             f" Per second over {subject.seconds:.0f} s: f faults. {subject.faults_err} Policies"
             " that need depths in bytes are not exported."
         )
     if any(row.cost for row in subject.rows):
-        note += f" {worth_note(subject.rows)}"
+        note += f" {policies.worth_note(subject.rows)}"
     if subject.depths is not None:
-        told = asleep_note(subject.depths.stacks, [row.policy for row in subject.rows])
+        told = policies.asleep_note(subject.depths.stacks, [row.policy for row in subject.rows])
         note += f" {told}" if told else ""
     rows = [cells(columns, row) for row in subject.rows]
     yield Table("", ("Policy", *titles(columns)[1:]), rows, note)
@@ -285,15 +270,15 @@ def _safety(subject: Subject) -> Iterable[Part]:
 
 
 def _over_limit(row: Row) -> str:
-    return f"{row.estimate.over_limit_tasks}: {over_limit_names(row)}"
+    return f"{row.estimate.over_limit_tasks}: {policies.over_limit_names(row)}"
 
 
 def _shift(details: DepthDetails) -> Iterable[Part]:
     yield figures.saving_by_shift(details.curve)
     yield Table(
         "",
-        SHIFT_COLUMNS,
-        shift_rows(details.curve, SHIFTS_SHOWN_BYTES),
+        frames.SHIFT_COLUMNS,
+        frames.shift_rows(details.curve, SHIFTS_SHOWN_BYTES),
         f"Modelled ({HEADLINE}), without the reserve; overflows: stacks that would be"
         " deeper than THREAD_SIZE.",
     )
