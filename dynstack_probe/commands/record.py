@@ -10,11 +10,7 @@ from typing import Optional
 import typer
 
 from dynstack_probe.commands import options
-from dynstack_probe.commands.options import (
-    refuse_unused,
-    seconds_of,
-    series_interval,
-)
+from dynstack_probe.commands.options import refuse_unused, seconds_of, series_interval
 from dynstack_probe.ending import ended_by_signal
 from dynstack_probe.errors import UsageError
 

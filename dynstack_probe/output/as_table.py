@@ -20,12 +20,7 @@ from dynstack_probe.output import frames
 from dynstack_probe.output.columns import cells, titles
 from dynstack_probe.output.estimate import GROUP
 from dynstack_probe.output.rfc_table import QUOTED
-from dynstack_probe.output.savings import (
-    RFC,
-    memory_in_words,
-    reserve_in_words,
-    series_rows,
-)
+from dynstack_probe.output.savings import RFC, memory_in_words, reserve_in_words, series_rows
 from dynstack_probe.output.tables import Cell, console_for_stdout, facts, grid, plain, shown
 from dynstack_probe.policy import HEADLINE
 from dynstack_probe.text import counted

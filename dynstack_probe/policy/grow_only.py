@@ -9,13 +9,7 @@ from typing import ClassVar
 from dynstack_probe.model.host import PAGE_KIB
 from dynstack_probe.model.interval import FAULTS, Interval, Work
 from dynstack_probe.model.shapes import Shape
-from dynstack_probe.policy.base import (
-    Policy,
-    built_in,
-    held_since_birth,
-    parameter,
-    register,
-)
+from dynstack_probe.policy.base import Policy, built_in, held_since_birth, parameter, register
 
 
 @register
