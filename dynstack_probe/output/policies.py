@@ -39,10 +39,6 @@ def _estimate(row: Row) -> Estimate:
     return row.estimate
 
 
-def _row(pair: tuple[Comparison, Row]) -> Row:
-    return pair[1]
-
-
 NAME: Column[Row] = Column("policy", lambda row: row.policy.name, "Policy")
 RATE: Column[Row] = Column("rate", lambda row: row.rate, "per s", rate_in_words)
 # What a table shows; the rate of a series only.
@@ -77,24 +73,14 @@ JSON: tuple[Column[Row], ...] = (
     Column("over_limit", lambda row: [{"name": name, "tasks": n} for name, n in row.over_limit]),
     *COST,
 )
-CSV: tuple[Column[tuple[Comparison, Row]], ...] = (
-    Column("source", lambda pair: pair[0].source),
-    *of(
-        _row,
-        (
-            NAME,
-            *of(_estimate, (STACKS, BASE, *POLICY)),
-            Column[Row]("rate_of", lambda row: row.rate.what if row.rate else ""),
-            Column[Row](
-                "events_per_second", lambda row: row.rate.events if row.rate else None, digits=3
-            ),
-            Column[Row](
-                "pages_per_second", lambda row: row.rate.pages if row.rate else None, digits=3
-            ),
-            Column[Row]("over_limit_tasks", lambda row: row.estimate.over_limit_tasks),
-            *COST,
-        ),
-    ),
+CSV: tuple[Column[Row], ...] = (
+    NAME,
+    *of(_estimate, (STACKS, BASE, *POLICY)),
+    Column("rate_of", lambda row: row.rate.what if row.rate else ""),
+    Column("events_per_second", lambda row: row.rate.events if row.rate else None, digits=3),
+    Column("pages_per_second", lambda row: row.rate.pages if row.rate else None, digits=3),
+    Column("over_limit_tasks", lambda row: row.estimate.over_limit_tasks),
+    *COST,
 )
 
 
@@ -215,7 +201,8 @@ def as_json(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    return csv_text(CSV, ((comparison, row) for row in comparison.rows))
+    source: Column[Row] = Column("source", lambda _: comparison.source)
+    return csv_text((source, *CSV), comparison.rows)
 
 
 def explain(policy: Policy) -> str:
