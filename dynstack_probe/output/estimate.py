@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from dynstack_probe.analysis.estimate import Estimate, Group
 from dynstack_probe.analysis.host_estimate import (
@@ -21,7 +21,6 @@ from dynstack_probe.output.columns import Column, as_dict, csv_text, json_text, 
 from dynstack_probe.output.savings import BASE, DYNAMIC, POLICY, SAVING, STACKS, series_json
 
 SCHEMA_VERSION = 1
-_T = TypeVar("_T")
 
 ESTIMATE: tuple[Column[Estimate], ...] = (
     Column("name", lambda one: one.policy),
@@ -44,17 +43,17 @@ TOTAL: tuple[Column[Total], ...] = (
 )
 
 
-def _second(row: tuple[HostEstimate, _T]) -> _T:
+def _estimate(row: tuple[HostEstimate, Estimate]) -> Estimate:
     return row[1]
 
 
-# A row is a host and its estimate under one policy, or one of its groups.
-ESTIMATE_CSV: tuple[Column[tuple[HostEstimate, Estimate]], ...] = (
+# A row is a host and its estimate under one policy.
+CSV: tuple[Column[tuple[HostEstimate, Estimate]], ...] = (
     Column("cpu_model", lambda row: row[0].frame.host.cpu_model),
     Column("cpus", lambda row: row[0].frame.host.cpus),
     Column("kernel_release", lambda row: row[0].frame.host.kernel_release),
     Column("policy", lambda row: row[1].policy),
-    *of(_second, (STACKS, BASE, *POLICY)),
+    *of(_estimate, (STACKS, BASE, *POLICY)),
     Column("faults_min", lambda row: row[1].faults.min),
     Column("faults_best", lambda row: row[1].faults.best),
     Column("faults_max", lambda row: row[1].faults.max),
@@ -64,11 +63,6 @@ ESTIMATE_CSV: tuple[Column[tuple[HostEstimate, Estimate]], ...] = (
     Column("reuse_most_kib", lambda row: row[1].reuse_most_kib),
     Column("model_error_ratio", lambda row: row[0].model_error_ratio(), digits=6),
     Column("source", lambda row: row[0].source),
-)
-GROUP_CSV: tuple[Column[tuple[HostEstimate, Group]], ...] = (
-    Column("policy", lambda row: row[0].estimates[0].policy),
-    Column("by", lambda row: row[0].by),
-    *of(_second, GROUP),
 )
 
 
@@ -81,11 +75,12 @@ def as_table(reports: Sequence[HostEstimate]) -> str:
 
 def as_csv(reports: Sequence[HostEstimate]) -> str:
     """A row a capture and policy; of a report with groups a row a group."""
-    if reports[0].groups is None:
-        estimates = ((report, one) for report in reports for one in report.estimates)
-        return csv_text(ESTIMATE_CSV, estimates)
-    groups = ((report, group) for report in reports for group in report.groups or ())
-    return csv_text(GROUP_CSV, groups)
+    first = reports[0]
+    if first.groups is None:
+        return csv_text(CSV, ((report, one) for report in reports for one in report.estimates))
+    policy: Column[Group] = Column("policy", lambda _: first.estimates[0].policy)
+    by: Column[Group] = Column("by", lambda _: first.by)
+    return csv_text((policy, by, *GROUP), first.groups)
 
 
 def as_json(reports: Sequence[HostEstimate]) -> str:
