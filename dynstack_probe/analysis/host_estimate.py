@@ -27,7 +27,7 @@ from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.roles import roles
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.series import Series
-from dynstack_probe.model.shapes import ShapeCounts, by_mark, count_shapes
+from dynstack_probe.model.shapes import by_mark, count_shapes
 from dynstack_probe.model.stacks import Kind, kinds_of
 from dynstack_probe.policy import Policy
 
@@ -54,12 +54,14 @@ class DepthDetails:
 class HostEstimate:
     """A frame and each policy's estimate of it, the headline policy first.
 
-    `groups` are those of the headline policy, None unless they were asked for, as are
-    `details`. `source` is the host, or the capture's name.
+    pages: how many stacks have a mark of 1, 2, ... pages; kinds: of each kind. `groups` are
+    those of the headline policy, None unless they were asked for, as are `details`. `source`
+    is the host, or the capture's name.
     """
 
     frame: Frame
-    shapes: ShapeCounts
+    pages: Mapping[int, int]
+    kinds: Mapping[Kind, int]
     estimates: Sequence[Estimate]
     by: str | None = None
     groups: Sequence[Group] | None = None
@@ -67,19 +69,12 @@ class HostEstimate:
     details: DepthDetails | None = None
     series: Series | None = None
 
-    def tasks_by_pages(self) -> dict[int, int]:
-        """How many stacks have a mark of 1, 2, ... pages; each count up to P is there."""
-        return by_mark(self.shapes, self.frame.host.thread_pages)
-
     def model_error_ratio(self) -> float | None:
         """Of the headline policy's dynamic_kib, where the kernel counts the pages itself."""
         counted_kib = self.frame.coverage.kernel_stack_kib
         if self.frame.grown_kib is None or not counted_kib:
             return None
         return model_error_ratio(self.estimates[0].dynamic_kib, counted_kib)
-
-    def kinds(self) -> dict[Kind, int]:
-        return kinds_of(self.frame.stacks.kinds)
 
     def deepest(self, count: int) -> list[tuple[bytes, int, int, Kind]]:
         """Name, tid, mark in bytes and kind of the deepest tasks."""
@@ -115,7 +110,8 @@ def host_estimate(
         )
     return HostEstimate(
         frame=frame,
-        shapes=shapes,
+        pages=by_mark(shapes, frame.host.thread_pages),
+        kinds=kinds_of(stacks.kinds),
         estimates=[
             replace(
                 estimate(policy, shapes, frame.host),

@@ -82,17 +82,12 @@ def reuse_in_words(estimate: Estimate) -> str:
 
 
 def _threads(report: HostEstimate) -> str:
-    kinds = report.kinds()
+    kinds = report.kinds
     kernel, user = kernel_and_user(kinds)
     return (
         f"{kernel} kernel threads (idle tasks: {kinds[Kind.IDLE]}),"
         f" {user} user threads (workers: {kinds[Kind.USER_WORKER]})"
     )
-
-
-def _pages(report: HostEstimate) -> str:
-    counts = report.tasks_by_pages()
-    return "  ".join(f"{n}: {count}" for n, count in counts.items())
 
 
 def _coverage(report: HostEstimate) -> str:
@@ -110,7 +105,7 @@ def _lines(report: HostEstimate) -> Iterable[tuple[str, str]]:
         f" stacks of {host.thread_size_bytes // 1024} KiB",
     )
     yield "Threads", _threads(report)
-    yield "Tasks by pages", _pages(report)
+    yield "Tasks by pages", "  ".join(f"{n}: {count}" for n, count in report.pages.items())
     for estimate in report.estimates:
         suffix = f" {estimate.policy}" if len(report.estimates) > 1 else ""
         yield f"Reserve{suffix}", reserve_in_words(estimate, cpus, estimate.policy)

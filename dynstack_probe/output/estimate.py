@@ -99,7 +99,7 @@ def as_json(reports: Sequence[HostEstimate]) -> str:
 def document(report: HostEstimate) -> dict[str, Any]:
     frame = report.frame
     coverage, cost = frame.coverage, frame.cost
-    kinds = report.kinds()
+    kinds = report.kinds
     kthreads, user_threads = kernel_and_user(kinds)
     result: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -114,7 +114,7 @@ def document(report: HostEstimate) -> dict[str, Any]:
             "user_workers": kinds[Kind.USER_WORKER],
             "base_kib": frame.base_kib,
             "resident_kib": frame.stacks.resident_kib(),
-            "tasks_by_pages": {str(n): count for n, count in report.tasks_by_pages().items()},
+            "tasks_by_pages": {str(n): count for n, count in report.pages.items()},
             "unreadable": coverage.unreadable,
             "kernel_stack_kib": coverage.kernel_stack_kib,
         },

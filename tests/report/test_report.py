@@ -411,7 +411,7 @@ def test_the_figures_are_those_of_estimate() -> None:
         assert re.search(r" +".join(map(re.escape, map(printable, row))), printed), row
     [by_pages] = [plot for plot in plots_of(document) if "by pages" in plot.title]
     assert isinstance(by_pages, BarPlot)
-    assert [bar.value for bar in by_pages.bars] == list(expected.tasks_by_pages().values())
+    assert [bar.value for bar in by_pages.bars] == list(expected.pages.values())
     who = next(table for table in tables(document) if table.title == "Deepest tasks")
     assert [int(row[1]) for row in who.rows] == [tid for _, tid, _, _ in expected.deepest(10)]
     names = next(table for table in tables(document) if table.title.startswith("Names with most"))
