@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tests.results.captures import Measured
+from dynstack_probe.model.host import PAGE_BYTES
+from tests.results.captures import WITHOUT_OFFSET, Measured
 from tests.results.tables import exited, late_growth, number, own_deepest, own_stacks, percent
 
 # The RFC's cover letter, March 2024, and the review of April to June 2026.
@@ -49,8 +50,10 @@ def _exits(loads: Sequence[Measured]) -> Counter[int]:
     return total
 
 
-def answers(loads: Sequence[Measured]) -> Iterator[tuple[str, str]]:
-    """Question and answer, in the order in which they were asked."""
+def answers(
+    loads: Sequence[Measured], kernels: Sequence[tuple[str, Sequence[Measured]]] = ()
+) -> Iterator[tuple[str, str]]:
+    """Question and answer, in the order in which they were asked. kernels: of guests."""
     deepest = _deepest(loads)
     yield (
         '1. "Actual data on stack usage under various workloads, both maximum depth and depth'
@@ -127,7 +130,8 @@ def answers(loads: Sequence[Measured]) -> Iterator[tuple[str, str]]:
         f"Here {over_12k:,} living tasks of all loads were above 12 KiB and {over_8k:,} above"
         f" 8 KiB; the deepest had {deepest.cost['safety']['deepest_bytes']:,} bytes. That is one"
         " kernel build without"
-        " KASAN, NFS, device mapper or NVMe, so it bounds the need from below only.",
+        " KASAN, NFS, device mapper or NVMe, so it bounds the need from below only."
+        + _in_guests(kernels),
     )
     growth = late_growth([one for one in loads if one.name != "sleepers"])
     yield (
@@ -155,11 +159,13 @@ def answers(loads: Sequence[Measured]) -> Iterator[tuple[str, str]]:
         f"Net cost of all CPU time, modelled at calibrated prices: {_net(loads)}; below zero"
         f" (forks gain more than faults cost) in {len(saving_time)} of {len(loads)} loads.",
     )
-    yield offset_answer(loads)
+    yield offset_answer(loads, kernels)
 
 
-def offset_answer(loads: Sequence[Measured]) -> tuple[str, str]:
-    """What RANDOMIZE_KSTACK_OFFSET costs."""
+def offset_answer(
+    loads: Sequence[Measured], kernels: Sequence[tuple[str, Sequence[Measured]]]
+) -> tuple[str, str]:
+    """What RANDOMIZE_KSTACK_OFFSET costs, and what guests without it say."""
 
     def share(end: str) -> Callable[[Measured], float | None]:
         def value(one: Measured) -> float | None:
@@ -173,7 +179,46 @@ def offset_answer(loads: Sequence[Measured]) -> tuple[str, str]:
         "12. What does the random stack offset cost in pages?",
         "Of all pages that rfc-v1 would hold, modelled from the marks, at least"
         f" {span(loads, share('pages_low'), _tenth)} are there because of it alone, at most"
-        f" {span(loads, share('pages_high'), _tenth)}.",
+        f" {span(loads, share('pages_high'), _tenth)}." + _without_offset(kernels),
+    )
+
+
+def _without_offset(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> str:
+    """The same loads on the same kernel, booted with it and without, as a sentence."""
+    by_name = {kernel: {one.name: one for one in loads} for kernel, loads in kernels}
+    said = []
+    for kernel, loads in kernels:
+        for one in loads:
+            off = by_name.get(f"{kernel} {WITHOUT_OFFSET}", {}).get(one.name)
+            if off is not None:
+                said.append(f"{_past_a_page(one)} and {_past_a_page(off)} ({one.name}, {kernel})")
+    if not said:
+        return ""
+    return (
+        " In guests booted with it and without, user threads past their first page, each a fault"
+        f" or a page that came with the stack: {', '.join(said)}."
+    )
+
+
+def _past_a_page(one: Measured) -> str:
+    """'11 of 60' user threads."""
+    users = one.user_marks
+    return f"{sum(mark > PAGE_BYTES for mark in users)} of {len(users)}"
+
+
+def _in_guests(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> str:
+    """The deepest mark on distribution kernels, as a sentence of its own."""
+    found = [
+        (int(one.estimate["deepest"][0]["mark_bytes"]), one.name, kernel)
+        for kernel, loads in kernels
+        for one in loads
+    ]
+    if not found:
+        return ""
+    mark, name, kernel = max(found)
+    return (
+        f" On Debian's kernels, {len(found)} emulated guests: the deepest {mark:,} ({name} on"
+        f" {kernel})."
     )
 
 

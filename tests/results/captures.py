@@ -23,6 +23,8 @@ FOLDER = Path(__file__).parents[2] / "docs" / "results"
 # How run.py makes them; the document says so.
 WARM_UP_SECONDS, FAULTS_SECONDS, COUNTED_SECONDS = 2.0, 5, 1.5
 SAMPLES_A_SECOND = 1999
+# At the end of a guest's folder that was booted with randomize_kstack_offset=off.
+WITHOUT_OFFSET = "no-offset"
 
 
 def keep_own_names(raw: Path, out: Path, own: str) -> set[str]:
@@ -90,6 +92,16 @@ class Measured:
     @functools.cached_property
     def cost(self) -> dict[str, Any]:
         return ask("cost", self.capture)
+
+    @property
+    def user_marks(self) -> list[int]:
+        """How deep user threads of the first snapshot have been, bytes."""
+        stacks = next(iter(read_frames(self.capture, columns=("mark_bytes", "kinds")))).stacks
+        return [
+            mark
+            for mark, kind in zip(stacks.mark_bytes, stacks.kinds, strict=True)
+            if kind == Kind.USER
+        ]
 
 
 def ask(command: str, capture: Path, *options: str) -> dict[str, Any]:

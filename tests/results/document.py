@@ -27,11 +27,10 @@ from tests.results.captures import (  # noqa: E402
 )
 from tests.results.place import LOADS  # noqa: E402
 from tests.results.plots import PLOTS  # noqa: E402
-from tests.results.tables import Table, number, percent  # noqa: E402
+from tests.results.tables import BUSY, Table, number, percent  # noqa: E402
 
 SECOND = "second"
 MANY_THREADS = "sleepers"
-BUSY = 100
 
 
 def write(docs: Path, folder: Path = FOLDER) -> None:
@@ -42,7 +41,7 @@ def write(docs: Path, folder: Path = FOLDER) -> None:
     for name, plot in PLOTS.items():
         plot(loads, folder / name)
     (docs / "results.md").write_text("\n".join(markdown(loads, folder)) + "\n")
-    (docs / "results-mail.txt").write_text(mail.text(loads))
+    (docs / "results-mail.txt").write_text(mail.text(loads, guests(folder)))
 
 
 def all_tables(loads: Sequence[Measured], folder: Path) -> Iterator[Table]:
@@ -64,6 +63,7 @@ def all_tables(loads: Sequence[Measured], folder: Path) -> Iterator[Table]:
     pairs = repeated(loads, folder)
     if pairs:
         yield tables.repeats(pairs)
+        yield tables.spread(pairs)
     yield tables.versions(loads)
 
 
@@ -99,7 +99,7 @@ def markdown(loads: Sequence[Measured], folder: Path) -> Iterator[str]:
         "## Answers",
         "",
     )
-    for question, answer in answers(loads):
+    for question, answer in answers(loads, guests(folder)):
         yield from (f"**{question}** {answer}", "")
     yield from ("## Claims and what was seen", "")
     yield from claims(loads)
@@ -125,7 +125,6 @@ def checks(loads: Sequence[Measured]) -> Iterator[str]:
         def ratio(one: Measured) -> float | None:
             own = tables.told(one, what)
             counted = one.note["beside"].get(source, {}).get(what)
-            # of a few, one more or less at either end is much
             return counted / own if counted is not None and own and own >= BUSY else None
 
         return ratio
@@ -170,6 +169,30 @@ def _whole(ratio: float) -> str:
     return percent(ratio, 0)
 
 
+def of_the_host(loads: Sequence[Measured]) -> str:
+    """A sentence or two: whose the CPU time was."""
+    idle = next((one for one in loads if one.name == "idle"), None)
+    nothing = tables.busy_share(idle) if idle else None
+    return (
+        f"With nothing started (idle) {percent(nothing, 0)} of this host's CPU time was used, by"
+        " the recording, what counts beside it, and whatever else ran. "
+    ) * (nothing is not None) + (
+        "Of the CPU time that was used the load's own tasks had"
+        f" {span(loads, tables.own_share, _whole)}."
+    )
+
+
+def twice(loads: Sequence[Measured], pairs: Sequence[object]) -> str:
+    if len(pairs) == len(loads):
+        return (
+            "All loads were run twice, one `make results` after the other: tables and answers are"
+            " of the first, how far apart the two are has a table."
+        )
+    if not pairs:
+        return "No load was run twice, so nothing here tells how far apart two runs are."
+    return f"{len(pairs)} of {len(loads)} loads were run twice, see above."
+
+
 def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
     yield from (
         "## Method and its error",
@@ -180,13 +203,9 @@ def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
         f" second. Then perf counts system calls for {COUNTED_SECONDS:g} s and `dynstack-probe"
         f" faults` watches for {FAULTS_SECONDS} s, each apart, since watching costs some 100 ns a"
         " system call.",
-        "- This host was not quiet: builds and tests of other people ran on the same"
-        f" {loads[0].estimate['host']['cpus']} CPUs. The load's own tasks had of the CPU time"
-        f" that was used {span(loads, tables.own_share, _whole)}. Stacks, marks and depths of the"
-        " load's tasks do not depend on that; rates of a load are lower than on a quiet host,"
-        " rates of the host include the others', and calibrated prices err high.",
-        f"- {len(pairs) or 'No'} loads were run twice{', see above' * bool(pairs)}; the whole was"
-        " not. Of two runs the first is the one in which the load had more of the CPU time.",
+        f"- {of_the_host(loads)} Stacks, marks and depths of the load's tasks do not depend on what"
+        " else runs; rates of the host include it, and prices calibrated beside it err high.",
+        f"- {twice(loads, pairs)}",
         "- Names of what else ran on this host are replaced by tokens; kernel threads and what"
         " ran in the load's cgroup keep theirs.",
         "- Kernel threads work for every load and live longer: marks of kworkers carry over from"

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.results.captures import FOLDER, keep_own_names
+from tests.results.captures import FOLDER, WITHOUT_OFFSET, keep_own_names
 from tests.results.place import CGROUP
 from tests.vm.machine import (
     MODULES,
@@ -34,13 +34,12 @@ from tests.vm.machine import (
     unpacked_kernel,
 )
 
-LOADS = ("idle", "fio-nested", "fio-overlay", "iperf3", "reclaim")
+LOADS = ("idle", "fio-nested", "fio-overlay", "fio-nfs", "iperf3", "reclaim")
 # The first of these is booted once more without the random offset.
 KERNELS = ("6.12", "6.1", "newest")
-WITHOUT_OFFSET = "no-offset"
 LOAD_MODULES = (
     *("crc32c_generic", "virtio_blk", "loop", "ext4", "xfs", "btrfs", "overlay", "zram"),
-    *("veth", "bridge", "nft_ct"),
+    *("veth", "bridge", "nft_ct", "nfsd", "nfsv4"),
 )
 GUESTS = FOLDER / "guests"
 DISK_BYTES = 8 << 30

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 from tests.results.answers import answers
 from tests.results.captures import Measured
-from tests.results.tables import number, own_deepest, own_stacks, percent
+from tests.results.tables import busy_share, number, own_deepest, own_stacks, percent
 
 WIDTH = 71
 
 
-def text(loads: Sequence[Measured]) -> str:
+def text(
+    loads: Sequence[Measured], kernels: Sequence[tuple[str, Sequence[Measured]]] = ()
+) -> str:
     """ASCII, no line longer than WIDTH."""
     host = loads[0].estimate["host"]
     parts = [
@@ -23,8 +25,8 @@ def text(loads: Sequence[Measured]) -> str:
             f"Figures of {len(loads)} loads on a stock kernel ({host['kernel_release']},"
             f" {host['cpu_model']}, {host['cpus']} virtual CPUs,"
             f" {host['mem_total_kib'] >> 10} MiB, THREAD_SIZE"
-            f" {host['thread_size_bytes'] >> 10} KiB), which was shared with other work. Depths"
-            " and stacks are measured: the lowest word of each kernel stack that is not zero"
+            f" {host['thread_size_bytes'] >> 10} KiB{_used(loads)}). Depths and"
+            " stacks are measured: the lowest word of each kernel stack that is not zero"
             " tells how deep it has ever been. What a kernel with growing stacks would do is"
             " modelled from that. Captures and commands: docs/results.md of dynstack-probe."
         ),
@@ -32,7 +34,7 @@ def text(loads: Sequence[Measured]) -> str:
         *_table(loads),
         "",
     ]
-    for question, answer in answers(loads):
+    for question, answer in answers(loads, kernels):
         parts += [_fill(question), _fill(answer, "  "), ""]
     parts += [
         _fill("To repeat it: make results (root, 30 minutes). To add a row of your own machine:"),
@@ -42,6 +44,12 @@ def text(loads: Sequence[Measured]) -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def _used(loads: Sequence[Measured]) -> str:
+    """What the recording and other work took of the CPUs."""
+    idle = [share for one in loads if one.name == "idle" and (share := busy_share(one))]
+    return f", {percent(idle[0], 0)} of CPU time used with no load" if idle else ""
 
 
 def _table(loads: Sequence[Measured]) -> list[str]:

@@ -3,17 +3,27 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dynstack_probe.capture import read_frames
 from dynstack_probe.model.host import PAGE_BYTES
-from tests.results.captures import COUNTED_SECONDS, FAULTS_SECONDS, SAMPLES_A_SECOND, Measured
+from tests.results.captures import (
+    COUNTED_SECONDS,
+    FAULTS_SECONDS,
+    SAMPLES_A_SECOND,
+    WITHOUT_OFFSET,
+    Measured,
+)
 from tests.results.counters import BUSY_SECONDS, OWN_SECONDS
 from tests.results.place import CGROUP
 
+# Of fewer, one more or less is much.
+BUSY = 100
 AGES = ((1.0, "< 1 s"), (10.0, "1-10 s"), (60.0, "10-60 s"), (float("inf"), "> 60 s"))
+POINTS, FACTOR = "points", "factor"
 POLICIES = (
     *("rfc-v1", "grow-8k", "accessed-bit", "below-sp", "gc-sleepers", "vendor"),
     *("static-8k", "static-12k"),
@@ -69,11 +79,12 @@ def _table(
     return Table(title, f"dynstack-probe {command}", head, rows, note)
 
 
-def savings(loads: Sequence[Measured]) -> Table:
-    def rfc(one: Measured) -> dict[str, float]:
-        found: dict[str, float] = one.estimate["policies"][0]
-        return found
+def _rfc(one: Measured) -> dict[str, float]:
+    found: dict[str, float] = one.estimate["policies"][0]
+    return found
 
+
+def savings(loads: Sequence[Measured]) -> Table:
     def spread(one: Measured) -> str:
         series = one.estimate["series"]["saving_ratio"]
         return f"{percent(series['least'])} to {percent(series['most'])}"
@@ -86,11 +97,11 @@ def savings(loads: Sequence[Measured]) -> Table:
             ("kernel threads", lambda one: f"{one.estimate['measured']['kthreads']:,}"),
             ("of the load", lambda one: f"{own_stacks(one)[0]:,}"),
             ("BASE, KiB", lambda one: f"{one.estimate['measured']['base_kib']:,}"),
-            ("Dynamic, KiB", lambda one: f"{rfc(one)['dynamic_kib']:,}"),
-            ("saving", lambda one: percent(rfc(one)["saving_ratio"])),
+            ("Dynamic, KiB", lambda one: f"{_rfc(one)['dynamic_kib']:,}"),
+            ("saving", lambda one: percent(_rfc(one)["saving_ratio"])),
             ("over the series", spread),
-            ("with reserve", lambda one: percent(rfc(one)["saving_with_reserve_ratio"])),
-            ("of RAM", lambda one: percent(rfc(one)["saving_with_reserve_of_ram_ratio"], 4)),
+            ("with reserve", lambda one: percent(_rfc(one)["saving_with_reserve_ratio"])),
+            ("of RAM", lambda one: percent(_rfc(one)["saving_with_reserve_of_ram_ratio"], 4)),
             ("load alone", lambda one: percent(own_stacks(one)[1])),
         ],
         loads,
@@ -535,7 +546,7 @@ def guests(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> Table:
         " load had of an emulated CPU, which is some 20 times slower than the host's, so depths are"
         " lower bounds. Its tasks were frozen for the snapshot."
         + " *No-offset*: booted with randomize_kstack_offset=off."
-        * any("no-offset" in kernel for kernel, _ in kernels),
+        * any(kernel.endswith(WITHOUT_OFFSET) for kernel, _ in kernels),
     )
 
 
@@ -561,24 +572,73 @@ def repeats(pairs: Sequence[tuple[Measured, Measured]]) -> Table:
         "dynstack-probe estimate; dynstack-probe cost",
         ["load", *(head for head, _ in columns)],
         [[pair[0].name, *(both(write, pair) for _, write in columns)] for pair in pairs],
-        "What differs is the spread of everything in this document, other work on this host"
-        f" included: of the saving {100 * _apart(pairs):.2f} points at most, of tasks created a"
-        f" second a factor of {_factor(pairs):.1f}.",
+        "Each is the median snapshot, the rates those of the whole series. How far apart: below.",
     )
 
 
-def _apart(pairs: Sequence[tuple[Measured, Measured]]) -> float:
-    """The most by which the saving of a load's two runs differs."""
-    savings: list[list[float]] = [
-        [one.estimate["policies"][0]["saving_ratio"] for one in pair] for pair in pairs
-    ]
-    return max(max(both) - min(both) for both in savings)
+def spread(pairs: Sequence[tuple[Measured, Measured]]) -> Table:
+    """How far apart two runs of the same load are: the error of one figure from one run."""
+    figures: Sequence[tuple[str, str, Callable[[Measured], float | None]]] = (
+        ("saving", POINTS, lambda one: _rfc(one)["saving_ratio"]),
+        ("saving, load alone", POINTS, lambda one: own_stacks(one)[1]),
+        ("deepest of the load", FACTOR, own_deepest),
+        ("tasks created a second", FACTOR, lambda one: _of_many(one, "created_per_second")),
+        ("stack faults a second", FACTOR, lambda one: _of_many(one, "faults_per_second")),
+        ("page faults, user", FACTOR, lambda one: _of_many(one, "page_faults_per_second", "user")),
+        (
+            "page faults, kernel",
+            FACTOR,
+            lambda one: _of_many(one, "page_faults_per_second", "kernel"),
+        ),
+        (
+            "a stack fault's price",
+            FACTOR,
+            lambda one: (one.cost["calibration"] or {}).get("stack_fault_ns"),
+        ),
+        ("net cost", POINTS, lambda one: one.cost["cost"]["net_cpu_ratio"]),
+    )
+    rows = []
+    for head, unit, value in figures:
+        found = sorted(
+            (apart, pair[0].name)
+            for pair in pairs
+            if (apart := _apart(unit, *map(value, pair))) is not None
+        )
+        if found:
+            middle = statistics.median_low(apart for apart, _ in found)
+            most, name = found[-1]
+            rows.append([head, unit, _written(unit, middle), _written(unit, most), name])
+    return Table(
+        "How far apart two runs are",
+        "dynstack-probe estimate --by cgroup; dynstack-probe cost",
+        ["figure", "how", "median of loads", "most", "where"],
+        rows,
+        "*Factor*: the larger over the smaller, of rates for which both runs counted"
+        f" {BUSY} or more. *Points*: of 100. A figure of one load in this document is as sure as"
+        " this table says.",
+    )
 
 
-def _factor(pairs: Sequence[tuple[Measured, Measured]]) -> float:
-    """The most by which the rates of new tasks of a load's two runs differ."""
-    rates: list[list[float]] = [[one.cost["created_per_second"] for one in pair] for pair in pairs]
-    return max(max(both) / min(both) for both in rates if min(both))
+def _of_many(one: Measured, *keys: str) -> float | None:
+    """A rate a second; None of fewer than BUSY in the series, where chance is most of it."""
+    value: Any = one.cost
+    for key in keys:
+        value = value[key]
+    return float(value) if value * one.cost["seconds"] >= BUSY else None
+
+
+def _apart(unit: str, first: float | None, second: float | None) -> float | None:
+    """How far, in percentage points or as a factor; None where there is nothing to compare."""
+    if first is None or second is None:
+        return None
+    if unit == POINTS:
+        return 100 * abs(first - second)
+    least, most = sorted((first, second))
+    return most / least if least else None
+
+
+def _written(unit: str, apart: float) -> str:
+    return f"{apart:.4f}" if unit == POINTS and apart < 0.1 else f"{apart:.2f}"
 
 
 def versions(loads: Sequence[Measured]) -> Table:
@@ -588,7 +648,7 @@ def versions(loads: Sequence[Measured]) -> Table:
             one.note["says"] + _stressors(one.note.get("stressors")),
             ", ".join(f"{name} {of}" for name, of in one.note["versions"].items()) or "-",
             f"{one.estimate['series']['seconds']:.0f}",
-            *_cpu(one),
+            *(percent(busy_share(one), 0), percent(own_share(one), 0)),
         ]
         for one in loads
     ]
@@ -610,13 +670,13 @@ def own_share(one: Measured) -> float | None:
     return min(1.0, own / busy) if busy and own is not None else None
 
 
-def _cpu(one: Measured) -> tuple[str, str]:
-    """How much of this host's CPUs was busy, and the load's share of that."""
+def busy_share(one: Measured) -> float | None:
+    """Of the CPU time that this host had while it was recorded, what was used."""
     busy = one.note["beside"].get("kernel", {}).get(BUSY_SECONDS)
     if busy is None:
-        return "-", "-"
+        return None
     cpus, seconds = one.estimate["host"]["cpus"], one.note["recorded_seconds"]
-    return percent(min(1.0, busy / seconds / cpus), 0), percent(own_share(one), 0)
+    return min(1.0, busy / seconds / cpus)
 
 
 def _stressors(counts: dict[str, int] | None) -> str:

@@ -12,7 +12,7 @@ import pytest
 import tests.results.loads  # noqa: F401 - declares them
 from dynstack_probe.capture import read_frames
 from dynstack_probe.model.stacks import Kind
-from tests.results import mail, tables
+from tests.results import document, mail, tables
 from tests.results.captures import FOLDER, Measured, measured
 from tests.results.place import CGROUP, LOADS
 from tests.results.tables import Table
@@ -35,7 +35,7 @@ def test_a_table_of_the_document_is_what_the_captures_give(
 def test_the_mail_can_be_sent_as_it_is(loads: list[Measured]) -> None:
     text = (DOCS / "results-mail.txt").read_text()
 
-    assert text == mail.text(loads)
+    assert text == mail.text(loads, document.guests(FOLDER))
     assert text.isascii()
     assert max(map(len, text.splitlines())) < 72
 
