@@ -49,6 +49,7 @@ from dynstack_probe.report.sections import document_of
 from dynstack_probe.serve.collector import HostCollector, Scan, ScanCounter
 from dynstack_probe.text import percent
 from dynstack_probe.top.view import ASCII, History, Status, View, render
+from tests import ROOT
 from tests.analysis.test_cost import CALIBRATION
 from tests.factory import COSTS, a_frame, a_host, some_stacks
 from tests.live.machine import run
@@ -495,6 +496,22 @@ def as_sample(frame: Frame) -> Sample:
         kernel_counters={},
         bpf_memory_bytes=4096,
     )
+
+
+def test_the_frame_shown_is_that_of_the_first_policy_named() -> None:
+    """Whose median saving need not be in the frame of rfc-v1's."""
+    series = str(ROOT / "docs/results/stress-scheduler.dsp")
+
+    def savings(*command: str) -> float:
+        ratio: float = json.loads(run(*command, "--format", "json").stdout)["policies"][0][
+            "saving_ratio"
+        ]
+        return ratio
+
+    for name in ("rfc-v1", "accessed-bit", "vendor"):
+        assert savings("policies", series, "--policy", name) == savings(
+            "estimate", series, "--policy", name
+        )
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def command(
 
         comparison = compare(take_frame(btf), chosen, None, "this host")
     else:
-        found = evidence_of(Capture(capture, partial=partial), chosen, capture.name)
+        frames = Capture(capture, partial=partial)
+        found = evidence_of(frames, chosen, capture.name, chosen[0])
         comparison = compare(found.frame, chosen, found.whole, capture.name, found.series)
     write(options.render(report, form, comparison), output, force)
