@@ -98,15 +98,15 @@ def fio_nfs(place: Place) -> None:
     # Exports and clients are noted apart from what this machine may have of its own.
     place.run("mount", "-t", "tmpfs", "tmpfs", "/var/lib/nfs")
     place.undo("umount", "/var/lib/nfs")
+    for state in ("etab", "rmtab"):
+        Path("/var/lib/nfs", state).touch()
     exported = place.file_system("ext4", 1024)
     # Only version 4, which needs no portmapper. It makes who opens a file wait for clients of
     # before, 10 s at least.
-    place.start("rpc.mountd", "--foreground", "--no-nfs-version", "3")
+    place.start("rpc.mountd", "--foreground", "-N", "3")
     place.run("exportfs", "-o", "rw,no_root_squash,fsid=0", f"127.0.0.1:{exported}")
     place.undo("exportfs", "-u", f"127.0.0.1:{exported}")
-    place.run(
-        *("rpc.nfsd", "--no-nfs-version", "3", "--grace-time", "10", "--leasetime", "10"), "4"
-    )
+    place.run("rpc.nfsd", "-N", "3", "-G", "10", "-L", "10", "4")
     place.undo("rpc.nfsd", "0")
     run_fio(place, place.mounted("mount", "-t", "nfs4", "127.0.0.1:/"), ("psync",))
 
