@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dynstack_probe.measure import calibration
 from dynstack_probe.measure.calibration import calibrate
 
 ROUNDS = 10
@@ -70,6 +71,11 @@ def test_its_parts_are_less_than_the_whole_and_it_is_quick() -> None:
     assert found.runnable >= 1
     assert found.pinned
     assert os.sched_getaffinity(0) == cpus
+
+
+def test_what_others_run_meanwhile_is_not_counted() -> None:
+    """Timed by the clock, a stack fault cost 7,676 ns beside memcached, and 753 without it."""
+    assert calibration._ns(lambda: time.sleep(0.2)) < 0.1e9
 
 
 def test_where_pinning_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
