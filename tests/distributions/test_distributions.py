@@ -90,7 +90,6 @@ class TestInOrder:
         machine.type("pip wheel --no-deps --wheel-dir dist .")
         machine.type("pipx install dist/dynstack_probe-*.whl")
         assert "This host: " in machine.type("~/.local/bin/dynstack-probe estimate")
-        machine.type("pipx inject dynstack-probe PyYAML")
         try_all(desk(machine, "/root/.local/bin/dynstack-probe", server))
 
     def test_the_suite_without_bpf(self, machine: Machine) -> None:

@@ -124,12 +124,12 @@ def checkout() -> str:
 
 
 def wheel(folder: Path) -> str:
-    """In an environment of its own; with what TLS and passwords need, as its name asks for."""
+    """In an environment of its own, with what it depends on."""
     make = f"{sys.executable} -m pip wheel --quiet --no-deps -w {folder} {ROOT}".split()
     subprocess.run(make, check=True)
     subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
     (built,) = folder.glob("*.whl")
-    install = f"{folder}/env/bin/pip install --quiet {built}[auth]".split()
+    install = f"{folder}/env/bin/pip install --quiet {built}".split()
     subprocess.run(install, check=True)
     return str(folder / "env/bin/dynstack-probe")
 

@@ -26,7 +26,7 @@ from tests.live.machine import free_port
 
 OURS = re.compile(r"(?m)^ *(sudo )?(\$P|dynstack-probe|\.venv/bin/dynstack-probe) ")
 SERIES = ROOT / "tests/output/paper_check.dsp"
-GUEST = next((ROOT / "docs/results/guests").glob("6.1.*/*.dsp"))
+GUEST = next((ROOT / "docs/results/guests").glob("6.1.*/*.dsp")).relative_to(ROOT)
 
 
 class Machine(Protocol):
