@@ -13,9 +13,7 @@ from tests.results.tables import busy_share, number, own_deepest, own_stacks, pe
 WIDTH = 71
 
 
-def text(
-    loads: Sequence[Measured], kernels: Sequence[tuple[str, Sequence[Measured]]] = ()
-) -> str:
+def text(loads: Sequence[Measured], kernels: Sequence[tuple[str, Sequence[Measured]]] = ()) -> str:
     """ASCII, no line longer than WIDTH."""
     host = loads[0].estimate["host"]
     parts = [

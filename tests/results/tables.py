@@ -676,7 +676,8 @@ def busy_share(one: Measured) -> float | None:
     if busy is None:
         return None
     cpus, seconds = one.estimate["host"]["cpus"], one.note["recorded_seconds"]
-    return min(1.0, busy / seconds / cpus)
+    share: float = busy / seconds / cpus
+    return min(1.0, share)
 
 
 def _stressors(counts: dict[str, int] | None) -> str:
