@@ -29,15 +29,18 @@ FIRST_COLUMN = {By.host: "Host", By.cpu: "CPU", By.kernel: "Kernel"}
 # What the policy would cost, and whether it is safe. Ratios are of all CPU time.
 COSTS: tuple[Column[Costs], ...] = (
     Column("cost_hosts", lambda costs: costs.hosts),
-    Column("faults_cpu_ratio", lambda costs: costs.faults_ratio, digits=12),
-    Column("fork_saving_cpu_ratio", lambda costs: costs.fork_saving_ratio, digits=12),
-    Column("net_cpu_ratio", lambda costs: costs.net_ratio, "net CPU", small_percent, 12),
+    Column("faults_cpu_ratio", lambda costs: costs.faults_ratio, digits=12, modelled=True),
+    Column(
+        "fork_saving_cpu_ratio", lambda costs: costs.fork_saving_ratio, digits=12, modelled=True
+    ),
+    Column("net_cpu_ratio", lambda costs: costs.net_ratio, "net CPU", small_percent, 12, True),
     Column(
         "stack_fault_break_even_ns",
         lambda costs: costs.stack_fault_ns,
         "stack fault",
         nanoseconds,
         1,
+        modelled=True,
     ),
     Column(
         "kernel_page_fault_break_even_ns",

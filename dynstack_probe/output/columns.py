@@ -28,7 +28,8 @@ class Column(Generic[T_contra]):
     """One figure or name of each row.
 
     key: in JSON and CSV, with its unit at the end. title: in tables; without one it is not
-    shown there. write: how people read it. digits: how many decimals a CSV file holds.
+    shown there. modelled: whether a policy's model made it, else it is measured. write: how
+    people read it. digits: how many decimals a CSV file holds.
     """
 
     key: str
@@ -36,16 +37,17 @@ class Column(Generic[T_contra]):
     title: str = ""
     write: Callable[[Any], str] = str
     digits: int | None = None
+    modelled: bool = False
 
 
 def ratio(key: str, value: Callable[[T], float], title: str = "") -> Column[T]:
     """A modelled share, as a percentage with two decimals."""
-    return Column(key, value, title, percent, RATIO_DIGITS)
+    return Column(key, value, title, percent, RATIO_DIGITS, modelled=True)
 
 
 def ratio_of_ram(key: str, value: Callable[[T], float], title: str = "") -> Column[T]:
     """A modelled share of all memory, with two digits however small."""
-    return Column(key, value, title, small_percent, SMALL_RATIO_DIGITS)
+    return Column(key, value, title, small_percent, SMALL_RATIO_DIGITS, modelled=True)
 
 
 def of(part: Callable[[T], U], columns: Iterable[Column[U]]) -> list[Column[T]]:

@@ -58,7 +58,7 @@ def _ratio(key: str, of: str, part: str) -> Column[PolicyCost]:
         found = getattr(row, of)
         return None if found is None else float(getattr(found, part))
 
-    return Column(key if part == "best" else f"{key}_{part}", value, digits=12)
+    return Column(key if part == "best" else f"{key}_{part}", value, digits=12, modelled=True)
 
 
 RATIOS = {
@@ -69,13 +69,18 @@ RATIOS = {
 ROW: tuple[Column[PolicyCost], ...] = (
     Column("policy", lambda row: row.policy),
     Column("rate_of", lambda row: row.what or ""),
-    Column("events_per_second", lambda row: row.events_per_second, digits=3),
-    Column("pages_per_second", lambda row: row.pages_per_second, digits=3),
-    Column("avoided_pages_per_second", lambda row: row.avoided_pages_per_second, digits=3),
+    Column("events_per_second", lambda row: row.events_per_second, digits=3, modelled=True),
+    Column("pages_per_second", lambda row: row.pages_per_second, digits=3, modelled=True),
+    Column(
+        "avoided_pages_per_second",
+        lambda row: row.avoided_pages_per_second,
+        digits=3,
+        modelled=True,
+    ),
     Column("lower_bound", lambda row: row.lower_bound),
     *(_ratio(key, of, part) for key, of in RATIOS.items() for part in ("best", "low", "high")),
-    Column("saved_kib", lambda row: row.saved_kib),
-    Column("kib_per_0_001_percent", lambda row: row.kib_per_unit, digits=1),
+    Column("saved_kib", lambda row: row.saved_kib, modelled=True),
+    Column("kib_per_0_001_percent", lambda row: row.kib_per_unit, digits=1, modelled=True),
     Column("feasible", lambda row: row.feasible),
 )
 TABLE: tuple[Column[PolicyCost], ...] = (

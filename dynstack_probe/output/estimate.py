@@ -26,8 +26,8 @@ ESTIMATE: tuple[Column[Estimate], ...] = (
     Column("name", lambda one: one.policy),
     *POLICY,
     Column("over_limit_tasks", lambda one: one.over_limit_tasks),
-    Column("faults", lambda one: one.faults._asdict()),
-    Column("reuse_most_kib", lambda one: one.reuse_most_kib),
+    Column("faults", lambda one: one.faults._asdict(), modelled=True),
+    Column("reuse_most_kib", lambda one: one.reuse_most_kib, modelled=True),
 )
 GROUP: tuple[Column[Group], ...] = (
     Column[Group]("name", lambda group: group.name),
@@ -54,13 +54,13 @@ CSV: tuple[Column[tuple[HostEstimate, Estimate]], ...] = (
     Column("kernel_release", lambda row: row[0].frame.host.kernel_release),
     Column("policy", lambda row: row[1].policy),
     *of(_estimate, (STACKS, BASE, *POLICY)),
-    Column("faults_min", lambda row: row[1].faults.min),
-    Column("faults_best", lambda row: row[1].faults.best),
-    Column("faults_max", lambda row: row[1].faults.max),
+    Column("faults_min", lambda row: row[1].faults.min, modelled=True),
+    Column("faults_best", lambda row: row[1].faults.best, modelled=True),
+    Column("faults_max", lambda row: row[1].faults.max, modelled=True),
     Column("over_limit_tasks", lambda row: row[1].over_limit_tasks),
     Column("kernel_stacks", lambda row: row[0].frame.coverage.kernel_stacks),
     Column("missed", lambda row: row[0].frame.coverage.missed),
-    Column("reuse_most_kib", lambda row: row[1].reuse_most_kib),
+    Column("reuse_most_kib", lambda row: row[1].reuse_most_kib, modelled=True),
     Column("model_error_ratio", lambda row: row[0].model_error_ratio(), digits=6),
     Column("source", lambda row: row[0].source),
 )

@@ -40,7 +40,7 @@ def _estimate(row: Row) -> Estimate:
 
 
 NAME: Column[Row] = Column("policy", lambda row: row.policy.name, "Policy")
-RATE: Column[Row] = Column("rate", lambda row: row.rate, "per s", rate_in_words)
+RATE: Column[Row] = Column("rate", lambda row: row.rate, "per s", rate_in_words, modelled=True)
 # What a table shows; the rate of a series only.
 TABLE: tuple[Column[Row], ...] = (
     NAME,
@@ -58,9 +58,13 @@ COST: tuple[Column[Row], ...] = (
         "net_cpu_ratio",
         lambda row: row.cost.net_ratio.best if row.cost and row.cost.net_ratio else None,
         digits=12,
+        modelled=True,
     ),
     Column(
-        "kib_per_0_001_percent", lambda row: row.cost.kib_per_unit if row.cost else None, digits=1
+        "kib_per_0_001_percent",
+        lambda row: row.cost.kib_per_unit if row.cost else None,
+        digits=1,
+        modelled=True,
     ),
     Column("pareto_best", lambda row: row.pareto_best),
 )
@@ -69,7 +73,7 @@ JSON: tuple[Column[Row], ...] = (
     Column("summary", lambda row: row.policy.summary),
     *of(_estimate, POLICY),
     Column("over_limit_tasks", lambda row: row.estimate.over_limit_tasks),
-    Column("rate", lambda row: row.rate and _rate(row.rate)),
+    Column("rate", lambda row: row.rate and _rate(row.rate), modelled=True),
     Column("over_limit", lambda row: [{"name": name, "tasks": n} for name, n in row.over_limit]),
     *COST,
 )
@@ -77,8 +81,8 @@ CSV: tuple[Column[Row], ...] = (
     NAME,
     *of(_estimate, (STACKS, BASE, *POLICY)),
     Column("rate_of", lambda row: row.rate.what if row.rate else ""),
-    Column("events_per_second", lambda row: row.rate.events if row.rate else None, digits=3),
-    Column("pages_per_second", lambda row: row.rate.pages if row.rate else None, digits=3),
+    Column("events_per_second", lambda row: row.rate and row.rate.events, digits=3, modelled=True),
+    Column("pages_per_second", lambda row: row.rate and row.rate.pages, digits=3, modelled=True),
     Column("over_limit_tasks", lambda row: row.estimate.over_limit_tasks),
     *COST,
 )

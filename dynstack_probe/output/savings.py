@@ -12,8 +12,8 @@ from dynstack_probe.text import counted
 
 STACKS = Column[Savings]("stacks", lambda s: s.stacks, "#Stacks")
 BASE = Column[Savings]("base_kib", lambda s: s.base_kib, "BASE(kb)")
-DYNAMIC = Column[Savings]("dynamic_kib", lambda s: s.dynamic_kib, "Dynamic(kb)")
-RESERVE = Column[Savings]("reserve_kib", lambda s: s.reserve_kib, "reserve")
+DYNAMIC = Column[Savings]("dynamic_kib", lambda s: s.dynamic_kib, "Dynamic(kb)", modelled=True)
+RESERVE = Column[Savings]("reserve_kib", lambda s: s.reserve_kib, "reserve", modelled=True)
 SAVING: Column[Savings] = ratio("saving_ratio", lambda s: s.saving_ratio, "Saving")
 NET: Column[Savings] = ratio(
     "saving_with_reserve_ratio", lambda s: s.saving_with_reserve_ratio, "net"
