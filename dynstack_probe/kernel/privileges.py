@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-from dynstack_probe.errors import ProbeError, UsageError
+from dynstack_probe.errors import ProbeError
 from dynstack_probe.kernel import bpf
 
 STATUS = Path("/proc/self/status")
@@ -46,23 +46,20 @@ class _CapabilityData(ctypes.Structure):
     )
 
 
-def drop_privileges(user: str | None = None) -> None:
+def drop_privileges() -> None:
     """Keep no capability, and no way to get one back, not even through a setuid program.
 
     The effective, permitted, inheritable and ambient sets become empty, the bounding set
-    too if we hold CAP_SETPCAP, and no_new_privs is set. The user stays who it is, unless
-    `user` names another one, which takes CAP_SETUID and CAP_SETGID.
+    too if we hold CAP_SETPCAP, and no_new_privs is set. The user stays who it is.
 
     Call it before threads start: capabilities belong to a thread, and new threads inherit
-    their creator's. Raises UsageError if there is no such user, ProbeError if anything
-    else fails or if the kernel says afterwards that something was kept.
+    their creator's. Raises ProbeError if anything fails or if the kernel says afterwards
+    that something was kept.
     """
     _require_single_thread()
     libc = ctypes.CDLL(None, use_errno=True)
     _empty_bounding_set(libc)
     _prctl(libc, "clear ambient capabilities", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    if user is not None:
-        _become(user)
     _prctl(libc, "set no_new_privs", PR_SET_NO_NEW_PRIVS, 1)
     header = _CapabilityHeader(_LINUX_CAPABILITY_VERSION_3, 0)
     nothing = (_CapabilityData * 2)()
@@ -111,23 +108,6 @@ def _empty_bounding_set(libc: ctypes.CDLL) -> None:
         held = libc.prctl(PR_CAPBSET_READ, *_longs(capability)) == 1
         if held and libc.prctl(PR_CAPBSET_DROP, *_longs(capability)):
             return
-
-
-def _become(user: str) -> None:
-    import pwd
-
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise UsageError(f"there is no user {user}") from None
-    try:
-        os.setgroups([])
-        os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
-        os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
-    except OSError as error:
-        raise ProbeError(
-            f"can't become user {user}: {error.strerror}; start as root or leave it out"
-        ) from error
 
 
 def _verify() -> None:

@@ -16,7 +16,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root: nothing to 
 
 PRELUDE = """
 import json, os, subprocess, sys, threading
-from dynstack_probe.errors import ProbeError, UsageError
+from dynstack_probe.errors import ProbeError
 from dynstack_probe.kernel.privileges import drop_privileges
 
 def fields(path):
@@ -80,24 +80,17 @@ def test_threads_and_programs_started_later_have_none() -> None:
 
 
 @needs_root
-def test_becomes_another_user() -> None:
-    status = run("drop_privileges('nobody'); print(json.dumps(fields('/proc/self/status')))")
-    assert_powerless(status)
-    assert "0" not in status["Uid"].split()
-    assert "0" not in status["Gid"].split()
-    assert status["Groups"].split() == []
-
-
-@needs_root
 def test_twice_and_without_any_privilege() -> None:
     status = run(
         """
-        drop_privileges('nobody')
+        nobody = 65534
+        os.setresuid(nobody, nobody, nobody)
+        drop_privileges()
         drop_privileges()
         try:
-            drop_privileges('root')
-        except ProbeError as error:
-            assert "can't become user root" in str(error), error
+            os.setresuid(0, 0, 0)
+        except PermissionError:
+            pass
         else:
             raise AssertionError('root again')
         print(json.dumps(fields('/proc/self/status')))
@@ -124,18 +117,6 @@ def test_refuses_when_other_threads_would_keep_theirs() -> None:
         """
     )
     assert "2 threads" in message
-
-
-def test_unknown_user() -> None:
-    message = run(
-        """
-        try:
-            drop_privileges('nobody-of-that-name')
-        except UsageError as error:
-            print(json.dumps(str(error)))
-        """
-    )
-    assert message == "there is no user nobody-of-that-name"
 
 
 @needs_root

@@ -88,13 +88,14 @@ def test_a_duty_cycle_tells_a_steady_load(program: Path, duty: DutyCycle) -> Non
 
 
 _AFTER_DROPPING = """
-import mmap, sys, time
+import mmap, os, time
 from dynstack_probe.kernel.privileges import drop_privileges
 from dynstack_probe.loader import Loader
 from dynstack_probe.measure.page_faults import DutyCycle, count_page_faults
 with Loader() as loader:
     counter = count_page_faults(loader, DutyCycle(0.1, 0.11))
-drop_privileges("nobody")
+os.setresuid(65534, 65534, 65534)
+drop_privileges()
 for _ in range(4):
     counter.turn()
     with open("/dev/zero", "rb", buffering=0) as zero:
