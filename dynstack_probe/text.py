@@ -94,3 +94,8 @@ def say(message: str) -> None:
     """A line on standard error; that nobody can read it any more changes nothing."""
     with contextlib.suppress(OSError):
         print(message, file=sys.stderr, flush=True)
+
+
+def tell(message: str) -> None:
+    """The same, in the name of the program."""
+    say(f"dynstack-probe: {message}")

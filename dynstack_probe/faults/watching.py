@@ -33,7 +33,7 @@ from dynstack_probe.measure.faults import (
     load_faults,
 )
 from dynstack_probe.measure.headroom import HeadroomSampler
-from dynstack_probe.text import say
+from dynstack_probe.text import tell
 
 READ_SECONDS = 0.25
 SCAN_SECONDS = 1.0
@@ -171,7 +171,7 @@ def _display(watching: Watching, duration: float | None) -> Iterator[Callable[[f
     """A table that moves, on standard error if that is a terminal; else one line."""
     if not sys.stderr.isatty():
         until = "until Ctrl-C" if duration is None else f"for {duration:g} s"
-        say(f"dynstack-probe: watching {until}")
+        tell(f"watching {until}")
         yield lambda elapsed: None
         return
     of = "" if duration is None else f" of {duration:g}"

@@ -28,7 +28,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from dynstack_probe.errors import UsageError
-from dynstack_probe.text import say
+from dynstack_probe.text import tell
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -91,10 +91,6 @@ nav a {{ margin-right: 1.5rem }}
 """
 
 
-def _to_stderr(message: str) -> None:
-    say(f"dynstack-probe: {message}")
-
-
 @dataclass(frozen=True)
 class Limits:
     """What one client, and all of them together, may use."""
@@ -109,9 +105,6 @@ class Limits:
     """For the client to take the whole answer."""
     idle_seconds: float = 120.0
     """Between two requests of one connection; Prometheus scrapes each minute by default."""
-
-
-DEFAULT_LIMITS = Limits()
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -144,8 +137,8 @@ class WebServer:
         ready: Callable[[], bool],
         healthy: Callable[[], bool],
         web_config: WebConfig | None = None,
-        limits: Limits = DEFAULT_LIMITS,
-        complain: Callable[[str], None] = _to_stderr,
+        limits: Limits = Limits(),
+        complain: Callable[[str], None] = tell,
     ) -> None:
         """On HOST:PORT, or a socket that listens already.
 
@@ -158,7 +151,8 @@ class WebServer:
         self._complained_at = float("-inf")
         self._listener = _listen(listen) if isinstance(listen, str) else listen
         self._listener.setblocking(False)
-        self._address: tuple[str, int] = self._listener.getsockname()[:2]
+        # as bound: the real port, if 0 was asked for
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._selector = selectors.DefaultSelector()
         self._accept_again_at = float("-inf")
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -182,21 +176,11 @@ class WebServer:
         ]
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port as bound: the real port, if 0 was asked for."""
-        return self._address
-
-    @property
     def url(self) -> str:
         """Where the landing page is."""
-        host, port = self._address
+        host, port = self.address
         scheme = "https" if self._web_config and self._web_config.uses_tls else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
-
-    @property
-    def is_serving(self) -> bool:
-        """Whether requests are being read, as they are between `start()` and `stop()`."""
-        return self._input_output.is_alive() and not self._stopping
 
     def start(self) -> None:
         """Serve in background threads, which do not keep the process alive."""
@@ -388,8 +372,8 @@ class WebServer:
             self._close(connection)
 
     def _shake_hands(self, connection: _Connection) -> None:
-        connection.socket.do_handshake()  # type: ignore[attr-defined]
-        certificate = connection.socket.getpeercert()  # type: ignore[attr-defined]
+        connection.client.do_handshake()  # type: ignore[attr-defined]
+        certificate = connection.client.getpeercert()  # type: ignore[attr-defined]
         if self._web_config and not self._web_config.accepts_client(certificate):
             self._complain("TLS: a client's certificate has none of client_allowed_sans")
             self._close(connection)
@@ -403,7 +387,7 @@ class WebServer:
             self._close(connection)
             return
         self._ignore(connection)
-        connection.socket = socket.socket(fileno=connection.socket.detach())
+        connection.client = socket.socket(fileno=connection.client.detach())
         self._reject(connection, HTTPStatus.BAD_REQUEST, "this is an HTTPS server")
 
     def _read(self, connection: _Connection) -> None:
@@ -412,7 +396,7 @@ class WebServer:
             if len(received) > self._limits.head_bytes:
                 self._reject(connection, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
-            data = connection.socket.recv(RECEIVE_BYTES)
+            data = connection.client.recv(RECEIVE_BYTES)
             if not data:
                 self._close(connection)
                 return
@@ -455,7 +439,7 @@ class WebServer:
 
     def _send(self, connection: _Connection) -> None:
         while connection.unsent:
-            sent = connection.socket.send(connection.unsent)
+            sent = connection.client.send(connection.unsent)
             connection.unsent = connection.unsent[sent:]
         if connection.goes_on:
             connection.state = _State.READING
@@ -467,14 +451,14 @@ class WebServer:
             return
         connection.state = _State.LINGERING
         self._set_deadline(connection, LINGER_SECONDS)
-        if hasattr(connection.socket, "unwrap"):
+        if hasattr(connection.client, "unwrap"):
             with contextlib.suppress(OSError, ValueError):
-                connection.socket.unwrap()  # tells the client that nothing was cut off
-        connection.socket.shutdown(socket.SHUT_WR)
+                connection.client.unwrap()  # tells the client that nothing was cut off
+        connection.client.shutdown(socket.SHUT_WR)
         self._drain(connection)
 
     def _drain(self, connection: _Connection) -> None:
-        if connection.socket.recv(RECEIVE_BYTES):
+        if connection.client.recv(RECEIVE_BYTES):
             self._watch(connection, selectors.EVENT_READ)
         else:
             self._close(connection)
@@ -503,20 +487,20 @@ class WebServer:
         if connection.watched == event:
             return
         if connection.watched:
-            self._selector.modify(connection.socket, event, connection)
+            self._selector.modify(connection.client, event, connection)
         else:
-            self._selector.register(connection.socket, event, connection)
+            self._selector.register(connection.client, event, connection)
         connection.watched = event
 
     def _ignore(self, connection: _Connection) -> None:
         if connection.watched:
-            self._selector.unregister(connection.socket)
+            self._selector.unregister(connection.client)
             connection.watched = 0
 
     def _close(self, connection: _Connection) -> None:
         self._ignore(connection)
         self._connections.discard(connection)
-        connection.socket.close()
+        connection.client.close()
 
     def _close_all(self) -> None:
         for connection in list(self._connections):
@@ -550,31 +534,19 @@ _STEPS: dict[_State, Callable[[WebServer, _Connection], None]] = {
 }
 
 
+@dataclass(slots=True, eq=False)
 class _Connection:
     """One client, and how far it has come."""
 
-    __slots__ = (
-        "deadline",
-        "generation",
-        "goes_on",
-        "received",
-        "since",
-        "socket",
-        "state",
-        "unsent",
-        "watched",
-    )
-
-    def __init__(self, accepted: socket.socket, state: _State, generation: int) -> None:
-        self.socket = accepted
-        self.state = state
-        self.generation = generation
-        self.received = bytearray()
-        self.unsent = memoryview(b"")
-        self.goes_on = False
-        self.since = 0.0
-        self.deadline = float("inf")
-        self.watched = 0
+    client: socket.socket
+    state: _State
+    generation: int
+    received: bytearray = field(default_factory=bytearray)
+    unsent: memoryview | bytes = b""
+    goes_on: bool = False
+    since: float = 0.0
+    deadline: float = float("inf")
+    watched: int = 0
 
     @property
     def is_idle(self) -> bool:
@@ -633,20 +605,14 @@ def parse_request(head: bytes) -> _Request | HTTPStatus:
     return _Request(method, path or "/", query, headers, keep_alive and not has_body)
 
 
+@dataclass(frozen=True)
 class _Pages:
     """What there is to see."""
 
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        landing: Callable[[], Iterable[tuple[str, str]]],
-        ready: Callable[[], bool],
-        healthy: Callable[[], bool],
-    ) -> None:
-        self._registry = registry
-        self._landing = landing
-        self._ready = ready
-        self._healthy = healthy
+    registry: CollectorRegistry
+    landing: Callable[[], Iterable[tuple[str, str]]]
+    ready: Callable[[], bool]
+    healthy: Callable[[], bool]
 
     def answer(self, request: _Request) -> _Response:
         if request.method not in ("GET", "HEAD"):
@@ -658,9 +624,9 @@ class _Pages:
             case "/":
                 return self._landing_page()
             case "/-/healthy":
-                return _verdict(self._healthy(), "healthy")
+                return _verdict(self.healthy(), "healthy")
             case "/-/ready":
-                return _verdict(self._ready(), "ready")
+                return _verdict(self.ready(), "ready")
         return _plain(HTTPStatus.NOT_FOUND, "there is no such page; see / and /metrics")
 
     def _metrics(self, request: _Request) -> _Response:
@@ -686,12 +652,12 @@ class _Pages:
 
         names = frozenset(parse_qs(query).get("name[]", ()))
         if not names:
-            return self._registry
+            return self.registry
         from prometheus_client import CollectorRegistry
         from prometheus_client.core import Metric
         from prometheus_client.registry import Collector
 
-        whole = self._registry
+        whole = self.registry
 
         class Named(Collector):
             def collect(self) -> Iterable[Metric]:
@@ -711,7 +677,7 @@ class _Pages:
 
         facts = "\n".join(
             f"<dt>{html.escape(name)}</dt>\n<dd>{html.escape(text)}</dd>"
-            for name, text in self._landing()
+            for name, text in self.landing()
         )
         links = "\n".join(f'<a href="{path}">{name}</a>' for name, path in LINKS)
         body = LANDING_PAGE.format(facts=facts, links=links).encode()

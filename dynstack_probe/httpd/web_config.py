@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dynstack_probe.errors import UsageError
 from dynstack_probe.httpd.checked import Key, about, check, load_yaml, refuse
 from dynstack_probe.httpd.passwords import Users
-from dynstack_probe.text import say
+from dynstack_probe.text import tell
 
 if TYPE_CHECKING:
     import ssl
@@ -134,10 +134,6 @@ def _tls_rules(t: Mapping[str, Any]) -> tuple[tuple[str, object, str], ...]:
     )
 
 
-def _to_stderr(message: str) -> None:
-    say(f"dynstack-probe: {message}")
-
-
 class WebConfig:
     """What the file asks for, as last read without an error.
 
@@ -145,7 +141,7 @@ class WebConfig:
     the file itself only by `reload()`, so that one saved in two steps opens no door.
     """
 
-    def __init__(self, path: Path, complain: Callable[[str], None] = _to_stderr) -> None:
+    def __init__(self, path: Path, complain: Callable[[str], None] = tell) -> None:
         """Raises UsageError, in one line with file and key, for whatever is wrong with it."""
         self.path = path
         self._complain = complain

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -89,25 +90,19 @@ def largest_cgroups(sample: Sample, count: int) -> dict[int, tuple[int, ...]]:
     return dict(rows[: max(0, count)])
 
 
+@dataclass(frozen=True, eq=False)
 class HostCollector(Collector):
-    """Yields the newest scan. Collecting reads no kernel file, counts nothing, takes no lock."""
+    """Yields the newest scan. Collecting reads no kernel file, counts nothing, takes no lock.
 
-    def __init__(
-        self,
-        newest: Callable[[], Scan | None],
-        policies: Callable[[], Sequence[Policy]],
-        top_cgroups: Callable[[], int],
-        cgroup_paths: Callable[[], Mapping[int, str]],
-        costs: Callable[[], CostInputs],
-        boot_time: int | None = None,
-    ) -> None:
-        """All but the last, Unix time, are asked at each collection, as they may change."""
-        self._boot_time = boot_time
-        self._newest = newest
-        self._policies = policies
-        self._top_cgroups = top_cgroups
-        self._cgroup_paths = cgroup_paths
-        self._costs = costs
+    All but boot_time, Unix time, are asked at each collection, as they may change.
+    """
+
+    newest: Callable[[], Scan | None]
+    policies: Callable[[], Sequence[Policy]]
+    top_cgroups: Callable[[], int]
+    cgroup_paths: Callable[[], Mapping[int, str]]
+    costs: Callable[[], CostInputs]
+    boot_time: int | None = None
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names depend on the kernel."""
@@ -115,8 +110,8 @@ class HostCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """All metrics; only the build's before the first sample."""
-        yield _info("dynstack_build", "This program.", {"version": __version__})
-        newest = self._newest()
+        yield InfoMetricFamily("dynstack_build", "This program.", value={"version": __version__})
+        newest = self.newest()
         if newest is None:
             return
         sample = newest.sample
@@ -127,67 +122,60 @@ class HostCollector(Collector):
         yield from _coverage(sample)
         yield from _of_kernel(sample)
         yield from _of_host(sample)
-        if self._boot_time is not None:
+        if self.boot_time is not None:
             yield GaugeMetricFamily(
                 "dynstack_host_boot_time_seconds",
                 "When the kernel booted, Unix time.",
-                value=self._boot_time,
+                value=self.boot_time,
             )
         yield from _own_cost(sample)
-        yield from _of_costs(self._costs())
+        yield from _of_costs(self.costs())
 
     def _of_policies(self, newest: Scan) -> Iterable[Metric]:
-        stack_bytes = GaugeMetricFamily(
+        gauge = partial(GaugeMetricFamily, labels=["policy"])
+        counter = partial(CounterMetricFamily, labels=["policy"])
+        stack_bytes = gauge(
             "dynstack_policy_stack_bytes",
             "Modelled: what the living stacks would hold under the policy, without its reserve.",
-            labels=["policy"],
         )
-        reserve = GaugeMetricFamily(
+        reserve = gauge(
             "dynstack_policy_reserve_bytes",
             "Modelled: pages that the policy keeps aside.",
-            labels=["policy"],
         )
-        over = GaugeMetricFamily(
+        over = gauge(
             "dynstack_policy_over_limit_tasks",
             "Living tasks whose measured mark is deeper than the policy's stack.",
-            labels=["policy"],
         )
-        over_exited = CounterMetricFamily(
+        over_exited = counter(
             "dynstack_policy_over_limit_exited_tasks",
             "Exited tasks whose measured mark was deeper than the policy's stack.",
-            labels=["policy"],
         )
-        faults = CounterMetricFamily(
+        faults = counter(
             "dynstack_policy_faults",
             "Modelled: stack faults of the living, and of those that exited since the start.",
-            labels=["policy"],
         )
-        mapped = CounterMetricFamily(
+        mapped = counter(
             "dynstack_policy_fault_pages",
             "Modelled: pages which those faults would have mapped.",
-            labels=["policy"],
         )
-        avoided = CounterMetricFamily(
+        avoided = counter(
             "dynstack_policy_avoided_fault_pages",
             "Modelled: pages used without a fault since they came with a cached stack.",
-            labels=["policy"],
         )
-        spent = CounterMetricFamily(
+        spent = counter(
             "dynstack_policy_fault_cpu_seconds",
             "Modelled: CPU time that those faults would have taken, at calibrated prices.",
-            labels=["policy"],
         )
-        spared = CounterMetricFamily(
+        spared = counter(
             "dynstack_policy_fork_saved_cpu_seconds",
             "Modelled: CPU time not spent on pages that new tasks would not get.",
-            labels=["policy"],
         )
         sample = newest.sample
         pages = sample.host.thread_pages
         living = whole_shapes(sample.living.all_shapes())
         exited = whole_shapes(sample.lifecycle.exited)
         grown = Interval(growth=newest.growth)
-        for policy in self._policies():
+        for policy in self.policies():
             name = policy.name
             now = estimate(policy, living, sample.host)
             stack_bytes.add_metric([name], now.dynamic_kib * 1024)
@@ -217,24 +205,24 @@ class HostCollector(Collector):
             "Modelled: what they would hold under the policy.",
             labels=["cgroup", "policy"],
         )
-        top = largest_cgroups(sample, self._top_cgroups())
-        paths = self._cgroup_paths()
-        shown: dict[str, tuple[int, ...]] = {}
+        top = largest_cgroups(sample, self.top_cgroups())
+        paths = self.cgroup_paths()
+        shown: dict[str, list[tuple[int, ...]]] = {}
         rest = [held for cgroup_id, held in sample.cgroups.items() if cgroup_id not in top]
         for cgroup_id, held in top.items():
-            path = paths.get(cgroup_id, "")
-            if not path:  # gone before it had a name: no label that nobody knows
+            path = paths.get(cgroup_id)
+            if path:
+                # two may be shortened to one name, as a container's cgroup and one below it
+                shown.setdefault(printable(short_name(path)), []).append(held)
+            else:  # gone before it had a name: no label that nobody knows
                 rest.append(held)
-                continue
-            name = printable(short_name(path))
-            # two may be shortened to one name, as a container's cgroup and one below it
-            shown[name] = _sum(shown.get(name, (0,) * len(held)), held)
         if rest:
-            shown["other"] = tuple([sum(column) for column in zip(*rest, strict=True)])
-        for name, held in shown.items():
-            measured.add_metric([name], sum(held) * sample.host.thread_size_bytes)
-            shapes = whole_shapes({(n, 1): count for n, count in enumerate(held, start=1)})
-            for policy in self._policies():
+            shown["other"] = rest
+        for name, rows in shown.items():
+            columns = [sum(column) for column in zip(*rows, strict=True)]
+            measured.add_metric([name], sum(columns) * sample.host.thread_size_bytes)
+            shapes = whole_shapes({(n, 1): count for n, count in enumerate(columns, start=1)})
+            for policy in self.policies():
                 result = estimate(policy, shapes, sample.host)
                 modelled.add_metric([name, policy.name], result.dynamic_kib * 1024)
         yield measured
@@ -247,10 +235,6 @@ class HostCollector(Collector):
         yield GaugeMetricFamily(
             "dynstack_cgroups_in_other", "Cgroups summed up as 'other'.", value=len(rest)
         )
-
-
-def _sum(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple([a + b for a, b in zip(one, other, strict=True)])
 
 
 def _living(sample: Sample) -> Iterable[Metric]:
@@ -399,7 +383,7 @@ def _of_host(sample: Sample) -> Iterable[Metric]:
         "kernel_release": printable(host.kernel_release),
         "thread_size_bytes": str(host.thread_size_bytes),
     }
-    yield _info("dynstack_host", "This machine.", labels)
+    yield InfoMetricFamily("dynstack_host", "This machine.", value=labels)
     yield GaugeMetricFamily(
         "dynstack_thread_size_bytes",
         "How large each kernel stack is.",
@@ -474,7 +458,3 @@ def _counter(
     for value, count in values.items():
         family.add_metric([value], count)
     return family
-
-
-def _info(name: str, documentation: str, labels: Mapping[str, str]) -> InfoMetricFamily:
-    return InfoMetricFamily(name, documentation, value=dict(labels))

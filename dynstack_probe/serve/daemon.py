@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -20,7 +20,7 @@ from dynstack_probe.errors import ProbeError, UsageError
 from dynstack_probe.httpd.server import WebServer
 from dynstack_probe.kernel.host import boot_time
 from dynstack_probe.kernel.privileges import drop_privileges
-from dynstack_probe.loader import LoadedProbe, Loader
+from dynstack_probe.loader import Loader
 from dynstack_probe.measure.calibration import calibrate
 from dynstack_probe.measure.headroom import HeadroomSampler
 from dynstack_probe.measure.lifecycle import Sampler, load_lifecycle
@@ -41,7 +41,7 @@ from dynstack_probe.serve.collector import (
 from dynstack_probe.serve.config import configure
 from dynstack_probe.serve.landing import landing_facts
 from dynstack_probe.serve.options import Options
-from dynstack_probe.text import percent, say
+from dynstack_probe.text import percent, tell
 
 if TYPE_CHECKING:
     from dynstack_probe.httpd.web_config import WebConfig
@@ -96,7 +96,8 @@ class Daemon:
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self._web.stop)
-            lifecycle = stack.enter_context(_loaded(load_lifecycle))
+            with Loader() as loader:
+                lifecycle = stack.enter_context(load_lifecycle(loader))
             if self._config.page_faults:
                 self._page_faults = _page_faults()
                 if self._page_faults is not None:
@@ -108,7 +109,7 @@ class Daemon:
             sampler = stack.enter_context(Sampler(lifecycle))
             self._scan(sampler)
             self._web.start()
-            say(f"dynstack-probe: serving {self._web.url}metrics")
+            tell(f"serving {self._web.url}metrics")
             sd_notify.ready(self._status())
             self._loop(sampler)
             sd_notify.stopping()
@@ -144,7 +145,7 @@ class Daemon:
             counter.turn()
         except OSError as error:
             self._page_faults = None
-            say(f"dynstack-probe: no page faults: {error}")
+            tell(f"no page faults: {error}")
 
     def _scan(self, sampler: Sampler) -> None:
         self._headroom_sampler.sample()
@@ -174,9 +175,9 @@ class Daemon:
             self._web.reload()
             self._config = fresh
         except UsageError as error:
-            say(f"dynstack-probe: not reloaded: {error}")
+            tell(f"not reloaded: {error}")
         else:
-            say("dynstack-probe: configuration reloaded")
+            tell("configuration reloaded")
         sd_notify.ready(self._status())
 
     def _cost_inputs(self) -> CostInputs:
@@ -213,15 +214,6 @@ class Daemon:
         return landing_facts(self._first, self._newest, policy, self._headroom, time.time())
 
 
-@contextlib.contextmanager
-def _loaded(load: Callable[[Loader], LoadedProbe]) -> Iterator[LoadedProbe]:
-    """A probe that is loaded by its own child and unloaded at the end."""
-    with Loader() as loader:
-        probe = load(loader)
-    with probe:
-        yield probe
-
-
 def _web_config(options: Options) -> WebConfig | None:
     if options.web_config_file is None:
         return None
@@ -245,5 +237,5 @@ def _page_faults() -> PageFaultCounter | None:
         with Loader() as loader:
             return count_page_faults(loader, DutyCycle())
     except ProbeError as error:
-        say(f"dynstack-probe: {error}; served without them")
+        tell(f"{error}; served without them")
         return None

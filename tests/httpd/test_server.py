@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -121,7 +121,7 @@ def serving(
         lambda: state["ready"],
         lambda: state["healthy"],
         web_config,
-        replace(web.DEFAULT_LIMITS, **limits),
+        web.Limits(**limits),
         complaints.append,
     )
     threads_before = set(threading.enumerate())
@@ -132,7 +132,6 @@ def serving(
         began = time.monotonic()
         server.stop()
         assert time.monotonic() - began < 1
-        assert not server.is_serving
     assert {t for t in threading.enumerate() if t.name.startswith("web-")} <= threads_before
 
 
@@ -605,7 +604,6 @@ def test_stops_although_a_collector_hangs() -> None:
 def test_stop_twice_and_without_start() -> None:
     server = WebServer("127.0.0.1:0", CollectorRegistry(), lambda: [], lambda: True, lambda: True)
     port = server.address[1]
-    assert not server.is_serving
     server.stop()
     server.stop()
     again = WebServer(
