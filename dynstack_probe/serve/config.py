@@ -48,18 +48,17 @@ class Config:
 def configure(options: Options) -> Config:
     """The file's settings with the command line's over them. Raises UsageError."""
     asked = {"listen": options.listen, "page_faults": options.page_faults}
-    given = {key: value for key, value in asked.items() if value is not None}
-    return Config(**{**read_config(options.config_file).__dict__, **given})
+    given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    return replace(read_config(options.config_file), **given)
 
 
-def read_config(path: Path | None, defaults: Config | None = None) -> Config:
+def read_config(path: Path | None) -> Config:
     """The file's settings over the defaults.
 
     Raises UsageError, in one line that names file and key, for whatever is wrong with it.
     """
-    config = defaults or Config()
     if path is None:
-        return config
+        return Config()
     try:
         table = tomllib.loads(path.read_text())
     except OSError as error:
@@ -72,7 +71,7 @@ def read_config(path: Path | None, defaults: Config | None = None) -> Config:
             raise UsageError(f"{path}: {key}: {complaint}")
     if "policies" in table:
         table["policies"] = tuple(table["policies"])
-    return replace(config, **table)
+    return Config(**table)
 
 
 def _complaint(key: str, value: Any) -> str | None:
