@@ -29,7 +29,7 @@ from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.contexts import UNKNOWN_COUNT, context_of
 from dynstack_probe.measure.contexts import Context as CpuContext
 from dynstack_probe.measure.faults import Context, require_fixed_stacks
-from dynstack_probe.measure.records import HEADER, CpuCounters, read_constants, read_layout
+from dynstack_probe.measure.records import HEADER, MappedRecords, read_constants, read_layout
 from dynstack_probe.model.stacks import Kind
 from dynstack_probe.model.syscalls import NONE, syscall_name
 
@@ -197,7 +197,8 @@ class Sampling:
         self._symbols = symbols or Symbols(array("Q"), [])
         # as long as nobody says that it does not, as all that can preempt do
         self._counts_preemption = Features().built_with("PREEMPT_COUNT") is not False
-        self._counters = CpuCounters(probe.maps["counters"], "sample_counters")
+        cpus = host.possible_cpus()
+        self._counters = MappedRecords(probe.maps["counters"], "sample_counters", cpus)
         self._ring = RingBuffer(probe.maps["paths"], RING_PAGES * mmap.PAGESIZE)
         deadline = time.monotonic() + LEARNING_SECONDS
         while self._learn_baseline() is None and time.monotonic() < deadline:
@@ -231,25 +232,22 @@ class Sampling:
     def _understand(self, raw: bytes) -> Sample:
         head = raw[: self._layout.size_bytes]
         values = self._layout.unpack(head)
-        numbers = {name: v for name, v in values.items() if isinstance(v, int)}
-        addresses = values["frames"]
-        assert isinstance(addresses, tuple)
         words = array("Q")
-        words.frombytes(raw[len(head) : len(head) + numbers["copied_bytes"] // 8 * 8])
-        chain = addresses[: numbers["frame_count"]]
-        frames = named_frames(chain, words, numbers["depth_bytes"], self._symbols)
-        kind = Kind(numbers["kind"])
-        ia32 = bool(numbers["flags"] & self._ia32)
+        words.frombytes(raw[len(head) : len(head) + values["copied_bytes"] // 8 * 8])
+        chain = values["frames"][: values["frame_count"]]
+        frames = named_frames(chain, words, values["depth_bytes"], self._symbols)
+        kind = Kind(values["kind"])
+        ia32 = bool(values["flags"] & self._ia32)
         return Sample(
-            tid=numbers["tid"],
+            tid=values["tid"],
             comm=self._layout.texts(head, "comm")[0],
             call=_KIND_NAMES.get(kind) or entry_name(words, ia32=ia32),
-            depth_bytes=numbers["depth_bytes"],
+            depth_bytes=values["depth_bytes"],
             frames=tuple(reversed(frames)),
             context=context_of(
-                numbers["preempt_count"],
+                values["preempt_count"],
                 self._baseline,
-                interrupts_on=bool(numbers["interrupts_on"]),
+                interrupts_on=bool(values["interrupts_on"]),
                 counts_preemption=self._counts_preemption,
             ),
         )

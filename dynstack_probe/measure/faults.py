@@ -22,7 +22,7 @@ from dynstack_probe.kernel.offsets import probe_macros, register_macros
 from dynstack_probe.kernel.ring_buffer import RingBuffer
 from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.lifecycle import seen_slots
-from dynstack_probe.measure.records import HEADER, CpuCounters, read_constants, read_layout
+from dynstack_probe.measure.records import HEADER, MappedRecords, read_constants, read_layout
 from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.syscalls import syscall_name
@@ -147,7 +147,6 @@ class Counters(NamedTuple):
 
     syscalls: int
     lost: int
-    adopted: int
     untracked: int
     unread: int
 
@@ -226,7 +225,8 @@ class FaultWatch:
         self._layout = read_layout(HEADER, "stack_fault")
         self._flags = read_constants(HEADER, "FAULT")
         self._probe = probe
-        self._counters = CpuCounters(probe.maps["counters"], "fault_counters")
+        cpus = host.possible_cpus()
+        self._counters = MappedRecords(probe.maps["counters"], "fault_counters", cpus)
         self._ring = RingBuffer(probe.maps["faults"], RING_PAGES * mmap.PAGESIZE)
         self._known: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._scans = 0
@@ -271,7 +271,7 @@ class FaultWatch:
         return [fault for fault in found if fault is not None]
 
     def _understand(self, raw: bytes) -> StackFault | None:
-        numbers = {n: v for n, v in self._layout.unpack(raw).items() if isinstance(v, int)}
+        numbers = self._layout.unpack(raw)
         # Both its task and a scan may tell of the same page: the first counts.
         key = numbers["tid"], numbers["start_boot_ns"]
         before = max(numbers["pages_before"], self._known.pop(key, 0))

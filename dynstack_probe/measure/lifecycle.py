@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dynstack_probe.errors import ProbeError, UnmeasurableError
 from dynstack_probe.kernel import bpf, cgroups, host
@@ -19,7 +19,13 @@ from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import cgroup_name_macros, probe_macros
 from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
-from dynstack_probe.measure.records import RecordLayout, Value, read_constants, read_layout
+from dynstack_probe.measure.records import (
+    HEADER,
+    MappedRecords,
+    RecordLayout,
+    read_constants,
+    read_layout,
+)
 from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator, static_mark
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.host import Host
@@ -45,8 +51,6 @@ NO_UNPRIVILEGED_ITERATORS = (
 VMAP_FREE = "free_vmap_area_noflush"  # a raw tracepoint since commit 8c4196fe810a, in 6.2
 
 NAMES = Iterator("names", "bpf_iter__bpf_map_elem", map="asked")
-
-_HEADER = "records.h"
 
 
 def seen_slots(mem_total_kib: int) -> int:
@@ -111,24 +115,20 @@ class Sampler:
 
         `proving_exits`: see prove_by(). Until then each exit is read whole.
         """
-        header = probes_dir() / _HEADER
-        self._largest_stack_bytes = read_constants(header, "COUNTED")["PAGES"] * 4096
+        self._largest_stack_bytes = read_constants(HEADER, "COUNTED")["PAGES"] * 4096
         self._probe = probe
         self._scans = [link for name, link in probe.links.items() if name != NAMES.name]
         self._names = probe.links.get(NAMES.name)
         self._features = Features()
-        self._lifecycle_layout = read_layout(header, "lifecycle_counters")
-        self._living_layout = read_layout(header, "living_counters")
-        self._cgroup_layout = read_layout(header, "cgroup_counters")
-        self._cpus = host.possible_cpus()
-        self._lifecycle = _map(probe.maps["lifecycle"], self._lifecycle_layout, self._cpus)
-        self._living = _map(probe.maps["living"], self._living_layout, 1)
-        self._proof_layout = read_layout(header, "exit_proof")
-        self._proof = _map(probe.maps["exit_proof"], self._proof_layout, 1)
-        self._name_layout = read_layout(header, "cgroup_name")
+        cpus = host.possible_cpus()
+        self._lifecycle = MappedRecords(probe.maps["lifecycle"], "lifecycle_counters", cpus)
+        self._living = MappedRecords(probe.maps["living"], "living_counters")
+        self._proof = MappedRecords(probe.maps["exit_proof"], "exit_proof")
+        self._cgroup_layout = read_layout(HEADER, "cgroup_counters")
+        self._name_layout = read_layout(HEADER, "cgroup_name")
         self._asked = mmap.mmap(probe.maps["asked"], mmap.PAGESIZE) if self._names else None
         self.prove_by(proving_exits)
-        self._end_scan(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        self._living.set("last_scan_boot_ns", time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._growth_of_living: tuple[int, ...] = (0,) * 6
         self._host = Host(
             cpu_model=host.cpu_model(),
@@ -156,8 +156,7 @@ class Sampler:
 
         0: always. It counts from the last that did hide a page, and may change at any time.
         """
-        _, offset = self._proof_layout.fields["needed"]
-        struct.pack_into("=Q", self._proof, offset, exits)
+        self._proof.set("needed", exits)
 
     def take(self) -> Sample:
         """One scan.
@@ -166,18 +165,17 @@ class Sampler:
         stacks are larger than can be counted.
         """
         lifecycle = self.lifecycle()
-        self._clear_living()
+        self._living.clear(keep="last_scan_boot_ns")  # which exits read meanwhile
         started = time.perf_counter()
         for link in self._scans:
             self._scan(link)
         scan_seconds = time.perf_counter() - started
-        raw = self._living_layout.unpack(self._living[: self._living_layout.size_bytes])
-        ended = _number(raw, "ended_boot_ns")
-        if not ended:
+        [raw] = self._living.all()
+        if not raw["ended_boot_ns"]:
             raise ProbeError("the task iterator ended before its last task")
-        self._end_scan(ended)
-        self._learn_thread_size(_number(raw, "stack_bytes"))
-        living = self._read_living(raw)
+        self._living.set("last_scan_boot_ns", raw["ended_boot_ns"])
+        self._learn_thread_size(raw["stack_bytes"])
+        living = _living(raw)
         counters = self._features.vmstat()
         counted = host.kernel_stack_count(self._features, self._host.thread_size_bytes)
         return Sample(
@@ -188,13 +186,13 @@ class Sampler:
             ),
             coverage=Coverage(
                 read=living.stacks(),
-                unreadable=_number(raw, "unreadable"),
+                unreadable=raw["unreadable"],
                 kernel_stacks=counted[1] if counted else None,
                 kernel_stack_kib=counted[0] if counted else None,
                 refreshed=False,
-                erased=_number(raw, "erased"),
+                erased=raw["erased"],
                 boot_idle_mark_bytes=static_mark(
-                    _number(raw, "boot_idle_mark_bytes"), self._host.thread_size_bytes
+                    raw["boot_idle_mark_bytes"], self._host.thread_size_bytes
                 ),
             ),
             cgroups=self._read_cgroups(),
@@ -229,49 +227,21 @@ class Sampler:
         finally:
             os.close(fd)
 
-    def _clear_living(self) -> None:
-        """Begin a new count. Exits read last_scan_boot_ns meanwhile: it is never zero."""
-        fresh = bytearray(self._living_layout.size_bytes)
-        _, offset = self._living_layout.fields["last_scan_boot_ns"]
-        struct.pack_into("=Q", fresh, offset, self._last_scan_boot_ns)
-        self._living[: len(fresh)] = bytes(fresh)
-
-    def _end_scan(self, ended_boot_ns: int) -> None:
-        self._last_scan_boot_ns = ended_boot_ns
-        _, offset = self._living_layout.fields["last_scan_boot_ns"]
-        struct.pack_into("=Q", self._living, offset, ended_boot_ns)
-
-    def _read_living(self, raw: Mapping[str, Value]) -> Living:
-        stacks = _numbers(raw, "stacks")
-        width = len(stacks) // len(Kind)
-        return Living(
-            shapes={kind: _shapes(stacks[kind * width : (kind + 1) * width]) for kind in Kind},
-            skipped=_numbers(raw, "skipped"),
-            growth_by_age=_numbers(raw, "growth"),
-            reread=_number(raw, "reread"),
-            uncounted_cgroups=_number(raw, "uncounted_cgroups"),
-            deepest_mark_bytes=_number(raw, "deepest_mark_bytes"),
-        )
-
     def lifecycle(self) -> Lifecycle:
         """The counters as they stand, without a scan of the living.
 
         A tracepoint's programs can be preempted since Linux 7, and the kernel then passes a
         program by while it is at work for another task of that CPU. It counts how often.
         """
-        size = self._lifecycle_layout.size_bytes
-        rows = [
-            self._lifecycle_layout.unpack(self._lifecycle[at : at + size])
-            for at in range(0, size * self._cpus, size)
-        ]
+        rows = self._lifecycle.all()
 
         def total(name: str) -> int:
-            return sum(_number(row, name) for row in rows)
+            return sum(row[name] for row in rows)
 
         def totals(name: str) -> tuple[int, ...]:
-            return _sums([_numbers(row, name) for row in rows])
+            return _sums([row[name] for row in rows])
 
-        proof = self._proof_layout.unpack(self._proof[: self._proof_layout.size_bytes])
+        [proof] = self._proof.all()
         passed_by = {
             function: _fdinfo(program, "recursion_misses")
             for function, program in self._probe.programs.items()
@@ -295,7 +265,7 @@ class Sampler:
                 checked=total("checked"),
                 caught=total("caught"),
                 hidden=total("hidden"),
-                unproved=max(0, _number(proof, "needed") - _number(proof, "shown")),
+                unproved=max(0, proof["needed"] - proof["shown"]),
             ),
         )
 
@@ -358,10 +328,18 @@ def _paths(layout: RecordLayout, raw: bytearray) -> dict[int, str]:
     return paths
 
 
-def _map(fd: int, layout: RecordLayout, count: int) -> mmap.mmap:
-    page = mmap.PAGESIZE
-    length = -(-layout.size_bytes * count // page) * page
-    return mmap.mmap(fd, length, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+def _living(raw: Mapping[str, Any]) -> Living:
+    """Of a record of living_counters."""
+    stacks = raw["stacks"]
+    width = len(stacks) // len(Kind)
+    return Living(
+        shapes={kind: _shapes(stacks[kind * width : (kind + 1) * width]) for kind in Kind},
+        skipped=raw["skipped"],
+        growth_by_age=raw["growth"],
+        reread=raw["reread"],
+        uncounted_cgroups=raw["uncounted_cgroups"],
+        deepest_mark_bytes=raw["deepest_mark_bytes"],
+    )
 
 
 def _sums(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -371,18 +349,6 @@ def _sums(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     0.8 MB in the end.
     """
     return tuple([sum(column) for column in zip(*rows, strict=True)])
-
-
-def _number(row: Mapping[str, Value], name: str) -> int:
-    value = row[name]
-    assert isinstance(value, int)
-    return value
-
-
-def _numbers(row: Mapping[str, Value], name: str) -> tuple[int, ...]:
-    value = row[name]
-    assert isinstance(value, tuple)
-    return value
 
 
 def _shapes(counts: tuple[int, ...]) -> dict[tuple[int, int], int]:

@@ -23,7 +23,7 @@ from dynstack_probe.errors import ProbeError
 from dynstack_probe.kernel import bpf, host
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.loader import LoadedProbe, Loader, probes_dir
-from dynstack_probe.measure.records import CpuCounters
+from dynstack_probe.measure.records import MappedRecords
 from dynstack_probe.model.interval import PageFaults
 
 # arch/x86/include/asm/trace/exceptions.h
@@ -65,8 +65,8 @@ class PageFaultCounter:
     def __init__(self, probe: LoadedProbe, duty: DutyCycle | None = None) -> None:
         """Take the loaded probe over. Raises OSError if it can't be attached."""
         self._probe, self._duty = probe, duty
-        counters = probe.maps["kernel_page_faults"]
-        self._counters = CpuCounters(counters, "kernel_page_fault_counters")
+        counters, cpus = probe.maps["kernel_page_faults"], host.possible_cpus()
+        self._counters = MappedRecords(counters, "kernel_page_fault_counters", cpus)
         self._features = Features()
         self._all_began = self._all()
         self._kernel = 0.0

@@ -9,14 +9,13 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dynstack_probe.kernel import host
 from dynstack_probe.loader import probes_dir
 
 HEADER = probes_dir() / "records.h"
 _FIELD = re.compile(r"^\s*(u64|u32|char) (\w+)(?:\[(\d+)\])?;", re.MULTILINE)
 _CODES = {"u64": ("Q", 8), "u32": ("I", 4), "char": ("s", 1)}
-Value = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -45,33 +44,51 @@ class RecordLayout:
             for text in [bytes(raw[at : at + width]).split(b"\0", 1)[0]]
         ]
 
-    def unpack(self, raw: bytes) -> dict[str, Value]:
-        """All number fields of one record; an array as a tuple."""
-        values: dict[str, Value] = {}
+    def unpack(self, raw: bytes) -> dict[str, Any]:
+        """All fields of one record by name: numbers as int, arrays as tuples of them."""
+        values = {}
         for name, (code, offset) in self.fields.items():
             numbers = struct.unpack_from(f"={code}", raw, offset)
             values[name] = numbers if len(code) > 1 else numbers[0]
         return values
 
 
-class CpuCounters:
-    """A record of counters for each CPU in a BPF array, mapped: read without a system call."""
+class MappedRecords:
+    """The records of a BPF array, mapped: read and written without a system call."""
 
-    def __init__(self, array: int, name: str) -> None:
+    def __init__(self, array: int, name: str, count: int = 1) -> None:
         """`array`: its descriptor; `name`: of the struct in probes/records.h."""
         self._layout = read_layout(HEADER, name)
-        self._length = self._layout.size_bytes * host.possible_cpus()
+        self._length = self._layout.size_bytes * count
         whole_pages = -(-self._length // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._map = mmap.mmap(array, whole_pages, prot=mmap.PROT_READ)
+        self._map = mmap.mmap(array, whole_pages)
+
+    def all(self) -> list[dict[str, Any]]:
+        """Each record as RecordLayout.unpack() gives it."""
+        size = self._layout.size_bytes
+        return [
+            self._layout.unpack(self._map[at : at + size]) for at in range(0, self._length, size)
+        ]
 
     def column(self, field: str) -> memoryview[int]:
-        """A copy of one field, an element a CPU."""
+        """A copy of one field, an element a record."""
         return self._layout.column(self._map[: self._length], field)
 
     def sums(self, fields: Iterable[str]) -> list[int]:
-        """Each field over all CPUs, read at one moment."""
+        """Each field over all records, read at one moment."""
         raw = self._map[: self._length]
         return [sum(self._layout.column(raw, field)) for field in fields]
+
+    def set(self, field: str, value: int) -> None:
+        """A u64 of the first record."""
+        struct.pack_into("=Q", self._map, self._layout.fields[field][1], value)
+
+    def clear(self, keep: str) -> None:
+        """All zero at one go, but for a u64 of the first record: that never is meanwhile."""
+        fresh = bytearray(self._length)
+        at = self._layout.fields[keep][1]
+        fresh[at : at + 8] = self._map[at : at + 8]
+        self._map[: self._length] = bytes(fresh)
 
     def close(self) -> None:
         self._map.close()
