@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from dynstack_probe.kernel.features import Features, Root
+from dynstack_probe.model.host import Host
 
 
 def cpu_model(root: Root | None = None) -> str:
@@ -31,27 +32,39 @@ def possible_cpus(root: Root | None = None) -> int:
     return max(numbers) + 1 if numbers else online_cpus()
 
 
+def figure(file: str, name: str) -> int | None:
+    """The number behind a name that begins a line of a file in /proc; None without one."""
+    found = re.search(rf"^{name}\s+(\d+)\b", Root().read(file) or "", re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
 def memory_total_kib() -> int:
-    found = re.search(r"^MemTotal:\s*(\d+) kB", Root().read("proc/meminfo") or "", re.MULTILINE)
-    return int(found.group(1)) if found else 0
+    return figure("proc/meminfo", "MemTotal:") or 0
 
 
 def context_switches() -> int | None:
-    """Of the whole host since boot (/proc/stat)."""
-    found = re.search(r"^ctxt (\d+)$", Root().read("proc/stat") or "", re.MULTILINE)
-    return int(found.group(1)) if found else None
+    """Of the whole host since boot."""
+    return figure("proc/stat", "ctxt")
 
 
 def boot_time() -> int | None:
-    """When the kernel booted, Unix time (/proc/stat)."""
-    found = re.search(r"^btime (\d+)$", Root().read("proc/stat") or "", re.MULTILINE)
-    return int(found.group(1)) if found else None
+    """When the kernel booted, Unix time."""
+    return figure("proc/stat", "btime")
 
 
 def peak_rss_kib() -> int:
-    """The most memory that this process has held (VmHWM)."""
-    found = re.search(r"^VmHWM:\s*(\d+) kB", Root().read("proc/self/status") or "", re.MULTILINE)
-    return int(found.group(1)) if found else 0
+    """The most memory that this process has held."""
+    return figure("proc/self/status", "VmHWM:") or 0
+
+
+def this_host(thread_size_bytes: int) -> Host:
+    return Host(
+        cpu_model=cpu_model(),
+        cpus=online_cpus(),
+        kernel_release=os.uname().release,
+        thread_size_bytes=thread_size_bytes,
+        mem_total_kib=memory_total_kib(),
+    )
 
 
 def refresh_vmstat(features: Features) -> bool:

@@ -27,6 +27,7 @@ from dynstack_probe.errors import NotPermittedError, ProbeError, UnmeasurableErr
 from dynstack_probe.kernel import capabilities
 from dynstack_probe.kernel.capabilities import explain_refusal, explain_refused_perf_event
 from dynstack_probe.kernel.features import IN_LOCKDOWN, Features, check_machine
+from dynstack_probe.kernel.host import possible_cpus
 from dynstack_probe.loader.refusal import compiler_words, verifier_words
 
 CHILD = Path(__file__).with_name("child.py")
@@ -370,6 +371,7 @@ class Loader:
     ) -> LoadedProbe:
         """Compile and attach `source`; tries each interpreter until one has bcc.
 
+        Beside `macros` it is given POSSIBLE_CPUS, the length of maps with an element a CPU.
         `maps` are those whose descriptors are wanted; `tracepoints` are raw ones, each
         with the function to attach; `perf_events` are attached on every online CPU; `programs`
         are functions for raw tracepoints, loaded only.
@@ -381,6 +383,7 @@ class Loader:
             "stubs": str(probes_dir() / "stubs"),
             "cflags": [
                 f"-I{probes_dir()}",
+                f"-DPOSSIBLE_CPUS={possible_cpus()}",
                 *(f"-D{name}={value}" for name, value in macros.items()),
             ],
             "iterators": [[i.name, i.function, i.map] for i in iterators],

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from dynstack_probe.kernel import host
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.kallsyms import Symbols
@@ -156,7 +155,6 @@ def load_call_paths(
     require_fixed_stacks(Features())
     with Btf(btf_path) as btf:
         values = {**probe_macros(btf), **register_macros(btf), **preemption_macros(btf)}
-    values["POSSIBLE_CPUS"] = host.possible_cpus()
     values["RING_PAGES"] = RING_PAGES
     values["DEEPER_THAN"] = deeper_than
     clock = PerfEvent(CLOCK, _SOFTWARE, _CPU_CLOCK, "on_sample", frequency=rate_hz)
@@ -197,8 +195,8 @@ class Sampling:
         self._symbols = symbols or Symbols(array("Q"), [])
         # as long as nobody says that it does not, as all that can preempt do
         self._counts_preemption = Features().built_with("PREEMPT_COUNT") is not False
-        cpus = host.possible_cpus()
-        self._counters = MappedRecords(probe.maps["counters"], "sample_counters", cpus)
+        counters = probe.maps["counters"]
+        self._counters = MappedRecords(counters, "sample_counters", of_each_cpu=True)
         self._ring = RingBuffer(probe.maps["paths"], RING_PAGES * mmap.PAGESIZE)
         deadline = time.monotonic() + LEARNING_SECONDS
         while self._learn_baseline() is None and time.monotonic() < deadline:

@@ -201,7 +201,6 @@ def load_faults(
     with Btf(btf_path) as btf:
         values = {**probe_macros(btf), **register_macros(btf)}
         iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
-    values["POSSIBLE_CPUS"] = host.possible_cpus()
     values["SLOTS"] = seen_slots(host.memory_total_kib())
     values["MAX_CROWDED"] = MAX_CROWDED
     values["RING_PAGES"] = RING_PAGES
@@ -225,8 +224,8 @@ class FaultWatch:
         self._layout = read_layout(HEADER, "stack_fault")
         self._flags = read_constants(HEADER, "FAULT")
         self._probe = probe
-        cpus = host.possible_cpus()
-        self._counters = MappedRecords(probe.maps["counters"], "fault_counters", cpus)
+        counters = probe.maps["counters"]
+        self._counters = MappedRecords(counters, "fault_counters", of_each_cpu=True)
         self._ring = RingBuffer(probe.maps["faults"], RING_PAGES * mmap.PAGESIZE)
         self._known: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._scans = 0

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import mmap
 import os
-import re
 import struct
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -28,7 +27,6 @@ from dynstack_probe.measure.records import (
 )
 from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator, static_mark
 from dynstack_probe.model.frame import Coverage
-from dynstack_probe.model.host import Host
 from dynstack_probe.model.lifecycle import ExitReads, Lifecycle
 from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
@@ -82,7 +80,6 @@ def load_lifecycle(
         iterators = [i for i in wanted if btf.has_iterator(i.function)]
     values |= names
     values["ASKED_CGROUPS"] = ASKED_CGROUPS
-    values["POSSIBLE_CPUS"] = host.possible_cpus()
     values["MAX_CGROUPS"] = MAX_CGROUPS
     values["KNOWN_SLOTS"] = KNOWN_SLOTS
     values["SEEN_SLOTS"] = seen_slots(host.memory_total_kib())
@@ -120,23 +117,17 @@ class Sampler:
         self._scans = [link for name, link in probe.links.items() if name != NAMES.name]
         self._names = probe.links.get(NAMES.name)
         self._features = Features()
-        cpus = host.possible_cpus()
-        self._lifecycle = MappedRecords(probe.maps["lifecycle"], "lifecycle_counters", cpus)
-        self._living = MappedRecords(probe.maps["living"], "living_counters")
-        self._proof = MappedRecords(probe.maps["exit_proof"], "exit_proof")
+        maps = probe.maps
+        self._lifecycle = MappedRecords(maps["lifecycle"], "lifecycle_counters", of_each_cpu=True)
+        self._living = MappedRecords(maps["living"], "living_counters")
+        self._proof = MappedRecords(maps["exit_proof"], "exit_proof")
         self._cgroup_layout = read_layout(HEADER, "cgroup_counters")
         self._name_layout = read_layout(HEADER, "cgroup_name")
-        self._asked = mmap.mmap(probe.maps["asked"], mmap.PAGESIZE) if self._names else None
+        self._asked = mmap.mmap(maps["asked"], mmap.PAGESIZE) if self._names else None
         self.prove_by(proving_exits)
         self._living.set("last_scan_boot_ns", time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._growth_of_living: tuple[int, ...] = (0,) * 6
-        self._host = Host(
-            cpu_model=host.cpu_model(),
-            cpus=host.online_cpus(),
-            kernel_release=os.uname().release,
-            thread_size_bytes=0,  # until the first scan
-            mem_total_kib=host.memory_total_kib(),
-        )
+        self._host = host.this_host(thread_size_bytes=0)  # until the first scan
 
     def __enter__(self) -> Self:
         return self
@@ -310,9 +301,7 @@ class Sampler:
 
 def _fdinfo(fd: int, name: str) -> int:
     """A number that the kernel tells of a descriptor; 0 where it does not."""
-    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
-    found = re.search(rf"^{name}:\s*(\d+)$", text, re.MULTILINE)
-    return int(found.group(1)) if found else 0
+    return host.figure(f"proc/self/fdinfo/{fd}", f"{name}:") or 0
 
 
 def _paths(layout: RecordLayout, raw: bytearray) -> dict[int, str]:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dynstack_probe.errors import ProbeError
-from dynstack_probe.kernel import bpf, host
+from dynstack_probe.kernel import bpf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.loader import LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import MappedRecords
@@ -65,8 +65,8 @@ class PageFaultCounter:
     def __init__(self, probe: LoadedProbe, duty: DutyCycle | None = None) -> None:
         """Take the loaded probe over. Raises OSError if it can't be attached."""
         self._probe, self._duty = probe, duty
-        counters, cpus = probe.maps["kernel_page_faults"], host.possible_cpus()
-        self._counters = MappedRecords(counters, "kernel_page_fault_counters", cpus)
+        counters = probe.maps["kernel_page_faults"]
+        self._counters = MappedRecords(counters, "kernel_page_fault_counters", of_each_cpu=True)
         self._features = Features()
         self._all_began = self._all()
         self._kernel = 0.0
@@ -150,7 +150,7 @@ def count_page_faults(loader: Loader, duty: DutyCycle | None = None) -> PageFaul
     """Count from here on. Errors as Loader.load(); ProbeError if it can't be attached."""
     probe = loader.load(
         probes_dir() / "kernel_page_faults.c",
-        {"POSSIBLE_CPUS": host.possible_cpus()},
+        {},
         [],
         maps=["kernel_page_faults"],
         programs=[PROGRAM],

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynstack_probe.kernel import host
 from dynstack_probe.loader import probes_dir
 
 HEADER = probes_dir() / "records.h"
@@ -56,10 +57,10 @@ class RecordLayout:
 class MappedRecords:
     """The records of a BPF array, mapped: read and written without a system call."""
 
-    def __init__(self, array: int, name: str, count: int = 1) -> None:
+    def __init__(self, array: int, name: str, *, of_each_cpu: bool = False) -> None:
         """`array`: its descriptor; `name`: of the struct in probes/records.h."""
         self._layout = read_layout(HEADER, name)
-        self._length = self._layout.size_bytes * count
+        self._length = self._layout.size_bytes * (host.possible_cpus() if of_each_cpu else 1)
         whole_pages = -(-self._length // mmap.PAGESIZE) * mmap.PAGESIZE
         self._map = mmap.mmap(array, whole_pages)
 

@@ -19,7 +19,7 @@ from dynstack_probe.kernel.offsets import probe_macros
 from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import RecordLayout, read_constants, read_layout
 from dynstack_probe.model.frame import Cost, Coverage, Frame
-from dynstack_probe.model.host import PAGE_BYTES, Host, KernelFacts
+from dynstack_probe.model.host import PAGE_BYTES, KernelFacts
 from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Stacks
 
 ITERATORS = [
@@ -98,7 +98,6 @@ class Scanner:
             macros = probe_macros(btf)
             iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
             self._kernel = _kernel_facts(features, btf)
-        macros["POSSIBLE_CPUS"] = host.possible_cpus()
         changed = {**macros, **(changes or {})}
         chosen = {name: value for name, value in changed.items() if value is not None}
         self._features = features
@@ -175,13 +174,7 @@ def _scan(
         boot_idle_mark_bytes=records.boot_idle_mark_bytes(),
     )
     return Frame(
-        host=Host(
-            cpu_model=host.cpu_model(),
-            cpus=host.online_cpus(),
-            kernel_release=os.uname().release,
-            thread_size_bytes=thread_size,
-            mem_total_kib=host.memory_total_kib(),
-        ),
+        host=host.this_host(thread_size),
         stacks=stacks,
         coverage=coverage,
         cost=Cost(

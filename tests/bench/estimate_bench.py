@@ -64,7 +64,7 @@ def ns_per_task(probe: LoadedProbe, record_bytes: int) -> float:
 def scan_costs() -> list[str]:
     """A row for each number of tasks: scan, plain copy and walk, medians in ns a task."""
     with Btf() as btf:
-        macros = {**probe_macros(btf), "POSSIBLE_CPUS": host.possible_cpus()}
+        macros = probe_macros(btf)
     pages = take_frame().host.thread_size_bytes // 4096 - 1
     record_bytes = read_layout(probes_dir() / "records.h", "stack_record").size_bytes
     copy_source = Path(__file__).with_name("copy_only.c")
