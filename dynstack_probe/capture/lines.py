@@ -33,16 +33,3 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "start_boot_ns": ("Q", (1 << 64) - 1),
     "asleep_seconds": ("I", (1 << 32) - 1),
 }
-
-# Enough for every policy and table; the others are needed to tell tasks apart.
-ESSENTIAL = frozenset(
-    {
-        "mark_bytes",
-        "touched_pages",
-        "resident_pages",
-        "depth_bytes",
-        "kinds",
-        "start_boot_ns",
-        "asleep_seconds",
-    }
-)

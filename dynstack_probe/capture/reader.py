@@ -553,6 +553,3 @@ def _lifecycle(line: _Object) -> Lifecycle:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _U64
-
-
-__all__ = ["Capture", "read_frames"]
