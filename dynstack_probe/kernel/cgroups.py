@@ -56,18 +56,13 @@ def _has_groups(mount: Path) -> bool:
         return False
 
 
-def mount_point(root: Root | None = None) -> Path | None:
-    """Where cgroups are found as folders; None if nowhere."""
-    return hierarchy(root).mount
-
-
 def paths_by_id(ids: Iterable[int], mount: Path | None = None) -> dict[int, str]:
     """Paths below the mount, "/" for its root, of those of `ids` that still exist.
 
     A cgroup's id is its inode number (kernfs, on 64 bits). Raises nothing: a cgroup
     which goes away meanwhile is left out.
     """
-    mount = mount or mount_point()
+    mount = mount or hierarchy().mount
     wanted = set(ids)
     found: dict[int, str] = {}
     if mount is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from dynstack_probe.errors import UnmeasurableError
-from dynstack_probe.kernel import bpf, host
+from dynstack_probe.kernel import host
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.capabilities import explain_refused_perf_event
 from dynstack_probe.kernel.features import Features
@@ -23,7 +23,7 @@ from dynstack_probe.kernel.ring_buffer import RingBuffer
 from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.lifecycle import seen_slots
 from dynstack_probe.measure.records import HEADER, MappedRecords, read_constants, read_layout
-from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator
+from dynstack_probe.measure.stack_scan import ITERATORS, scan_records
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.syscalls import syscall_name
 
@@ -256,11 +256,7 @@ class FaultWatch:
         """
         started = time.perf_counter()
         for link in self._probe.links.values():
-            fd = bpf.create_iterator(link)
-            try:
-                read_iterator(fd)
-            finally:
-                os.close(fd)
+            scan_records(link)
         self._scans += 1
         self._scan_seconds += time.perf_counter() - started
 

@@ -25,7 +25,7 @@ from dynstack_probe.measure.records import (
     read_constants,
     read_layout,
 )
-from dynstack_probe.measure.stack_scan import ITERATORS, read_iterator, static_mark
+from dynstack_probe.measure.stack_scan import ITERATORS, scan_records, static_mark
 from dynstack_probe.model.frame import Coverage
 from dynstack_probe.model.lifecycle import ExitReads, Lifecycle
 from dynstack_probe.model.sample import Living, Sample
@@ -210,13 +210,9 @@ class Sampler:
     def _scan(self, link: int) -> bytearray:
         """What the iterator writes: nothing, but names."""
         try:
-            fd = bpf.create_iterator(link)
+            return scan_records(link)
         except PermissionError:
             raise UnmeasurableError(NO_UNPRIVILEGED_ITERATORS) from None
-        try:
-            return read_iterator(fd)
-        finally:
-            os.close(fd)
 
     def lifecycle(self) -> Lifecycle:
         """The counters as they stand, without a scan of the living.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import compress
 from pathlib import Path
 from typing import Self
@@ -16,8 +16,8 @@ from dynstack_probe.kernel import bpf, cgroups, host
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
-from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
-from dynstack_probe.measure.records import RecordLayout, read_constants, read_layout
+from dynstack_probe.loader import Iterator, Loader, probes_dir
+from dynstack_probe.measure.records import HEADER, read_constants, read_layout
 from dynstack_probe.model.frame import Cost, Coverage, Frame
 from dynstack_probe.model.host import PAGE_BYTES, KernelFacts
 from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Stacks
@@ -54,8 +54,21 @@ CONFIG_KEPT = tuple(
         "CC_VERSION_TEXT",
     )
 )
+NO_CGROUP_MOUNT = (
+    "Cgroups have numbers in place of names: no cgroup file system is mounted here."
+    " Mount cgroup2, as on /sys/fs/cgroup."
+)
 _UNKNOWN = (1 << 64) - 1  # of probes/records.h
 _READ_BYTES = 1 << 16  # the kernel gives at most 32 KiB at a time
+
+
+def scan_records(link: int) -> bytearray:
+    """All records of one more scan by an attached iterator. Raises OSError."""
+    fd = bpf.create_iterator(link)
+    try:
+        return read_iterator(fd)
+    finally:
+        os.close(fd)
 
 
 def read_iterator(fd: int) -> bytearray:
@@ -111,18 +124,50 @@ class Scanner:
 
     def scan(self, *, with_cgroup_paths: bool = False) -> Frame:
         """One scan of all stacks."""
-        fds = [bpf.create_iterator(link) for link in self._probe.links.values()]
-        try:
-            return _scan(fds, self._probe, self._features, self._kernel, with_cgroup_paths)
-        finally:
-            for fd in fds:
-                os.close(fd)
+        probe, features = self._probe, self._features
+        started = time.perf_counter()
+        raw = bytearray()
+        for link in probe.links.values():
+            raw += scan_records(link)
+        scan_seconds = time.perf_counter() - started
+        taken_at, boot_ns = time.time(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-
-NO_CGROUP_MOUNT = (
-    "Cgroups have numbers in place of names: no cgroup file system is mounted here."
-    " Mount cgroup2, as on /sys/fs/cgroup."
-)
+        refreshed = host.refresh_vmstat(features)
+        records = _Records(raw)
+        thread_size = records.thread_size_bytes()
+        counted = host.kernel_stack_count(features, thread_size)
+        stacks = records.stacks()
+        mount = cgroups.hierarchy().mount if with_cgroup_paths else None
+        unnamed = [NO_CGROUP_MOUNT] if with_cgroup_paths and mount is None else []
+        coverage = Coverage(
+            read=len(stacks),
+            unreadable=records.count("UNREADABLE"),
+            kernel_stacks=counted[1] if counted else None,
+            kernel_stack_kib=counted[0] if counted else None,
+            refreshed=refreshed,
+            erased=records.count("ERASED"),
+            boot_idle_mark_bytes=records.boot_idle_mark_bytes(),
+        )
+        return Frame(
+            host=host.this_host(thread_size),
+            stacks=stacks,
+            coverage=coverage,
+            cost=Cost(
+                probe.child_start_seconds,
+                probe.compile_seconds,
+                probe.load_seconds,
+                scan_seconds,
+                probe.child_peak_rss_kib,
+                probe.native_output,
+            ),
+            caveats=(*_caveats(features, coverage), *unnamed),
+            cgroup_paths=cgroups.paths_by_id(stacks.cgroup_ids, mount) if with_cgroup_paths else {},
+            grown_kib=features.vmstat().get("nr_dynamic_stacks_faults"),
+            kernel=self._kernel,
+            taken_at=taken_at,
+            boot_ns=boot_ns,
+            context_switches=host.context_switches(),
+        )
 
 
 def take_frame(btf_path: Path = VMLINUX, *, with_cgroup_paths: bool = False) -> Frame:
@@ -139,59 +184,6 @@ def _kernel_facts(features: Features, btf: Btf) -> KernelFacts:
         command_line=(features.root.read("proc/cmdline") or "").strip(),
         config={name: features.config[name] for name in CONFIG_KEPT if name in features.config},
         random_offset=features.random_offset(btf),
-    )
-
-
-def _scan(
-    fds: Sequence[int],
-    probe: LoadedProbe,
-    features: Features,
-    kernel: KernelFacts,
-    with_cgroup_paths: bool,
-) -> Frame:
-    """One scan of these iterators, which end with it."""
-    started = time.perf_counter()
-    raw = bytearray()
-    for fd in fds:
-        raw += read_iterator(fd)
-    scan_seconds = time.perf_counter() - started
-    taken_at, boot_ns = time.time(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-    refreshed = host.refresh_vmstat(features)
-    records = _Records(raw)
-    thread_size = records.thread_size_bytes()
-    counted = host.kernel_stack_count(features, thread_size)
-    stacks = records.stacks()
-    mount = cgroups.mount_point() if with_cgroup_paths else None
-    unnamed = [NO_CGROUP_MOUNT] if with_cgroup_paths and mount is None else []
-    coverage = Coverage(
-        read=len(stacks),
-        unreadable=records.count("UNREADABLE"),
-        kernel_stacks=counted[1] if counted else None,
-        kernel_stack_kib=counted[0] if counted else None,
-        refreshed=refreshed,
-        erased=records.count("ERASED"),
-        boot_idle_mark_bytes=records.boot_idle_mark_bytes(),
-    )
-    return Frame(
-        host=host.this_host(thread_size),
-        stacks=stacks,
-        coverage=coverage,
-        cost=Cost(
-            probe.child_start_seconds,
-            probe.compile_seconds,
-            probe.load_seconds,
-            scan_seconds,
-            probe.child_peak_rss_kib,
-            probe.native_output,
-        ),
-        caveats=(*_caveats(features, coverage), *unnamed),
-        cgroup_paths=cgroups.paths_by_id(stacks.cgroup_ids, mount) if with_cgroup_paths else {},
-        grown_kib=features.vmstat().get("nr_dynamic_stacks_faults"),
-        kernel=kernel,
-        taken_at=taken_at,
-        boot_ns=boot_ns,
-        context_switches=host.context_switches(),
     )
 
 
@@ -221,9 +213,8 @@ class _Records:
     """The raw records of one scan of all stacks."""
 
     def __init__(self, raw: bytes | bytearray) -> None:
-        header = probes_dir() / "records.h"
-        self._layout: RecordLayout = read_layout(header, "stack_record")
-        self._flags = read_constants(header, "FLAG")
+        self._layout = read_layout(HEADER, "stack_record")
+        self._flags = read_constants(HEADER, "FLAG")
         self._raw = raw
         if not raw or len(raw) % self._layout.size_bytes:
             raise ProbeError(f"the task iterator gave {len(raw)} bytes, no whole records")

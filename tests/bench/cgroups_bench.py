@@ -49,7 +49,7 @@ class Tree:
     """Cgroups of this run, and their tasks."""
 
     def __init__(self) -> None:
-        mount = cgroups.mount_point()
+        mount = cgroups.hierarchy().mount
         assert mount is not None
         self.mount = mount
         self.top = mount / "dynstack-bench.slice"

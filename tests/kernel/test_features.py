@@ -120,7 +120,7 @@ def test_cgroup_mount_point(kernel_root: Path) -> None:
         "30 23 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
         "31 23 0:27 / /sys/fs/my\\040group rw shared:4 - cgroup2 cgroup2 rw\n",
     )
-    assert cgroups.mount_point(Root(kernel_root)) == Path("/sys/fs/my group")
+    assert cgroups.hierarchy(Root(kernel_root)).mount == Path("/sys/fs/my group")
 
 
 def test_where_only_version_1_is_used_a_controller_groups(kernel_root: Path) -> None:

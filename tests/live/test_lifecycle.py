@@ -344,7 +344,7 @@ def test_sleepers_are_not_read_again(sampler: Sampler) -> None:
 @contextlib.contextmanager
 def cgroup(name: str) -> Iterator[Path]:
     """A cgroup below the root of the hierarchy that tasks are grouped by."""
-    mount = cgroups.mount_point()
+    mount = cgroups.hierarchy().mount
     assert mount is not None
     folder = mount / name
     folder.mkdir()
@@ -378,7 +378,7 @@ def test_cgroups_have_the_kernels_names(sampler: Sampler) -> None:
             assert paths[inode] == "/" + "/".join(names)
             walked = cgroups.paths_by_id(sample.cgroups)
             assert {i: paths[i] for i in walked if i in paths} == walked
-            assert paths[cgroups.mount_point().stat().st_ino] == "/"  # type: ignore[union-attr]
+            assert paths[cgroups.hierarchy().mount.stat().st_ino] == "/"  # type: ignore[union-attr]
             assert sampler.cgroup_paths([inode]) == {inode: paths[inode]}
     sampler.take()
     assert sampler.cgroup_paths([inode, 1 << 62]) == {}
