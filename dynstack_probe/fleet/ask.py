@@ -10,12 +10,13 @@ By host the answer is raw series, which are put together here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet import costs
-from dynstack_probe.fleet.client import Answer, Series, Server
+from dynstack_probe.fleet.client import MAX_FIGURE, Answer, Series, Server, is_sensible
 from dynstack_probe.fleet.costs import FIGURE, tagged
 from dynstack_probe.fleet.model import NAMES_SHOWN, STALE_SECONDS, By, Fleet, Health, Row, ordered
 from dynstack_probe.text import printable
@@ -44,8 +45,6 @@ HOSTS = "hosts"
 # before a metric's name: how many hosts of all groups have it
 COUNT = "count "
 GROUP_LABELS = {By.cpu: "cpu_model", By.kernel: "kernel_release"}
-# more than the bytes of all computers, and exact as a float up to 9 PB
-MAX_FIGURE = 2.0**63
 
 HostKey = tuple[tuple[str, str], ...]
 
@@ -181,10 +180,6 @@ def _literal(text: str) -> str:
     return "".join(c if c.isalnum() or c in "_-" else f"\\x{{{ord(c):x}}}" for c in text)
 
 
-def _is_sensible(value: float) -> bool:
-    return 0 <= value < MAX_FIGURE  # and so no NaN
-
-
 def host_name(labels: Mapping[str, str]) -> str:
     """What people call the host."""
     return labels.get("instance") or labels.get("job") or "?"
@@ -202,7 +197,7 @@ def _health(series: Iterable[Series]) -> Health:
 
     def count(figure: str) -> int:
         value = figures.get(figure, 0.0)
-        return int(value) if _is_sensible(value) else 0
+        return int(value) if is_sensible(value) else 0
 
     def age(figure: str) -> float | None:
         value = figures.get(figure)
@@ -240,7 +235,7 @@ def _group_rows(
     rows = []
     for name, figures in groups.items():
         hosts = figures.get(HOSTS, -1)
-        if not (_is_complete(figures) and _is_sensible(hosts)):
+        if not (_is_complete(figures) and is_sensible(hosts)):
             raise ProbeError(_senseless(url))
         row = _row(name or "unknown", figures, int(hosts))
         row = replace(row, costs=costs.costs_of(priced.get(name, {})))
@@ -253,7 +248,7 @@ def _senseless(url: str) -> str:
 
 
 def _is_complete(figures: Mapping[str, float]) -> bool:
-    return all(figure in figures and _is_sensible(figures[figure]) for figure in METRICS)
+    return all(figure in figures and is_sensible(figures[figure]) for figure in METRICS)
 
 
 def _row(name: str, figures: Mapping[str, float], hosts: int) -> Row:
@@ -267,7 +262,7 @@ def _row(name: str, figures: Mapping[str, float], hosts: int) -> Row:
         dynamic_kib=int(figures["dynamic"]) // 1024,
         reserve_kib=int(figures["reserve"]) // 1024,
         mem_total_kib=int(figures["memory"]) // 1024,
-        kernel_stacks=int(counted) if counted is not None and _is_sensible(counted) else None,
+        kernel_stacks=int(counted) if counted is not None and is_sensible(counted) else None,
     )
 
 
@@ -315,10 +310,7 @@ def _host_key(labels: Mapping[str, str]) -> HostKey:
 
 def _distinct_names(keys: Sequence[HostKey]) -> dict[HostKey, str]:
     """Each host's instance; with its other labels where two have the same."""
-    seen: dict[str, int] = {}
-    for key in keys:
-        name = host_name(dict(key))
-        seen[name] = seen.get(name, 0) + 1
+    seen = Counter(host_name(dict(key)) for key in keys)
     names = {}
     for key in keys:
         name = host_name(dict(key))

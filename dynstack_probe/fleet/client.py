@@ -35,7 +35,8 @@ MAX_SAID_CHARACTERS = 160
 # x509_vfy.h, X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to EC_KEY_EXPLICIT_PARAMS: what OpenSSL finds
 # only with X509_V_FLAG_X509_STRICT, which Python sets from 3.13 on
 STRICT_CODES = range(80, 95)
-
+# more than the bytes of all computers, and exact as a float up to 9 PB
+MAX_FIGURE = 2.0**63
 
 _T = TypeVar("_T")
 
@@ -46,6 +47,10 @@ class Series(NamedTuple):
     labels: Mapping[str, str]
     value: float
     at: float
+
+
+def is_sensible(value: float) -> bool:
+    return 0 <= value < MAX_FIGURE  # and so no NaN
 
 
 @dataclass(frozen=True)
@@ -80,25 +85,28 @@ class Server:
     def query(self, expression: str) -> Answer:
         """An instant query. Raises ProbeError, in one line, for whatever goes wrong."""
         started = time.monotonic()
-        (series, warnings), size_bytes = self._ask(
-            {"query": expression}, lambda document: (_vector(document), warnings_of(document))
-        )
+        series, warnings, size_bytes = self._ask({"query": expression}, "vector", _series)
         return Answer(series, warnings, size_bytes, time.monotonic() - started)
 
     def query_as_of(
         self, expression: str, at: float, understand: Callable[[dict[str, Any]], _T]
-    ) -> _T:
-        """A query as of a Unix time, and what `understand` makes of the document.
+    ) -> tuple[list[_T], list[str]]:
+        """What `understand` makes of each series of a matrix as of a Unix time; the warnings.
 
-        It raises what a document of another shape makes Python raise; this ProbeError, in
+        It raises what a series of another shape makes Python raise; this ProbeError, in
         one line, for that and for whatever else goes wrong.
         """
-        return self._ask({"query": expression, "time": f"{at:.3f}"}, understand)[0]
+        parameters = {"query": expression, "time": f"{at:.3f}"}
+        series, warnings, _ = self._ask(parameters, "matrix", understand)
+        return series, warnings
 
     def _ask(
-        self, parameters: Mapping[str, str], understand: Callable[[dict[str, Any]], _T]
-    ) -> tuple[_T, int]:
-        """What is made of the answer, and its size in bytes."""
+        self,
+        parameters: Mapping[str, str],
+        kind: str,
+        understand: Callable[[dict[str, Any]], _T],
+    ) -> tuple[list[_T], list[str], int]:
+        """What is made of each series of the answer, its warnings, and its size in bytes."""
         # the server should not go on for longer than we wait
         timeout = f"{math.ceil(self._timeout_seconds)}s"
         body = urllib.parse.urlencode({**parameters, "timeout": timeout}).encode("ascii")
@@ -106,7 +114,12 @@ class Server:
         if reply.status != HTTPStatus.OK:
             self._refuse(reply)
         try:
-            return understand(json.loads(reply.body)), len(reply.body)
+            document = json.loads(reply.body)
+            data = document["data"]
+            if document["status"] != "success" or data["resultType"] != kind:
+                raise ValueError
+            found = [understand(series) for series in data["result"]]
+            return found, _warnings(document), len(reply.body)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             kind = _short(reply.content_type.partition(";")[0]) or "no type"
             raise ProbeError(
@@ -129,7 +142,8 @@ class Server:
         except queue.Empty:
             result = TimeoutError()
         if isinstance(result, Exception):
-            raise self._explain(result) from result
+            reason = _reason(result, self._access, self._timeout_seconds)
+            raise result if reason is None else ProbeError(f"{self.url} {reason}") from result
         return result
 
     def _exchange(self, body: bytes) -> _Reply:
@@ -164,11 +178,6 @@ class Server:
                 context=access.tls_context(),
             )
         return http.client.HTTPConnection(access.host, access.port, timeout=self._timeout_seconds)
-
-    def _explain(self, error: Exception) -> Exception:
-        """What went wrong, why, and what to do."""
-        reason = _reason(error, self._access, self._timeout_seconds)
-        return error if reason is None else ProbeError(f"{self.url} {reason}")
 
     def _refuse(self, reply: _Reply) -> NoReturn:
         status, said = reply.status, _said(reply)
@@ -275,17 +284,7 @@ def _short(text: object) -> str:
     return line if len(line) <= MAX_SAID_CHARACTERS else f"{line[:MAX_SAID_CHARACTERS]} ..."
 
 
-def _vector(document: dict[str, Any]) -> list[Series]:
-    """Raises what a document of another shape makes Python raise."""
-    if document["status"] != "success":
-        raise ValueError
-    data = document["data"]
-    if not isinstance(data, dict) or data["resultType"] != "vector":
-        raise TypeError
-    return [_series(element) for element in data["result"]]
-
-
-def _series(element: dict[str, dict[str, str] | list[object]]) -> Series:
+def _series(element: dict[str, Any]) -> Series:
     labels, value = element["metric"], element["value"]
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise TypeError
@@ -295,7 +294,6 @@ def _series(element: dict[str, dict[str, str] | list[object]]) -> Series:
     return Series(labels, float(figure), float(at))
 
 
-def warnings_of(document: dict[str, Any]) -> list[str]:
-    """What the server warned of, short and printable."""
+def _warnings(document: dict[str, Any]) -> list[str]:
     warnings = document.get("warnings") or []
     return [_short(line) for line in warnings] if isinstance(warnings, list) else []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from dynstack_probe.fleet.client import Series
+from dynstack_probe.fleet.client import Series, is_sensible
 from dynstack_probe.fleet.model import Costs
 from dynstack_probe.model.history import History, mean
 
@@ -57,17 +57,14 @@ def grouped(of: Selector, label: str, chosen: str, match: str) -> str:
         if cpus:
             counting = f"({of(CPUS)} and ignoring (mode, policy) {_rate(of, figure)})"
             summed.append(tagged(cpus, counting))
-    summed.append(tagged("hosts", f"({of(CPUS)} ^ 0 and ignoring (policy) {_cost(of)})"))
+    with_cost = f"({of(CPUS)} ^ 0 and ignoring (policy) {_rate(of, 'faults_cpu')})"
+    summed.append(tagged("hosts", with_cost))
     summed.append(tagged("too_deep", of(TOO_DEEP)))
     parts = [f"sum by ({label}, {FIGURE}) ((({' or '.join(summed)}) {only}) {match})"]
     for figure, (extreme, metric) in EXTREMES.items():
         one = f"(({tagged(figure, of(metric))}) {only}) {match}"
         parts.append(f"{extreme} by ({label}, {FIGURE}) ({one})")
     return " or ".join(parts)
-
-
-def _cost(of: Selector) -> str:
-    return _rate(of, "faults_cpu")
 
 
 def _rate(of: Selector, figure: str) -> str:
@@ -83,7 +80,7 @@ def of_series(
     found: dict[object, dict[str, float]] = {}
     for element in series:
         figure = element.labels.get(FIGURE, "")
-        if 0 <= element.value < 2.0**63:  # and so no NaN
+        if is_sensible(element.value):
             found.setdefault(key(element.labels), {})[figure] = element.value
     return found
 

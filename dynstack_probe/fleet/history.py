@@ -14,12 +14,11 @@ from typing import Any
 
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.ask import quoted
-from dynstack_probe.fleet.client import Server, warnings_of
+from dynstack_probe.fleet.client import Server, is_sensible
 from dynstack_probe.fleet.costs import EXTREMES, FIGURE, RATES, TOO_DEEP, tagged
+from dynstack_probe.fleet.model import NAMES_SHOWN
 from dynstack_probe.model.history import SCANNED_AT, History, Range, Track
 from dynstack_probe.text import printable
-
-NAMES_SHOWN = 5
 
 _METRICS = (
     "dynstack_host_cpus",
@@ -50,15 +49,7 @@ _CGROUPS = ("dynstack_cgroup_stack_bytes", "dynstack_cgroup_policy_stack_bytes")
 def _tracks(server: Server, expression: str, asked: Range) -> tuple[list[Track], list[str]]:
     """Series and warnings. Raises ProbeError, in one line, for whatever goes wrong."""
     steps = f"[{math.ceil(asked.seconds)}s:{asked.step_seconds}s]"
-    return server.query_as_of(f"{expression}{steps}", asked.end, _matrix)
-
-
-def _matrix(document: dict[str, Any]) -> tuple[list[Track], list[str]]:
-    """Raises what a document of another shape makes Python raise."""
-    data = document["data"]
-    if document["status"] != "success" or data["resultType"] != "matrix":
-        raise ValueError
-    return [_track(one) for one in data["result"]], warnings_of(document)
+    return server.query_as_of(f"{expression}{steps}", asked.end, _track)
 
 
 def _track(element: dict[str, Any]) -> Track:
@@ -66,7 +57,7 @@ def _track(element: dict[str, Any]) -> Track:
     if not all(isinstance(value, str) for value in labels.values()):
         raise TypeError
     values = {float(at): float(value) for at, value in element["values"]}
-    return Track(labels, {at: v for at, v in values.items() if 0 <= v < 2.0**63})
+    return Track(labels, {at: v for at, v in values.items() if is_sensible(v)})
 
 
 def history_of(

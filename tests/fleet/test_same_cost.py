@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from dynstack_probe.cli import app
 from dynstack_probe.fleet.access import parse_access
 from dynstack_probe.fleet.ask import ask
-from dynstack_probe.fleet.client import Answer, Series, Server
+from dynstack_probe.fleet.client import Answer, Server, _series
 from dynstack_probe.fleet.model import By
 from dynstack_probe.fleet.table import document
 from dynstack_probe.model.frame import Coverage, Frame
@@ -194,13 +194,9 @@ class AtOneMoment(Server):
         (self.moment,) = {series.value for series in answer.series}
 
     def query(self, expression: str) -> Answer:
-        def series(found: dict[str, Any]) -> list[Series]:
-            return [
-                Series(one["metric"], float(one["value"][1]), float(one["value"][0]))
-                for one in found["data"]["result"]
-            ]
-
-        return Answer(self.query_as_of(expression, self.moment, series), [], 0, 0.0)
+        parameters = {"query": expression, "time": f"{self.moment:.3f}"}
+        series, warnings, _ = self._ask(parameters, "vector", _series)
+        return Answer(series, warnings, 0, 0.0)
 
     def recorded(self, rule: str, **labels: str) -> float:
         matchers = ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
