@@ -158,16 +158,10 @@ def _cgroup_v1_macros(btf: Btf) -> dict[str, int]:
 def cgroup_name_macros(btf: Btf) -> dict[str, int]:
     """Where a cgroup's node has its name and the node above it; {} if that can't be told."""
     parent = next((path for path in KERNFS_PARENTS if btf.find(path)), None)
-    if parent is None or any(btf.find(path) is None for path in CGROUP_NAME_FIELDS):
+    if parent is None:
         return {}
-    try:
-        above = field_macros(btf, {parent: "struct kernfs_node *"})
-        return {
-            **field_macros(btf, CGROUP_NAME_FIELDS),
-            "KERNFS_NODE_PARENT": above[macro_name(parent)],
-        }
-    except UnmeasurableError:
-        return {}
+    macros = _all_macros(btf, {**CGROUP_NAME_FIELDS, parent: "struct kernfs_node *"})
+    return macros and {**macros, "KERNFS_NODE_PARENT": macros[macro_name(parent)]}
 
 
 def register_macros(btf: Btf) -> dict[str, int]:
@@ -227,6 +221,15 @@ def field_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
     return macros
 
 
+def _all_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
+    """The same; {} where a field is missing or can't be read any more."""
+    try:
+        macros = field_macros(btf, fields)
+    except UnmeasurableError:
+        return {}
+    return macros if all(macro_name(path) in macros for path in fields) else {}
+
+
 def _is_readable(found: FieldType, expected: str) -> bool:
     """Whether a field can still be read as what it was."""
     if expected.endswith("]"):
@@ -265,18 +268,8 @@ def _idle_macros(btf: Btf) -> dict[str, int]:
     their variables, and so where each run queue lies. Before, task_group.cfs_rq has a pointer
     for each possible CPU; since commit b8fea7af0e40, in 7.2, it is a per-CPU pointer.
     """
-    try:
-        macros = field_macros(btf, IDLE_FIELDS)
-    except UnmeasurableError:
-        return {}
-    if any(macro_name(path) not in macros for path in IDLE_FIELDS):
-        return {}
-    if btf.has_helper("map_lookup_percpu_elem"):
+    macros = _all_macros(btf, IDLE_FIELDS)
+    if macros and btf.has_helper("map_lookup_percpu_elem"):
         return macros | {"IDLE_BY_PER_CPU_OFFSET": 1}
-    try:
-        through_group = field_macros(btf, TASK_GROUP_FIELDS)
-    except UnmeasurableError:
-        return {}
-    if any(macro_name(path) not in through_group for path in TASK_GROUP_FIELDS):
-        return {}
-    return macros | through_group
+    through_group = _all_macros(btf, TASK_GROUP_FIELDS)
+    return macros | through_group if macros and through_group else {}
