@@ -43,14 +43,9 @@ class CaptureWriter:
         self._complete = False
         self._frames = self._good_bytes = 0
         try:
-            self._file, self._part = create_beside(path, hidden=False)
+            self._file, self.part = create_beside(path, hidden=False)
         except OSError as error:
             raise cannot_write(path, error) from error
-
-    @property
-    def part(self) -> Path:
-        """Where it is until the end."""
-        return self._part
 
     def __enter__(self) -> Self:
         return self
@@ -94,11 +89,11 @@ class CaptureWriter:
         try:
             self._file.close()
             self._complete = True
-            put_in_place(self._part, self._path, force=self._force)
+            put_in_place(self.part, self._path, force=self._force)
         except FileExistsError:
             self._tell = False
             raise UsageError(
-                f"{self._path} exists: the capture is in {self._part}; or use --force"
+                f"{self._path} exists: the capture is in {self.part}; or use --force"
             ) from None
         except OSError as error:
             raise cannot_write(self._path, error) from error
@@ -109,17 +104,17 @@ class CaptureWriter:
             self._file.close()
         with contextlib.suppress(OSError):
             if self._frames:
-                os.truncate(self._part, self._good_bytes)
+                os.truncate(self.part, self._good_bytes)
             else:
-                self._part.unlink(missing_ok=True)
+                self.part.unlink(missing_ok=True)
 
     def _what_is_left(self) -> str:
         if self._complete:
-            return f"the whole capture ({self._good_bytes} bytes) is in {self._part}"
+            return f"the whole capture ({self._good_bytes} bytes) is in {self.part}"
         count = counted(self._frames, "frame")
         return (
-            f"{count} ({self._good_bytes} bytes) kept in {self._part}:"
-            f" read with `estimate {self._part} --partial`, or remove it"
+            f"{count} ({self._good_bytes} bytes) kept in {self.part}:"
+            f" read with `estimate {self.part} --partial`, or remove it"
         )
 
     def _member(
@@ -136,7 +131,7 @@ class CaptureWriter:
             os.fsync(self._file.fileno())
             self._good_bytes = self._file.tell()
         except OSError as error:
-            raise WriteError(f"can't write {self._part}: {reason(error)}") from error
+            raise WriteError(f"can't write {self.part}: {reason(error)}") from error
 
 
 def _numbered(values: Sequence[Any]) -> tuple[list[Any], list[int]]:

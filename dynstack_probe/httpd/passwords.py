@@ -31,13 +31,10 @@ class Users:
         cost = max((hash_[4:6] for hash_ in hashes.values()), default=b"10")
         self._nobody = b"$2b$" + cost + b"$" + NOBODY_SALT_AND_HASH.encode()
 
-    @property
-    def wanted(self) -> bool:
-        """Whether requests must name a user at all."""
-        return bool(self._hashes)
-
     def remembered_verdict(self, authorization: str | None) -> bool | None:
         """What bcrypt once said, None if it must be asked: check_password()."""
+        if not self._hashes:
+            return True  # nobody need be named
         credentials = _credentials(authorization)
         if credentials is None:
             return False

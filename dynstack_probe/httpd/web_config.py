@@ -200,14 +200,11 @@ class WebConfig:
 
     def is_stranger(self, authorization: str | None) -> bool:
         """Whether `permits()` would cost a bcrypt, some 100 ms of processor time."""
-        users = self._settings.users
-        return users.wanted and users.remembered_verdict(authorization) is None
+        return self._settings.users.remembered_verdict(authorization) is None
 
     def permits(self, authorization: str | None) -> bool:
         """Whether a request with this Authorization header, if any, may be answered."""
         users = self._settings.users
-        if not users.wanted:
-            return True
         verdict = users.remembered_verdict(authorization)
         return users.check_password(authorization) if verdict is None else verdict
 

@@ -138,7 +138,6 @@ class Btf:
         failed_0x = self._btf is not None and self._btf > 2**64 - 4096  # libbpf 0.x: -errno
         if self._btf is None or failed_0x:
             code = 2**64 - self._btf if self._btf else ctypes.get_errno()
-            self._btf = None
             why = _LIBBPF_ERRORS.get(code) or os.strerror(code)
             raise UnmeasurableError(f"{path} holds no valid BTF: {why}")
 
@@ -146,12 +145,7 @@ class Btf:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self._btf is not None:
-            self._lib.btf__free(self._btf)
-            self._btf = None
+        self._lib.btf__free(self._btf)
 
     def _type(self, type_id: int) -> tuple[int, int, int, int]:
         """Kind, kind flag, vlen and size-or-type of a type."""

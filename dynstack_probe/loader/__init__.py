@@ -119,7 +119,6 @@ class LoadedProbe:
     links: dict[str, int]
     maps: dict[str, int]
     tracepoints: dict[str, int]
-    bcc: Bcc
     child_start_seconds: float
     compile_seconds: float
     load_seconds: float
@@ -405,7 +404,8 @@ class Loader:
         """Which bcc would be used; UnmeasurableError if there is none."""
         answer, _ = self._ask({})
         try:
-            return _bcc(answer, self._child.python)
+            found = answer["bcc"]
+            return Bcc(str(found["version"]), str(found["path"]), self._child.python)
         except (KeyError, TypeError) as error:
             raise self._child.failed("sent a malformed answer") from error
 
@@ -445,7 +445,6 @@ class Loader:
                 maps=named[1],
                 tracepoints=named[2],
                 programs=named[3],
-                bcc=_bcc(answer, self._child.python),
                 child_start_seconds=float(seconds["ready_at"]) - self._child.started,
                 compile_seconds=float(seconds["compile"]),
                 load_seconds=float(seconds["load"]),
@@ -457,7 +456,3 @@ class Loader:
             for fd in fds:
                 os.close(fd)
             raise self._child.failed("sent a malformed answer") from error
-
-
-def _bcc(answer: Mapping[str, Any], python: str) -> Bcc:
-    return Bcc(str(answer["bcc"]["version"]), str(answer["bcc"]["path"]), python)

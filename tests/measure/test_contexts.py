@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dynstack_probe.kernel.btf import VMLINUX
-from dynstack_probe.loader import Bcc, LoadedProbe, PerfEvent
+from dynstack_probe.loader import LoadedProbe, PerfEvent
 from dynstack_probe.measure import call_paths
 from dynstack_probe.measure.contexts import UNKNOWN_COUNT, Context, context_of
 
@@ -72,8 +72,7 @@ class FakeLoader:
         (event,) = perf_events
         self._asked.append(event.name)
         fds = [os.dup(0)] if event.name in self._granted else []
-        bcc = Bcc("", "", "")
-        return LoadedProbe({}, {}, {}, bcc, 0, 0, 0, 0, "", {event.name: fds})
+        return LoadedProbe({}, {}, {}, 0, 0, 0, 0, "", {event.name: fds})
 
 
 @pytest.mark.parametrize(
