@@ -162,8 +162,6 @@ struct fault_counters {
 };
 
 /* One sample of call_paths.c. The stack follows it, from sp up to its top. */
-#define SAMPLED_FRAMES 64
-
 struct path_sample {
 	u64 frames[64];	 /* the interrupted ip, then return addresses, innermost first */
 	u64 depth_bytes; /* from the top of the stack to sp */

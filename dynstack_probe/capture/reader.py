@@ -119,7 +119,6 @@ class _Names:
         self.count += len(names)
 
     def all(self) -> list[bytes]:
-        """In their order."""
         return bytes(self.text).split(b"\0")[:-1]
 
 
@@ -380,7 +379,6 @@ class _Object:
         return value
 
     def integer(self, name: str, most: int = _U64, least: int = 0) -> int:
-        """A whole number within bounds."""
         value: int = self._get(name, int)
         if not least <= value <= most:
             raise _BadLineError(f"{name}: {str(value)[:30]} is not within {least} and {most}")

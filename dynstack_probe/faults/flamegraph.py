@@ -53,10 +53,6 @@ class Node:
     deepest_bytes: int | None = None
     children: dict[str, Node] = field(default_factory=dict)
 
-    def child(self, name: str) -> Node:
-        """The frame of that name below this one, made if it is new."""
-        return self.children.setdefault(name, Node(name))
-
     def levels(self) -> int:
         """How many frames its longest chain has, itself included."""
         return 1 + max((child.levels() for child in self.children.values()), default=0)
@@ -70,7 +66,7 @@ def tree(paths: CallPaths) -> Node:
         node = root
         node.samples += path.samples
         for name, depth in zip(frame_names(path), depths, strict=True):
-            node = node.child(name)
+            node = node.children.setdefault(name, Node(name))
             node.samples += path.samples
             if depth is not None:
                 node.deepest_bytes = max(depth, node.deepest_bytes or 0)
@@ -266,7 +262,6 @@ def render_svg(paths: CallPaths, title: str) -> str:
 
 
 def render_html(paths: CallPaths, title: str) -> str:
-    """The same in a page."""
     (light, _), (dark, _) = PAPERS["light"], PAPERS["dark"]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -11,16 +11,11 @@ from dynstack_probe.measure.call_paths import CallPaths, PathTally
 from dynstack_probe.text import printable
 
 
-def frame_name(name: str | bytes) -> str:
-    """A name that neither ends a frame nor a line."""
-    return printable(name).replace(";", ":")
-
-
 def frame_names(path: PathTally) -> list[str]:
-    """What one path's line is made of."""
+    """What one path's line is made of: names that end neither a frame nor the line."""
     sample = path.deepest
     names: list[str | bytes] = [sample.comm, sample.call, *sample.functions]
-    return [frame_name(name) for name in names]
+    return [printable(name).replace(";", ":") for name in names]
 
 
 def render(paths: CallPaths) -> str:

@@ -55,7 +55,6 @@ class FaultReport:
     by_clock: bool = True
 
     def total(self, name: str) -> int:
-        """The sum of a figure over all calls."""
         return sum(getattr(call, name) for call in self.calls)
 
     @property

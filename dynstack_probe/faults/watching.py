@@ -42,8 +42,6 @@ RECENT = 8
 
 
 class Watching:
-    """What has been found so far."""
-
     def __init__(self, watch: FaultWatch, sampling: Sampling | None) -> None:
         self.watch = watch
         self.sampling = sampling

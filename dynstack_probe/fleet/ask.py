@@ -289,18 +289,17 @@ def _host_rows(series: Iterable[Series], prices: Iterable[Series]) -> tuple[list
             continue
         info = infos.get(key, {})
         row = _row(names[key], figures, hosts=1)
-        row = replace(row, costs=costs.costs_of(priced.get(key, {}), row.cpus))
-        rows.append(_described(row, info, now - figures.get("scanned_at", now)))
+        age = now - figures.get("scanned_at", now)
+        rows.append(
+            replace(
+                row,
+                cpu_model=info.get("cpu_model"),
+                kernel_release=info.get("kernel_release"),
+                sample_age_seconds=max(0.0, age) if abs(age) < MAX_FIGURE else None,
+                costs=costs.costs_of(priced.get(key, {}), row.cpus),
+            )
+        )
     return rows, sorted(odd)
-
-
-def _described(row: Row, info: Mapping[str, str], age_seconds: float) -> Row:
-    return replace(
-        row,
-        cpu_model=info.get("cpu_model"),
-        kernel_release=info.get("kernel_release"),
-        sample_age_seconds=max(0.0, age_seconds) if abs(age_seconds) < MAX_FIGURE else None,
-    )
 
 
 def _host_key(labels: Mapping[str, str]) -> HostKey:

@@ -45,7 +45,6 @@ class Costs:
     too_deep_tasks: int | None = None
 
     def __add__(self, other: Costs) -> Costs:
-        """Those of both together."""
         return Costs(
             self.hosts + other.hosts,
             self.cpus + other.cpus,

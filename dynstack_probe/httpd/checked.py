@@ -36,7 +36,6 @@ class RefusalError(Exception):
 
 
 def refuse(key: str, reason: str) -> NoReturn:
-    """Raise RefusalError."""
     raise RefusalError(f"{key if key.isprintable() else ascii(key)}: {reason}")
 
 

@@ -34,7 +34,6 @@ def missing_for_bpf(mask: int | None = None) -> list[str]:
 
 
 def explain_missing() -> str:
-    """One line that names what is missing and how to get it."""
     missing = " and ".join(missing_for_bpf())
     return (
         f"not permitted to read kernel stacks: {missing} missing;"

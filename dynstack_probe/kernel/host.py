@@ -53,7 +53,6 @@ def boot_time() -> int | None:
 
 
 def peak_rss_kib() -> int:
-    """The most memory that this process has held."""
     return figure("proc/self/status", "VmHWM:") or 0
 
 

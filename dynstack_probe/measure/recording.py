@@ -111,7 +111,6 @@ class _Counts:
         }
 
     def wait(self, stop: threading.Event, due: float) -> None:
-        """Until then, or until told to stop."""
         while (left := due - time.monotonic()) > 0 and not stop.wait(
             min(left, self._pause_seconds)
         ):
@@ -142,7 +141,6 @@ class Watch:
         os.close(self._event)
 
     def fileno(self) -> int:
-        """Of an eventfd."""
         return self._event
 
     def take(self, *, wait: bool = False) -> Iterator[Frame]:

@@ -123,7 +123,6 @@ class Scanner:
         self._probe.close()
 
     def scan(self, *, with_cgroup_paths: bool = False) -> Frame:
-        """One scan of all stacks."""
         probe, features = self._probe, self._features
         started = time.perf_counter()
         raw = bytearray()

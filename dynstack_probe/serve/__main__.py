@@ -22,7 +22,6 @@ def _serve() -> int:
 
 
 def main() -> int:
-    """Serve; returns the exit code."""
     quit_at_once()  # before the imports below, which take most of the start
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # The process table keeps the command's name, not python3.

@@ -75,7 +75,6 @@ def read_config(path: Path | None) -> Config:
 
 
 def _complaint(key: str, value: Any) -> str | None:
-    """What is wrong with a setting."""
     if key == "listen":
         if not isinstance(value, str):
             return "must be a string, HOST:PORT"
