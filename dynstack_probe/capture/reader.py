@@ -93,13 +93,11 @@ def read_frames(
         except (DamagedError, _BadLineError, OSError) as error:
             place = f"line {parser.line}: " if isinstance(error, _BadLineError) else ""
             if not partial:
-                raise UsageError(f"{path}: {place}{error}{_advice(parser, frames)}") from None
+                has_some = frames or parser.has_rows()
+                advice = "; --partial reads what came before" if has_some else ""
+                raise UsageError(f"{path}: {place}{error}{advice}") from None
             for frame in parser.cut(f"{place}{error}"):
                 yield frame
-
-
-def _advice(parser: _Parser, frames: int) -> str:
-    return "; --partial reads what came before" if frames or parser.has_rows() else ""
 
 
 class _BadLineError(Exception):
@@ -161,7 +159,7 @@ class _Parser:
         if raw[:30].startswith(b'{"type":"stacks"') and self._pending is not None:
             column = self._skipped.get(raw[: raw.find(b",", 25)])
             if column is not None:
-                self._skip(column, raw)
+                self._advance(self._pending, column, raw.count(b",") - 1)
                 return
         line = _Object(_parse(raw), "line")
         kind = line.text("type")
@@ -246,10 +244,6 @@ class _Parser:
             raise _BadLineError(f"{name}: {max(values)} is more than {most}")
         self._advance(pending, name, len(values))
         pending.columns.setdefault(name, array(code)).extend(values)
-
-    def _skip(self, name: str, raw: bytes) -> None:
-        assert self._pending is not None
-        self._advance(self._pending, name, raw.count(b",") - 1)
 
     def _advance(self, pending: _Pending, name: str, count: int) -> None:
         total = pending.counts.get(name, 0) + count

@@ -63,8 +63,14 @@ class CaptureWriter:
             raise
 
     def _leave(self, error: BaseException) -> None:
-        """abandon(), and `error` says what is left and what to do with it."""
-        self.abandon()
+        """What holds a frame stays as FILE.part, as `error` then says; all else goes."""
+        with contextlib.suppress(OSError):  # a full disk: the end is cut off below
+            self._file.close()
+        with contextlib.suppress(OSError):
+            if self._frames:
+                os.truncate(self.part, self._good_bytes)
+            else:
+                self.part.unlink(missing_ok=True)
         if self._frames and self._tell:
             error.add_note(self._what_is_left())
 
@@ -97,16 +103,6 @@ class CaptureWriter:
             ) from None
         except OSError as error:
             raise cannot_write(self._path, error) from error
-
-    def abandon(self) -> None:
-        """After a failure: what holds a frame stays as FILE.part, all else goes."""
-        with contextlib.suppress(OSError):  # a full disk: the end is cut off below
-            self._file.close()
-        with contextlib.suppress(OSError):
-            if self._frames:
-                os.truncate(self.part, self._good_bytes)
-            else:
-                self.part.unlink(missing_ok=True)
 
     def _what_is_left(self) -> str:
         if self._complete:

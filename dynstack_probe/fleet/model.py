@@ -103,11 +103,11 @@ class Row(Savings):
     costs: Costs = field(default_factory=Costs)
 
 
-def total(rows: Sequence[Row], name: str = "Total") -> Row:
+def total(rows: Sequence[Row]) -> Row:
     counted = [row.kernel_stacks for row in rows]
     return Row(
         **vars(sum(rows, Savings())),
-        name=name,
+        name="Total",
         hosts=sum(row.hosts for row in rows),
         cpus=sum(row.cpus for row in rows),
         kernel_stacks=None if None in counted else sum(n for n in counted if n is not None),

@@ -176,11 +176,10 @@ def require_fixed_stacks(features: Features) -> None:
         )
 
 
-def caveats(probe: LoadedProbe, features: Features | None = None) -> list[str]:
+def caveats(probe: LoadedProbe) -> list[str]:
     """Sentences that a reader of the figures must know. Ask before privileges are dropped."""
-    features = features or Features()
     sentences = []
-    if features.in_initial_pid_namespace() is False:
+    if Features().in_initial_pid_namespace() is False:
         sentences.append(
             "In a PID namespace: of tasks outside it only system calls are seen, and no"
             " kernel threads. Run on the host."
