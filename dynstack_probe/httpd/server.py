@@ -24,6 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,6 @@ REQUEST_LINE = re.compile(r"([A-Z]+) ([!-~]+) HTTP/1\.([01])")
 VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 TEXT = "text/plain; charset=utf-8"
 LANDING_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -256,7 +256,7 @@ class WebServer:
         )
         headers = {
             "Server": "dynstack-probe",
-            "Date": _http_date(time.time()),
+            "Date": formatdate(usegmt=True),
             "Connection": "keep-alive" if connection.goes_on else "close",
             "Content-Type": response.content_type,
             "Content-Length": str(len(response.body)),
@@ -719,14 +719,6 @@ def _accepts_gzip(accept_encoding: str) -> bool:
         if coding.strip() == "gzip":
             return re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", weight) is None
     return False
-
-
-def _http_date(seconds: float) -> str:
-    """RFC 9110's date, in English whatever the locale."""
-    at = time.gmtime(seconds)
-    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[at.tm_wday]
-    month = MONTHS[at.tm_mon - 1]
-    return f"{day}, {at.tm_mday:02} {month} {at.tm_year} {time.strftime('%H:%M:%S GMT', at)}"
 
 
 def _waits_for(error: OSError, state: _State) -> int:
