@@ -8,7 +8,6 @@ import mmap
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -192,9 +191,7 @@ def caveats(probe: LoadedProbe) -> list[str]:
     return sentences
 
 
-def load_faults(
-    loader: Loader, *, btf_path: Path = VMLINUX, macros: Mapping[str, int] | None = None
-) -> LoadedProbe:
+def load_faults(loader: Loader, *, btf_path: Path = VMLINUX) -> LoadedProbe:
     """Load and attach the probe. Errors as Loader.load() and require_fixed_stacks()."""
     require_fixed_stacks(Features())
     with Btf(btf_path) as btf:
@@ -204,7 +201,6 @@ def load_faults(
     values["MAX_CROWDED"] = MAX_CROWDED
     values["RING_PAGES"] = RING_PAGES
     values["WINDOW_BYTES"] = WINDOW_BYTES
-    values.update(macros or {})
     return loader.load(
         probes_dir() / "stack_faults.c",
         values,

@@ -61,17 +61,8 @@ def seen_slots(mem_total_kib: int) -> int:
     return min(max(wanted, MIN_SEEN_SLOTS), MAX_SEEN_SLOTS)
 
 
-def load_lifecycle(
-    loader: Loader,
-    *,
-    btf_path: Path = VMLINUX,
-    macros: Mapping[str, int | None] | None = None,
-    maps: tuple[str, ...] = (),
-) -> LoadedProbe:
-    """Load and attach the probe; it counts from here on. Errors as Loader.load().
-
-    `macros` are changes, None for one to leave out (for tests).
-    """
+def load_lifecycle(loader: Loader, *, btf_path: Path = VMLINUX) -> LoadedProbe:
+    """Load and attach the probe; it counts from here on. Errors as Loader.load()."""
     with Btf(btf_path) as btf:
         values = probe_macros(btf)
         has_free = btf.has_tracepoint(VMAP_FREE)
@@ -87,8 +78,6 @@ def load_lifecycle(
     if has_free:
         values["VMAP_FREE_TRACEPOINT"] = 1
         tracepoints[VMAP_FREE] = "on_vmap_free"
-    changed = {**values, **(macros or {})}
-    values = {name: value for name, value in changed.items() if value is not None}
     return loader.load(
         probes_dir() / "stack_lifecycle.c",
         values,
@@ -97,7 +86,6 @@ def load_lifecycle(
             *MAPS,
             *(["per_cpu"] if "IDLE_BY_PER_CPU_OFFSET" in values else []),
             *(["asked", "name_scratch"] if names else []),
-            *maps,
         ),
         tracepoints=tracepoints,
         programs=tuple(tracepoints.values()),  # attached already: to ask the kernel of them

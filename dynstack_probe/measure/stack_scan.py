@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Mapping
 from itertools import compress
 from pathlib import Path
 from typing import Self
@@ -96,25 +95,14 @@ def static_mark(mark_bytes: int, stack_bytes: int) -> int | None:
 class Scanner:
     """The loaded probe: each scan is a Frame. Holds the privileges it was loaded with."""
 
-    def __init__(
-        self,
-        loader: Loader,
-        features: Features,
-        btf_path: Path = VMLINUX,
-        changes: Mapping[str, int | None] | None = None,
-    ) -> None:
-        """Load the probe for this kernel. Errors as Loader.load() and probe_macros().
-
-        `changes` are macros to compile it with, None for one to leave out (for tests).
-        """
+    def __init__(self, loader: Loader, features: Features, btf_path: Path = VMLINUX) -> None:
+        """Load the probe for this kernel. Errors as Loader.load() and probe_macros()."""
         with Btf(btf_path) as btf:
             macros = probe_macros(btf)
             iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
             self._kernel = _kernel_facts(features, btf)
-        changed = {**macros, **(changes or {})}
-        chosen = {name: value for name, value in changed.items() if value is not None}
         self._features = features
-        self._probe = loader.load(probes_dir() / "stack_scan.c", chosen, iterators)
+        self._probe = loader.load(probes_dir() / "stack_scan.c", macros, iterators)
 
     def __enter__(self) -> Self:
         return self

@@ -33,6 +33,7 @@ from dynstack_probe.loader import Loader  # noqa: E402
 from dynstack_probe.measure.call_paths import Sampling, load_call_paths  # noqa: E402
 from dynstack_probe.measure.faults import FaultWatch, StackFault, load_faults  # noqa: E402
 from tests.bench.document import publish  # noqa: E402
+from tests.live.variants import OtherLoader  # noqa: E402
 
 NULL_PAIRS = 15
 BUILD_PAIRS = 9
@@ -146,7 +147,7 @@ class Reader:
 def watching(found: list[StackFault], *, check_window: bool = False) -> Iterator[None]:
     """`faults` at work; fills `found`."""
     macros = {"CHECK_WINDOW": 1} if check_window else {}
-    with Loader() as loader, load_faults(loader, macros=macros) as probe, FaultWatch(probe) as w:
+    with OtherLoader(macros) as loader, load_faults(loader) as probe, FaultWatch(probe) as w:
         w.begin()
 
         def read() -> None:

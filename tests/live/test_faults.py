@@ -26,6 +26,7 @@ from dynstack_probe.measure.faults import Context, FaultWatch, StackFault, load_
 from dynstack_probe.measure.stack_scan import take_frame
 from tests import ROOT
 from tests.live.machine import bpf_objects, run, wait_until_gone
+from tests.live.variants import OtherLoader
 
 SOURCE = Path(__file__).with_name("known_calls.c")
 CROSSINGS = 1009
@@ -175,8 +176,8 @@ def test_the_window_shows_what_a_look_at_the_whole_page_shows() -> None:
     """Compiled with CHECK_WINDOW it looks at all of the page at each system call's end."""
     script = "for i in $(seq 150); do ls -lR /etc/apt /proc/self >/dev/null; done 2>/dev/null"
     with (
-        Loader() as loader,
-        load_faults(loader, macros={"CHECK_WINDOW": 1}) as probe,
+        OtherLoader({"CHECK_WINDOW": 1}) as loader,
+        load_faults(loader) as probe,
         FaultWatch(probe) as watch,
     ):
         watch.begin()
@@ -194,8 +195,8 @@ def test_stacks_that_share_a_slot_are_told_apart(programs: tuple[Path, Path]) ->
         tids = set(calls.call_of)
         before = marks_in_pages(tids)
         with (
-            Loader() as loader,
-            load_faults(loader, macros={"SLOTS": 128}) as probe,
+            OtherLoader({"SLOTS": 128}) as loader,
+            load_faults(loader) as probe,
             FaultWatch(probe) as watch,
         ):
             watch.begin()

@@ -34,6 +34,7 @@ from dynstack_probe.model.stacks import Kind
 from dynstack_probe.policy import BUILT_IN
 from dynstack_probe.serve.collector import ScanCounter
 from tests.live.machine import fork_many, forks_so_far, sleepers
+from tests.live.variants import OtherLoader
 
 FORKS = 10_007
 RECORDED_EVENTS = 1 << 17
@@ -147,10 +148,8 @@ class Replay:
 
 def test_counters_agree_with_a_replay_of_the_same_events() -> None:
     with (
-        Loader() as loader,
-        load_lifecycle(
-            loader, macros={"RECORD_EVENTS": RECORDED_EVENTS}, maps=("events", "event_count")
-        ) as probe,
+        OtherLoader({"RECORD_EVENTS": RECORDED_EVENTS}, ["events", "event_count"]) as loader,
+        load_lifecycle(loader) as probe,
         Sampler(probe) as sampler,
     ):
         fork_many(3001)
@@ -192,8 +191,8 @@ def test_windows_show_each_page_that_a_whole_stack_shows() -> None:
 
 def test_once_proved_exits_are_told_by_windows() -> None:
     with (
-        Loader() as loader,
-        load_lifecycle(loader, macros={"CHECKED_EVENTS": 8}) as probe,
+        OtherLoader({"CHECKED_EVENTS": 8}) as loader,
+        load_lifecycle(loader) as probe,
         Sampler(probe, proving_exits=11) as sampler,
     ):
         while sampler.lifecycle().exit_reads.unproved:
@@ -222,8 +221,8 @@ def test_a_load_that_jumps_is_counted_exactly_from_its_first_exit() -> None:
         Loader() as loader,
         load_lifecycle(loader) as probe,
         Sampler(probe, 0) as whole,
-        Loader() as other,
-        load_lifecycle(other, macros={"WINDOW_BYTES": 0}) as jumping,
+        OtherLoader({"WINDOW_BYTES": 0}) as other,
+        load_lifecycle(other) as jumping,
         Sampler(jumping, proving_exits=1) as blind,
     ):
         before = whole.lifecycle(), blind.lifecycle()
@@ -253,8 +252,8 @@ def test_a_hidden_page_on_one_cpu_ends_the_trust_of_all() -> None:
             Loader() as loader,
             load_lifecycle(loader) as probe,
             Sampler(probe, 0) as whole,
-            Loader() as other,
-            load_lifecycle(other, macros={"CHECKED_EVENTS": one_in, "WINDOW_BYTES": 0}) as jumping,
+            OtherLoader({"CHECKED_EVENTS": one_in, "WINDOW_BYTES": 0}) as other,
+            load_lifecycle(other) as jumping,
             Sampler(jumping, proving_exits=1000) as blind,
         ):
             os.sched_setaffinity(0, {min(cpus)})
@@ -291,8 +290,8 @@ def test_an_exit_reads_only_pages_that_are_mapped() -> None:
         Loader() as loader,
         load_lifecycle(loader) as probe,
         Sampler(probe) as whole,
-        Loader() as other,
-        load_lifecycle(other, macros=one_page) as dynamic,
+        OtherLoader(one_page) as other,
+        load_lifecycle(other) as dynamic,
         Sampler(dynamic) as mapped,
     ):
         before = whole.lifecycle()
@@ -462,8 +461,8 @@ def test_variants_for_other_kernels_count_the_same(
     sampler: Sampler, macros: dict[str, int | None]
 ) -> None:
     with (
-        Loader() as loader,
-        load_lifecycle(loader, macros=macros) as probe,
+        OtherLoader(macros) as loader,
+        load_lifecycle(loader) as probe,
         Sampler(probe) as other,
     ):
         here, there = sampler.take(), other.take()

@@ -24,6 +24,7 @@ from dynstack_probe.measure.stack_scan import Scanner, read_iterator, static_mar
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.model.stacks import ASLEEP_UNKNOWN, Kind, Stacks
 from tests.live.machine import sleepers, visible_threads
+from tests.live.variants import OtherLoader
 
 BARE_ITERATOR = Path(__file__).with_name("bare_iterator.c")
 
@@ -104,7 +105,7 @@ def test_idle_tasks() -> None:
 
 def scan_with(**changes: int | None) -> Frame:
     """A scan by a probe compiled with other macros; None takes one away."""
-    with Loader() as loader, Scanner(loader, Features(), changes=changes) as scanner:
+    with OtherLoader(changes) as loader, Scanner(loader, Features()) as scanner:
         return scanner.scan()
 
 
