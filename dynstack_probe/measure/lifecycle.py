@@ -95,11 +95,8 @@ def load_lifecycle(loader: Loader, *, btf_path: Path = VMLINUX) -> LoadedProbe:
 class Sampler:
     """Takes samples from a loaded probe. One thread at a time; no capability needed."""
 
-    def __init__(self, probe: LoadedProbe, proving_exits: int = PROVING_EXITS) -> None:
-        """Map the counters of `probe`, which must stay open.
-
-        `proving_exits`: see prove_by(). Until then each exit is read whole.
-        """
+    def __init__(self, probe: LoadedProbe) -> None:
+        """Map the counters of `probe`, which must stay open."""
         self._largest_stack_bytes = read_constants(HEADER, "COUNTED")["PAGES"] * 4096
         self._probe = probe
         self._scans = [link for name, link in probe.links.items() if name != NAMES.name]
@@ -112,7 +109,7 @@ class Sampler:
         self._cgroup_layout = read_layout(HEADER, "cgroup_counters")
         self._name_layout = read_layout(HEADER, "cgroup_name")
         self._asked = mmap.mmap(maps["asked"], mmap.PAGESIZE) if self._names else None
-        self.prove_by(proving_exits)
+        self.prove_by(PROVING_EXITS)
         self._living.set("last_scan_boot_ns", time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._growth_of_living: tuple[int, ...] = (0,) * 6
         self._host = host.this_host(thread_size_bytes=0)  # until the first scan

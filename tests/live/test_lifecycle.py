@@ -193,8 +193,9 @@ def test_once_proved_exits_are_told_by_windows() -> None:
     with (
         OtherLoader({"CHECKED_EVENTS": 8}) as loader,
         load_lifecycle(loader) as probe,
-        Sampler(probe, proving_exits=11) as sampler,
+        Sampler(probe) as sampler,
     ):
+        sampler.prove_by(11)
         while sampler.lifecycle().exit_reads.unproved:
             run_programs(50)
         before = sampler.lifecycle()
@@ -220,11 +221,13 @@ def test_a_load_that_jumps_is_counted_exactly_from_its_first_exit() -> None:
     with (
         Loader() as loader,
         load_lifecycle(loader) as probe,
-        Sampler(probe, 0) as whole,
+        Sampler(probe) as whole,
         OtherLoader({"WINDOW_BYTES": 0}) as other,
         load_lifecycle(other) as jumping,
-        Sampler(jumping, proving_exits=1) as blind,
+        Sampler(jumping) as blind,
     ):
+        whole.prove_by(0)
+        blind.prove_by(1)
         before = whole.lifecycle(), blind.lifecycle()
         run_programs(300)
         after = whole.lifecycle(), blind.lifecycle()
@@ -251,11 +254,13 @@ def test_a_hidden_page_on_one_cpu_ends_the_trust_of_all() -> None:
         with (
             Loader() as loader,
             load_lifecycle(loader) as probe,
-            Sampler(probe, 0) as whole,
+            Sampler(probe) as whole,
             OtherLoader({"CHECKED_EVENTS": one_in, "WINDOW_BYTES": 0}) as other,
             load_lifecycle(other) as jumping,
-            Sampler(jumping, proving_exits=1000) as blind,
+            Sampler(jumping) as blind,
         ):
+            whole.prove_by(0)
+            blind.prove_by(1000)
             os.sched_setaffinity(0, {min(cpus)})
             start = whole.lifecycle(), blind.lifecycle()
             set_proof(jumping, 1000)
