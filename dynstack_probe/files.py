@@ -13,7 +13,6 @@ from typing import IO
 
 from dynstack_probe.errors import ProbeError, UsageError, WriteError
 
-_EXISTS = "choose another name, or --force to overwrite it"
 # The place that was asked for is wrong; any other reason is the machine's.
 _WRONG_PLACE = {
     errno.EACCES,
@@ -42,7 +41,7 @@ def cannot_write(path: Path | str, error: OSError) -> ProbeError:
 
 def already_exists(path: Path) -> UsageError:
     """What to raise rather than overwrite."""
-    return UsageError(f"{path} exists: {_EXISTS}")
+    return UsageError(f"{path} exists: choose another name, or --force to overwrite it")
 
 
 def check_place(path: Path) -> os.stat_result | None:

@@ -41,11 +41,6 @@ class Safety:
     sampled_by_clock: bool = True
     not_sampled: str = ""
 
-    @property
-    def reserves(self) -> float | None:
-        """The least headroom in multiples of all CPUs' reserves."""
-        return self.headroom.reserves(self.reserve_pages) if self.headroom else None
-
 
 @dataclass(frozen=True)
 class ExportedSafety:

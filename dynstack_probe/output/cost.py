@@ -473,7 +473,7 @@ def safety_json(safety: Safety) -> dict[str, Any]:
             "median": found.median_pages * PAGE_KIB if found else None,
         },
         "headroom_samples": len(found.above_min_pages) if found else 0,
-        "headroom_reserves": safety.reserves,
+        "headroom_reserves": found.reserves(safety.reserve_pages) if found else None,
         "below_low_samples": found.below_low if found else None,
         "allocation_stalls": found.stalls if found else None,
         "direct_reclaimed_pages": found.direct_reclaimed_pages if found else None,

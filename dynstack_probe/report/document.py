@@ -113,7 +113,7 @@ class BarPlot:
 
 
 Plot = LinePlot | BarPlot
-Part = Paragraph | Facts | Commands | Table | LinePlot | BarPlot
+Part = Paragraph | Facts | Commands | Table | Plot
 
 
 @dataclass(frozen=True)

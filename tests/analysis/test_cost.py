@@ -162,7 +162,8 @@ def test_safety() -> None:
     assert safety.refills_below_min == 100  # a quarter of the samples, of 400 faults
     assert safety.deepest_bytes == 13000
     assert {kib: names.total() for kib, names in safety.deeper.items()} == {8: 2, 12: 1}
-    assert safety.reserves == 0
+    assert safety.headroom is not None
+    assert safety.headroom.reserves(safety.reserve_pages) == 0
 
 
 def test_the_deepest_are_those_of_every_frame() -> None:
