@@ -180,7 +180,8 @@ class TestControl:
         for dependency in project["dependencies"]:
             found = re.match(r"([\w-]+)>=([\d.]+)", dependency)
             assert found, dependency
-            wanted.add(f"python3-{found[1]} (>= {found[2]})")
+            name = {"PyYAML": "yaml"}.get(found[1], found[1])
+            wanted.add(f"python3-{name} (>= {found[2]})")
         # dh_python3 adds the interpreter once more, of any architecture
         assert set(package.field("Depends").split(", ")) == wanted | {"python3:any (>= 3.11~)"}
 

@@ -55,5 +55,5 @@ def test_it_requires_what_pyproject_does(rpm: Path) -> None:
     for dependency in project["dependencies"]:
         found = re.match(r"([\w-]+)>=([\d.]+)", dependency)
         assert found, dependency
-        name = found[1].replace("prometheus-client", "prometheus_client")
+        name = found[1].replace("prometheus-client", "prometheus_client").lower()
         assert f"python3-{name} >= {found[2]}" in requires
