@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from dynstack_probe.analysis.estimate import Estimate, estimate
+from dynstack_probe.analysis.estimate import estimate
 from dynstack_probe.errors import ProbeError, UsageError
 from dynstack_probe.httpd.server import WebServer
 from dynstack_probe.kernel.host import boot_time
@@ -28,7 +28,6 @@ from dynstack_probe.measure.page_faults import DutyCycle, PageFaultCounter, coun
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.growth import whole_shapes
 from dynstack_probe.model.headroom import Headroom
-from dynstack_probe.model.sample import Sample
 from dynstack_probe.serve import sd_notify, textfile
 from dynstack_probe.serve.activation import systemd_socket
 from dynstack_probe.serve.collector import (
@@ -99,11 +98,10 @@ class Daemon:
             with Loader() as loader:
                 lifecycle = stack.enter_context(load_lifecycle(loader))
             if self._config.page_faults:
-                self._page_faults = _page_faults()
-                if self._page_faults is not None:
-                    stack.callback(self._page_faults.close)
+                self._count_page_faults(stack)
             drop_privileges()
-            self._calibration = _calibration()
+            with contextlib.suppress(OSError):  # no memory for it
+                self._calibration = calibrate()
             # Blocked before any thread starts, so that only the main one gets them.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             sampler = stack.enter_context(Sampler(lifecycle))
@@ -114,6 +112,15 @@ class Daemon:
             self._loop(sampler)
             sd_notify.stopping()
         return 0
+
+    def _count_page_faults(self, stack: contextlib.ExitStack) -> None:
+        """Now and then, until the stack unwinds; without them, and told why, where nothing can."""
+        try:
+            with Loader() as loader:
+                self._page_faults = count_page_faults(loader, DutyCycle())
+            stack.callback(self._page_faults.close)
+        except ProbeError as error:
+            tell(f"{error}; served without them")
 
     def _loop(self, sampler: Sampler) -> None:
         due = time.monotonic() + self._pause_seconds
@@ -194,14 +201,12 @@ class Daemon:
         patience = STALE_INTERVALS * self._pause_seconds
         return newest is not None and time.time() - newest.sample.taken_at < patience
 
-    def _estimate(self, sample: Sample) -> Estimate:
-        shapes = whole_shapes(sample.living.all_shapes())
-        return estimate(self._config.chosen_policies()[0], shapes, sample.host)
-
     def _status(self) -> str:
         if self._newest is None:
             return "waiting for the first scan"
-        result = self._estimate(self._newest.sample)
+        sample = self._newest.sample
+        shapes = whole_shapes(sample.living.all_shapes())
+        result = estimate(self._config.chosen_policies()[0], shapes, sample.host)
         return (
             f"{result.stacks} stacks, {result.base_kib} KiB; {result.policy} would save"
             f" {percent(result.saving_ratio)}"
@@ -221,21 +226,3 @@ def _web_config(options: Options) -> WebConfig | None:
     from dynstack_probe.httpd.web_config import WebConfig
 
     return WebConfig(options.web_config_file)
-
-
-def _calibration() -> Calibration | None:
-    """None where there is no memory for it."""
-    try:
-        return calibrate()
-    except OSError:
-        return None
-
-
-def _page_faults() -> PageFaultCounter | None:
-    """What counts them now and then; None, with the reason told, where nothing can."""
-    try:
-        with Loader() as loader:
-            return count_page_faults(loader, DutyCycle())
-    except ProbeError as error:
-        tell(f"{error}; served without them")
-        return None
