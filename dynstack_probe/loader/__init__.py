@@ -103,8 +103,21 @@ class Bcc:
     python: str
 
 
+class Closing:
+    """What is closed at the end of its `with` block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
 @dataclass
-class LoadedProbe:
+class LoadedProbe(Closing):
     """Descriptors of a loaded probe, by name.
 
     `links` keep iterators attached, and bpf.create_iterator() gives a scan of one; `maps` are
@@ -126,12 +139,6 @@ class LoadedProbe:
     native_output: str
     perf_events: dict[str, list[int]] = field(default_factory=dict)
     programs: dict[str, int] = field(default_factory=dict)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def detach(self) -> None:
         """Take the programs off tracepoints and perf events; maps stay readable."""
@@ -335,7 +342,7 @@ def _first_child(python: str) -> Child:
     return early or Child(python)
 
 
-class Loader:
+class Loader(Closing):
     """Starts a child at once, so that bcc's start-up overlaps with other work."""
 
     def __init__(self, *, check_capabilities: bool = True) -> None:
@@ -351,10 +358,7 @@ class Loader:
         self._candidates = python_candidates()
         self._child = _first_child(self._candidates.pop(0))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._child.close()
 
     def load(

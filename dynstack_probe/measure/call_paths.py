@@ -24,7 +24,7 @@ from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.kallsyms import Symbols
 from dynstack_probe.kernel.offsets import preemption_macros, probe_macros, register_macros
 from dynstack_probe.kernel.ring_buffer import RingBuffer
-from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
+from dynstack_probe.loader import Closing, LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.contexts import UNKNOWN_COUNT, context_of
 from dynstack_probe.measure.contexts import Context as CpuContext
 from dynstack_probe.measure.faults import Context, require_fixed_stacks
@@ -181,7 +181,7 @@ def load_call_paths(
         return load(another, clock)
 
 
-class Sampling:
+class Sampling(Closing):
     """Reads a loaded probe. One thread at a time."""
 
     def __init__(self, probe: LoadedProbe, symbols: Symbols | None = None) -> None:
@@ -201,12 +201,6 @@ class Sampling:
         deadline = time.monotonic() + LEARNING_SECONDS
         while self._learn_baseline() is None and time.monotonic() < deadline:
             pass  # in user mode, for a sample to find
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         self._counters.close()

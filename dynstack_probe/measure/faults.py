@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from dynstack_probe.errors import UnmeasurableError
 from dynstack_probe.kernel import host
@@ -19,7 +19,7 @@ from dynstack_probe.kernel.capabilities import explain_refused_perf_event
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros, register_macros
 from dynstack_probe.kernel.ring_buffer import RingBuffer
-from dynstack_probe.loader import LoadedProbe, Loader, PerfEvent, probes_dir
+from dynstack_probe.loader import Closing, LoadedProbe, Loader, PerfEvent, probes_dir
 from dynstack_probe.measure.lifecycle import seen_slots
 from dynstack_probe.measure.records import HEADER, MappedRecords, read_constants, read_layout
 from dynstack_probe.measure.stack_scan import ITERATORS, scan_records
@@ -211,7 +211,7 @@ def load_faults(loader: Loader, *, btf_path: Path = VMLINUX) -> LoadedProbe:
     )
 
 
-class FaultWatch:
+class FaultWatch(Closing):
     """Reads a loaded probe. One thread at a time."""
 
     def __init__(self, probe: LoadedProbe) -> None:
@@ -226,12 +226,6 @@ class FaultWatch:
         self._scans = 0
         self._scan_seconds = 0.0
         self._at_begin = self._read_counters()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         self._counters.close()

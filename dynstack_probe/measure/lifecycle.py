@@ -10,14 +10,14 @@ import struct
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from dynstack_probe.errors import ProbeError, UnmeasurableError
 from dynstack_probe.kernel import bpf, cgroups, host
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import cgroup_name_macros, probe_macros
-from dynstack_probe.loader import Iterator, LoadedProbe, Loader, probes_dir
+from dynstack_probe.loader import Closing, Iterator, LoadedProbe, Loader, probes_dir
 from dynstack_probe.measure.records import (
     HEADER,
     MappedRecords,
@@ -92,7 +92,7 @@ def load_lifecycle(loader: Loader, *, btf_path: Path = VMLINUX) -> LoadedProbe:
     )
 
 
-class Sampler:
+class Sampler(Closing):
     """Takes samples from a loaded probe. One thread at a time; no capability needed."""
 
     def __init__(self, probe: LoadedProbe) -> None:
@@ -113,12 +113,6 @@ class Sampler:
         self._living.set("last_scan_boot_ns", time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._growth_of_living: tuple[int, ...] = (0,) * 6
         self._host = host.this_host(thread_size_bytes=0)  # until the first scan
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         self._lifecycle.close()

@@ -8,14 +8,13 @@ import time
 from array import array
 from itertools import compress
 from pathlib import Path
-from typing import Self
 
 from dynstack_probe.errors import ProbeError, UnmeasurableError
 from dynstack_probe.kernel import bpf, cgroups, host
 from dynstack_probe.kernel.btf import VMLINUX, Btf
 from dynstack_probe.kernel.features import Features
 from dynstack_probe.kernel.offsets import probe_macros
-from dynstack_probe.loader import Iterator, Loader, probes_dir
+from dynstack_probe.loader import Closing, Iterator, Loader, probes_dir
 from dynstack_probe.measure.records import HEADER, read_constants, read_layout
 from dynstack_probe.model.frame import Cost, Coverage, Frame
 from dynstack_probe.model.host import PAGE_BYTES, KernelFacts
@@ -92,7 +91,7 @@ def static_mark(mark_bytes: int, stack_bytes: int) -> int | None:
     return mark_bytes if 0 < mark_bytes < stack_bytes - 8 else None
 
 
-class Scanner:
+class Scanner(Closing):
     """The loaded probe: each scan is a Frame. Holds the privileges it was loaded with."""
 
     def __init__(self, loader: Loader, features: Features, btf_path: Path = VMLINUX) -> None:
@@ -104,10 +103,7 @@ class Scanner:
         self._features = features
         self._probe = loader.load(probes_dir() / "stack_scan.c", macros, iterators)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._probe.close()
 
     def scan(self, *, with_cgroup_paths: bool = False) -> Frame:
