@@ -212,7 +212,7 @@ def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
         " load to load, so a load's own part is in the columns *of the load* and *load alone*.",
         "- One kernel build, one vendor, 2 virtual CPUs, no NUMA, one disk (virtio), no real"
         " network card, no confidential or huge-page set-up. The file systems lie on loop"
-        " devices. What it can't tell: depth under other drivers (NVMe, device mapper, NFS,"
+        " devices. What it can't tell: depth under other drivers (NVMe, device mapper,"
         " SCSI), on distribution kernels beyond the few loads in guests, with KASAN or 32 KiB"
         " stacks, and rates on machines with more CPUs.",
         "- To extend it: `make results` on that machine (30 minutes, root), or only a capture of"
