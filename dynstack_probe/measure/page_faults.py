@@ -8,7 +8,8 @@ switched off (docs/cost-and-safety.md), and Debian's perf_event_paranoid=3 refus
 CAP_PERFMON.
 
 Too high in user mode: pages that the kernel faults in without an exception, as for O_DIRECT
-(get_user_pages()). Too high in kernel mode: faults in sections where they are forbidden.
+(get_user_pages()). Kernel mode counts entries, which is what pays: those in sections where
+faults are forbidden too, which are not in pgfault, so that user mode lacks as many.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ def _pgbench(place: Place, clients: int) -> None:
     )
     place.wait_for_port(POSTGRES_PORT)
     server = ("-h", "127.0.0.1", "-p", str(POSTGRES_PORT), "-U", "postgres")
+    # It listens before it takes anybody in.
+    place.run("sh", "-c", 'until pg_isready -q "$@"; do sleep 0.1; done', "sh", *server)
     place.run("pgbench", *server, "-i", "-q", "-s", "10", "postgres")
     place.start(
         *("pgbench", *server, "-c", str(clients), "-j", "2", "-T", "3600", "postgres"),
