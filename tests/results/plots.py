@@ -69,7 +69,9 @@ def saving_against_cost(loads: Sequence[Measured], path: Path) -> None:
         x_labels=[{"value": _signed_log(tick), "label": f"{tick:g}"} for tick in shown],
         y_labels=[0, 25, 50, 75, 100],
     )
-    left, right = _signed_log(shown[0]), _signed_log(shown[-1])
+    ends = [_signed_log(tick) for tick in shown]
+    ends += [dot["value"][0] for of in dots.values() for dot in of]
+    left, right = min(ends), max(ends)
     claim = [(left, 75), (right, 75), (right, 70), (left, 70)]
     chart.add(CLAIM, claim, stroke=True, show_dots=False, fill=True)
     for name in POLICIES:
