@@ -120,7 +120,7 @@ class Server:
                 raise ValueError
             found = [understand(series) for series in data["result"]]
             return found, _warnings(document), len(reply.body)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (OverflowError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             kind = _short(reply.content_type.partition(";")[0]) or "no type"
             raise ProbeError(
                 f"{self.url} answers nothing that Prometheus would ({kind},"

@@ -138,6 +138,7 @@ def test_bad_answers(run: Run, reply: Reply, code: int, about: str) -> None:
         {"resultType": "vector", "result": [{"metric": {}, "value": [1]}]},
         {"resultType": "vector", "result": [{"metric": {}, "value": ["1", "2"]}]},
         {"resultType": "vector", "result": [{"metric": {}, "value": [1, "many"]}]},
+        {"resultType": "vector", "result": [{"metric": {}, "value": [10**400, "1"]}]},
     ],
 )
 def test_answers_of_another_shape(run: Run, data: object) -> None:
