@@ -39,9 +39,10 @@ def command(
 
     checks = diagnosis.examine(btf)
     code = diagnosis.exit_code(checks)
-    text = f"{checklist.render(checks)}\n"
     if form is Format.json:
         commands = diagnosis.command_exit_codes(checks)
         text = json_text(checklist.document(checks, code, commands))
+    else:
+        text = f"{checklist.render(checks)}\n"
     typer.echo(text, nl=False)
     raise typer.Exit(code)
