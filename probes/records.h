@@ -155,10 +155,9 @@ struct stack_fault {
 struct fault_counters {
 	u64 syscalls;  /* that ended */
 	u64 lost;      /* records that did not fit into the ring buffer */
-	u64 adopted;   /* tasks whose first sight was a system call's end */
 	u64 untracked; /* looks at a stack that fitted nowhere */
 	u64 unread;
-	u64 unused[3];
+	u64 unused[4];
 };
 
 /* One sample of call_paths.c. The stack follows it, from sp up to its top. */

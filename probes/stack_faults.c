@@ -166,7 +166,6 @@ static __always_inline void look(u32 context, u32 syscall, u32 flags)
 	u64 boundary = scanned_boundary(r);
 	struct known_depth *depth = find(stack);
 	if (!depth) {
-		__sync_fetch_and_add(&c->adopted, 1);
 		keep(stack, boundary, NEVER, 0);
 		return;
 	}
