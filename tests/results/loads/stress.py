@@ -5,14 +5,18 @@ from __future__ import annotations
 
 from tests.results.place import Place, load
 
+MIB = 2048
+
 
 def _class(place: Place, name: str) -> None:
-    # the same class again if it should end before the recording does
+    # The same class again if it should end before the recording does. No file larger than
+    # the file system: one stressor was seen to fill the host's own for a second.
     place.shell(
+        f"ulimit -f {MIB << 11}; "  # in blocks of 512 bytes
         'while :; do stress-ng --class "$1" --sequential 2 --timeout 1 --metrics-brief'
         ' --temp-path "$2"; done',
         name,
-        place.file_system("ext4", 2048),
+        place.file_system("ext4", MIB),
     )
 
 
