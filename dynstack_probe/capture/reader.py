@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -36,16 +36,12 @@ class Capture:
     Options and errors as of read_frames().
     """
 
-    def __init__(
-        self, path: Path, *, partial: bool = False, columns: Collection[str] = tuple(COLUMNS)
-    ) -> None:
-        self._path, self._partial, self._columns = path, partial, columns
+    def __init__(self, path: Path, *, partial: bool = False) -> None:
+        self._path, self._partial = path, partial
         self._kept: IO[bytes] | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        return read_frames(
-            self._path, partial=self._partial, columns=self._columns, file=self._open()
-        )
+        return read_frames(self._path, partial=self._partial, file=self._open())
 
     def _open(self) -> IO[bytes]:
         try:
@@ -62,17 +58,12 @@ class Capture:
 
 
 def read_frames(
-    path: Path,
-    *,
-    partial: bool = False,
-    columns: Collection[str] = tuple(COLUMNS),
-    file: IO[bytes] | None = None,
+    path: Path, *, partial: bool = False, file: IO[bytes] | None = None
 ) -> Iterator[Frame]:
     """Each frame in turn; with `partial` also of a damaged file, up to the damage.
 
-    Columns not asked for are not read, and hold zeros. `file` is read instead, and closed,
-    if it is given. Raises UsageError, one line that names file and place, for whatever is
-    wrong.
+    `file` is read instead, and closed, if it is given. Raises UsageError, one line that
+    names file and place, for whatever is wrong.
     """
     try:
         file = file or path.open("rb")
@@ -80,7 +71,7 @@ def read_frames(
         raise UsageError(f"can't read {path}: {error.strerror}") from error
     frames = 0
     with file:
-        parser = _Parser(frozenset(columns))
+        parser = _Parser()
         try:
             for line in gzip_lines(file):
                 if line is not None:
@@ -126,27 +117,22 @@ class _Pending:
 
     frame: Frame
     stacks: int
-    columns: dict[str, array[int]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, array[int]] = field(
+        default_factory=lambda: {name: array(code) for name, (code, _) in COLUMNS.items()}
+    )
     comms: _Names = field(default_factory=_Names)
     cgroups: array[int] = field(default_factory=lambda: array("Q"))
     cgroup_paths: _Names = field(default_factory=_Names)
 
 
 class _Parser:
-    def __init__(self, columns: Collection[str]) -> None:
+    def __init__(self) -> None:
         self.line = 0
-        self._wanted = columns
         self._host: Host | None = None
         self._kernel = KernelFacts()
         self._pending: _Pending | None = None
         self._frames = 0
         self._ended = False
-        self._skipped = {
-            f'{{"type":"stacks","column":"{name}"'.encode(): name
-            for name in COLUMNS
-            if name not in columns
-        }
 
     def has_rows(self) -> bool:
         """Whether some stacks of an unfinished snapshot are there."""
@@ -156,11 +142,6 @@ class _Parser:
         self.line += 1
         if self._ended:
             raise _BadLineError("something follows the end")
-        if raw[:30].startswith(b'{"type":"stacks"') and self._pending is not None:
-            column = self._skipped.get(raw[: raw.find(b",", 25)])
-            if column is not None:
-                self._advance(self._pending, column, raw.count(b",") - 1)
-                return
         line = _Object(_parse(raw), "line")
         kind = line.text("type")
         if self._host is None:
@@ -242,18 +223,14 @@ class _Parser:
             ) from None
         if values and max(values) > most:
             raise _BadLineError(f"{name}: {max(values)} is more than {most}")
-        self._advance(pending, name, len(values))
-        pending.columns.setdefault(name, array(code)).extend(values)
-
-    def _advance(self, pending: _Pending, name: str, count: int) -> None:
-        total = pending.counts.get(name, 0) + count
-        if total > pending.stacks:
+        column = pending.columns[name]
+        if len(column) + len(values) > pending.stacks:
             raise _BadLineError(f"{name}: more than the {pending.stacks} stacks announced")
-        pending.counts[name] = total
+        column.extend(values)
 
     def _lengths(self) -> list[int]:
         assert self._pending is not None
-        return [self._pending.counts.get(name, 0) for name in COLUMNS]
+        return [len(column) for column in self._pending.columns.values()]
 
     def member_end(self) -> Iterator[Frame]:
         """Give the snapshot that was begun, which must be whole."""
@@ -266,7 +243,7 @@ class _Parser:
                 )
         pending, self._pending = self._pending, None
         self._frames += 1
-        yield _finished(pending, pending.stacks, self._wanted)
+        yield _finished(pending, pending.stacks)
 
     def end(self) -> None:
         if not self._ended:
@@ -280,7 +257,7 @@ class _Parser:
         if not rows:
             return
         try:
-            frame = _finished(self._pending, rows, self._wanted)
+            frame = _finished(self._pending, rows)
         except _BadLineError:
             return  # damaged in what every row needs
         missing = self._pending.stacks - rows
@@ -295,33 +272,27 @@ class _Parser:
         )
 
 
-def _finished(pending: _Pending, rows: int, wanted: Collection[str]) -> Frame:
+def _finished(pending: _Pending, rows: int) -> Frame:
     """The snapshot with its first `rows` stacks."""
 
     def column(name: str) -> array[int]:
-        code = COLUMNS[name][0]
-        if name not in wanted:
-            return array(code, bytes(rows * array(code).itemsize))
-        values = pending.columns.get(name, array(code))
+        values = pending.columns[name]
         return values if len(values) == rows else values[:rows]
 
-    def named(name: str, names: Sequence[_T], nothing: _T) -> list[_T]:
-        if name not in wanted:
-            return [nothing] * rows
+    def named(name: str, names: Sequence[_T]) -> list[_T]:
         places = column(name)
         if rows and max(places) >= len(names):
             raise _BadLineError(f"{name}: {max(places)} has no name")
         return list(map(names.__getitem__, places))
 
     numbers = {name: column(name) for name in COLUMNS if name not in ("comms", "cgroups")}
-    if "asleep_seconds" in wanted and "start_boot_ns" in wanted:
-        numbers["asleep_seconds"] = _possible_sleep(
-            numbers["asleep_seconds"], numbers["start_boot_ns"], pending.frame.boot_ns
-        )
+    numbers["asleep_seconds"] = _possible_sleep(
+        numbers["asleep_seconds"], numbers["start_boot_ns"], pending.frame.boot_ns
+    )
     stacks = Stacks(
         **numbers,
-        comms=named("comms", pending.comms.all(), b""),
-        cgroup_ids=array("Q", named("cgroups", pending.cgroups, 0)),
+        comms=named("comms", pending.comms.all()),
+        cgroup_ids=array("Q", named("cgroups", pending.cgroups)),
     )
     named_cgroups = zip(pending.cgroups, pending.cgroup_paths.all(), strict=True)
     paths = {n: path.decode("utf-8", "surrogateescape") for n, path in named_cgroups if path}

@@ -145,7 +145,7 @@ def main() -> None:
             f"| {what} | {median[name]:.2f} | {best[name]:.2f} |"
             for what, name in (
                 ("Python's start and imports", "start"),
-                ("read the columns that policies need", "read"),
+                ("read the capture", "read"),
                 ("all built-in policies", "estimate"),
                 ("**whole process**", "total"),
             )

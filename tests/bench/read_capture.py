@@ -16,19 +16,8 @@ from dynstack_probe.capture import Capture
 from dynstack_probe.model.shapes import count_shapes
 from dynstack_probe.policy import BUILT_IN
 
-# Enough for every policy; the others are needed to tell tasks apart.
-ESSENTIAL = {
-    "mark_bytes",
-    "touched_pages",
-    "resident_pages",
-    "depth_bytes",
-    "kinds",
-    "start_boot_ns",
-    "asleep_seconds",
-}
-
 imported = time.process_time()
-[frame] = Capture(Path(sys.argv[1]), columns=ESSENTIAL)
+[frame] = Capture(Path(sys.argv[1]))
 read = time.process_time()
 shapes = count_shapes(frame.stacks, [policy.asleep_seconds for policy in BUILT_IN.values()])
 results = [estimate(policy, shapes, frame.host) for policy in BUILT_IN.values()]

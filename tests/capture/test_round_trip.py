@@ -66,26 +66,6 @@ def test_cpus_may_come_and_go_within_a_series(tmp_path: Path) -> None:
     assert [frame.host.cpus for frame in read_frames(path)] == [2, 4, 3]
 
 
-@pytest.mark.parametrize("name", COLUMNS)
-def test_a_column_not_asked_for_holds_zeros(tmp_path: Path, name: str) -> None:
-    frame = a_full_frame(CHUNK + 3)
-    path = written(tmp_path / "capture", [frame])
-    (told,) = read_frames(path, columns=set(COLUMNS) - {name})
-    for column in CAPTURED:
-        got = list(getattr(told.stacks, column))
-        if column == {"cgroups": "cgroup_ids"}.get(name, name):
-            assert got == [b"" if name == "comms" else 0] * (CHUNK + 3)
-        else:
-            assert got == list(getattr(frame.stacks, column))
-
-
-def test_one_column_alone(tmp_path: Path) -> None:
-    path = written(tmp_path / "capture", [a_full_frame(50)])
-    (frame,) = read_frames(path, columns=["mark_bytes"])
-    assert frame.stacks.mark_bytes == next(iter(Capture(path))).stacks.mark_bytes
-    assert set(frame.stacks.tids) == {0}
-
-
 U64 = st.integers(0, (1 << 64) - 1)
 U32 = st.integers(0, (1 << 32) - 1)
 STACK = st.fixed_dictionaries(

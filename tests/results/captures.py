@@ -96,7 +96,7 @@ class Measured:
     @property
     def user_marks(self) -> list[int]:
         """How deep user threads of the first snapshot have been, bytes."""
-        stacks = next(iter(read_frames(self.capture, columns=("mark_bytes", "kinds")))).stacks
+        stacks = next(iter(read_frames(self.capture))).stacks
         return [
             mark
             for mark, kind in zip(stacks.mark_bytes, stacks.kinds, strict=True)
@@ -122,7 +122,7 @@ def measured(folder: Path = FOLDER) -> list[Measured]:
 
 def note_of(capture: Path) -> dict[str, Any]:
     """What stands beside a capture; of one that was sent in, that nothing does."""
-    taken = next(iter(read_frames(capture, columns=()))).taken_at
+    taken = next(iter(read_frames(capture))).taken_at
     note: dict[str, Any] = {
         "says": "sent in",
         "versions": {},

@@ -156,7 +156,7 @@ def ends(capture: Path) -> tuple[float, float]:
 
     That is right before each scan, at whose end a frame's time is taken.
     """
-    frames = read_frames(capture, columns=())
+    frames = read_frames(capture)
     moments = [frame.boot_ns / 1e9 - frame.cost.scan_seconds for frame in frames]
     return moments[0], moments[-1]
 

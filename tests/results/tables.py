@@ -380,7 +380,7 @@ def safety(loads: Sequence[Measured]) -> Table:
 
 def exited(one: Measured) -> dict[int, int]:
     """Tasks that ended during the series, by pages down to the mark."""
-    frames = [frame.lifecycle for frame in read_frames(one.capture, columns=())]
+    frames = [frame.lifecycle for frame in read_frames(one.capture)]
     first, last = frames[0], frames[-1]
     counts: dict[int, int] = {}
     for sign, life in ((1, last), (-1, first)):
@@ -410,11 +410,10 @@ class Growth:
 
 def late_growth(loads: Iterable[Measured]) -> Growth:
     total = Growth([0] * len(AGES), [0] * len(AGES), [0.0] * len(AGES))
-    columns = ("mark_bytes", "tids", "start_boot_ns")
     for one in loads:
         before: dict[tuple[int, int], int] = {}
         then = 0
-        for frame in read_frames(one.capture, columns=columns):
+        for frame in read_frames(one.capture):
             stacks = frame.stacks
             now: dict[tuple[int, int], int] = {}
             for tid, start, mark in zip(
