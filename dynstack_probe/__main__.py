@@ -4,7 +4,7 @@
 import os
 import sys
 
-from dynstack_probe.interrupts import quit_at_once
+from dynstack_probe.interrupts import leave, quit_at_once
 
 
 def _scans_this_host(words: list[str]) -> bool:
@@ -34,4 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -54,3 +54,15 @@ def raise_interrupt() -> None:
 def ignore() -> None:
     """From now on Ctrl-C does nothing: all is done but for Python's own end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code, for what `python -m` runs.
+
+    Of a KeyboardInterrupt that left code given to exec(), as a dataclass is made by, `python -m`
+    kills itself with SIGINT at its end, though it was caught (pymain_run_python() and
+    exit_sigint() of CPython's Modules/main.c): then it must not get there.
+    """
+    if code == EXIT_CODE:
+        os._exit(code)
+    sys.exit(code)

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,23 @@ def test_only_the_loader_names_bcc() -> None:
     for source in (ROOT / "dynstack_probe").rglob("*.py"):
         imports = re.search(r"^\s*(import|from) bcc\b", source.read_text(), re.MULTILINE)
         assert bool(imports) == (source.name == "child.py"), source
+
+
+def test_ctrl_c_in_code_given_to_exec(tmp_path: Path) -> None:
+    """Python ends itself by the signal then, where it runs a module."""
+    (tmp_path / "interrupted.py").write_text(
+        "from dynstack_probe import ending, interrupts\n"
+        "interrupts.leave(ending.run(lambda: exec('raise KeyboardInterrupt')))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (130, "dynstack-probe: interrupted\n")
 
 
 def test_ctrl_c_while_a_class_is_made(capsys: pytest.CaptureFixture[str]) -> None:

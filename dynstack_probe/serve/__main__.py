@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from dynstack_probe.interrupts import quit_at_once
+from dynstack_probe.interrupts import leave, quit_at_once
 
 NAME = "dynstack-probe"
 
@@ -33,4 +33,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

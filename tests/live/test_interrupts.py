@@ -36,7 +36,7 @@ sys.exit(command.main())
 def interrupted(
     words: list[str], after_seconds: float, until: str | None = None
 ) -> tuple[int, str, bool, float]:
-    """Exit code for a shell, stderr, whether its work was done before Ctrl-C came, run time.
+    """Exit code, stderr, whether it had done its work before Ctrl-C came, and run time.
 
     Ctrl-C comes so long after the first line, or once stderr says `until`, and as from a
     terminal to the whole group.
@@ -69,9 +69,7 @@ def interrupted(
             os.killpg(process.pid, signal.SIGINT)
         process.wait(60)
         done = done or os.fstat(printed.fileno()).st_size > 0
-        code = process.returncode
-        # 130 to a shell, whether it exited so or died of the signal once it had said so
-        return code if code >= 0 else 128 - code, said(), done, time.monotonic() - started
+        return process.returncode, said(), done, time.monotonic() - started
 
 
 @pytest.mark.parametrize("command", commands())
