@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dynstack_probe.model.host import PAGE_BYTES
-from tests.results.captures import WITHOUT_OFFSET, Measured
-from tests.results.tables import exited, late_growth, number, own_deepest, own_stacks, percent
+from tests.results.captures import WITHOUT_OFFSET, Guests, Measured
+from tests.results.tables import BUSY, exited, late_growth, number, own_deepest, own_stacks, percent
 
 # The RFC's cover letter, March 2024, and the review of April to June 2026.
 PAGE_KIB = 4
@@ -50,9 +50,7 @@ def _exits(loads: Sequence[Measured]) -> Counter[int]:
     return total
 
 
-def answers(
-    loads: Sequence[Measured], kernels: Sequence[tuple[str, Sequence[Measured]]] = ()
-) -> Iterator[tuple[str, str]]:
+def answers(loads: Sequence[Measured], kernels: Guests = ()) -> Iterator[tuple[str, str]]:
     """Question and answer, in the order in which they were asked. kernels: of guests."""
     deepest = _deepest(loads)
     yield (
@@ -68,7 +66,7 @@ def answers(
     yield (
         '2. "Zero numbers about the actual real world savings"?',
         "Under rfc-v1, with the reserve paid: "
-        + span(loads, lambda one: _rfc(one, "saving_with_reserve_ratio"), percent)
+        + span(loads, lambda one: one.rfc_v1["saving_with_reserve_ratio"], percent)
         + " of kernel stack memory; of the load's own tasks alone "
         + span(loads, lambda one: own_stacks(one)[1], percent)
         + ". In memory that is "
@@ -88,7 +86,7 @@ def answers(
     yield (
         '4. "Percentage of system memory", and kernel against user threads?',
         "Of all memory "
-        + span(loads, lambda one: _rfc(one, "saving_with_reserve_of_ram_ratio"), _fine)
+        + span(loads, lambda one: one.rfc_v1["saving_with_reserve_of_ram_ratio"], _fine)
         + " is saved. Kernel threads are "
         + span(
             loads,
@@ -162,15 +160,13 @@ def answers(
     yield offset_answer(loads, kernels)
 
 
-def offset_answer(
-    loads: Sequence[Measured], kernels: Sequence[tuple[str, Sequence[Measured]]]
-) -> tuple[str, str]:
+def offset_answer(loads: Sequence[Measured], kernels: Guests) -> tuple[str, str]:
     """What RANDOMIZE_KSTACK_OFFSET costs, and what guests without it say."""
 
     def share(end: str) -> Callable[[Measured], float | None]:
         def value(one: Measured) -> float | None:
             offset = one.estimate["depths"]["random_offset"]
-            held = one.estimate["policies"][0]["dynamic_kib"] / PAGE_KIB
+            held = one.rfc_v1["dynamic_kib"] / PAGE_KIB
             return offset[end] / held if offset else None
 
         return value
@@ -183,7 +179,7 @@ def offset_answer(
     )
 
 
-def _without_offset(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> str:
+def _without_offset(kernels: Guests) -> str:
     """The same loads on the same kernel, booted with it and without, as a sentence."""
     by_name = {kernel: {one.name: one for one in loads} for kernel, loads in kernels}
     said = []
@@ -206,7 +202,7 @@ def _past_a_page(one: Measured) -> str:
     return f"{sum(mark > PAGE_BYTES for mark in users)} of {len(users)}"
 
 
-def _in_guests(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> str:
+def _in_guests(kernels: Guests) -> str:
     """The deepest mark on distribution kernels, as a sentence of its own."""
     found = [
         (int(one.estimate["deepest"][0]["mark_bytes"]), one.name, kernel)
@@ -246,9 +242,9 @@ def claims(loads: Sequence[Measured]) -> Iterator[str]:
     )
     yield (
         "| 70-75% less | "
-        + span(loads, lambda one: _rfc(one, "saving_ratio"), percent)
+        + span(loads, lambda one: one.rfc_v1["saving_ratio"], percent)
         + " without the reserve; with it "
-        + span(loads, lambda one: _rfc(one, "saving_with_reserve_ratio"), percent)
+        + span(loads, lambda one: one.rfc_v1["saving_with_reserve_ratio"], percent)
         + " | `estimate` |"
     )
     yield f'| "fork gets faster" | net {_net(loads)}, modelled | `cost` |'
@@ -258,12 +254,7 @@ def _deep_exits(one: Measured) -> float | None:
     """The share of exited tasks that had used a second page; of a few it says nothing."""
     counts = exited(one)
     every = sum(counts.values())
-    return sum(n for pages, n in counts.items() if pages > 1) / every if every >= 100 else None
-
-
-def _rfc(one: Measured, key: str) -> float:
-    value: float = one.estimate["policies"][0][key]
-    return value
+    return sum(n for pages, n in counts.items() if pages > 1) / every if every >= BUSY else None
 
 
 def _tenth(ratio: float) -> str:

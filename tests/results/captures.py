@@ -7,7 +7,7 @@ import contextlib
 import functools
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,6 +94,12 @@ class Measured:
         return ask("cost", self.capture)
 
     @property
+    def rfc_v1(self) -> dict[str, float]:
+        """What `estimate` says of the headline policy."""
+        found: dict[str, float] = self.estimate["policies"][0]
+        return found
+
+    @property
     def user_marks(self) -> list[int]:
         """How deep user threads of the first snapshot have been, bytes."""
         stacks = next(iter(read_frames(self.capture))).stacks
@@ -102,6 +108,10 @@ class Measured:
             for mark, kind in zip(stacks.mark_bytes, stacks.kinds, strict=True)
             if kind == Kind.USER
         ]
+
+
+# Kernel and loads, of guests.
+Guests = Sequence[tuple[str, Sequence[Measured]]]
 
 
 def ask(command: str, capture: Path, *options: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tests.results.captures import (  # noqa: E402
     FAULTS_SECONDS,
     FOLDER,
     WARM_UP_SECONDS,
+    Guests,
     Measured,
     measured,
     not_run,
@@ -40,11 +41,14 @@ def write(docs: Path, folder: Path = FOLDER) -> None:
         raise SystemExit(f"no captures in {folder}: make results")
     for name, plot in PLOTS.items():
         plot(loads, folder / name)
-    (docs / "results.md").write_text("\n".join(markdown(loads, folder)) + "\n")
-    (docs / "results-mail.txt").write_text(mail.text(loads, guests(folder)))
+    kernels = guests(folder)
+    (docs / "results.md").write_text("\n".join(markdown(loads, kernels, folder)) + "\n")
+    (docs / "results-mail.txt").write_text(mail.text(loads, kernels))
 
 
-def all_tables(loads: Sequence[Measured], folder: Path) -> Iterator[Table]:
+def all_tables(
+    loads: Sequence[Measured], kernels: Guests, pairs: Sequence[tuple[Measured, Measured]]
+) -> Iterator[Table]:
     """In the order of the document."""
     few = [one for one in loads if one.name != MANY_THREADS]
     yield tables.savings(loads)
@@ -57,18 +61,16 @@ def all_tables(loads: Sequence[Measured], folder: Path) -> Iterator[Table]:
     yield tables.offsets(loads)
     yield tables.paths(loads)
     yield tables.checks(loads)
-    kernels = guests(folder)
     if kernels:
         yield tables.guests(kernels)
-    pairs = repeated(loads, folder)
     if pairs:
         yield tables.repeats(pairs)
         yield tables.spread(pairs)
     yield tables.versions(loads)
 
 
-def guests(folder: Path) -> list[tuple[str, list[Measured]]]:
-    """Kernel and loads, of the captures that tests/results/guests.py made."""
+def guests(folder: Path) -> Guests:
+    """Of the captures that tests/results/guests.py made."""
     return [(kernel.name, measured(kernel)) for kernel in sorted(folder.glob("guests/*"))]
 
 
@@ -77,7 +79,7 @@ def repeated(loads: Sequence[Measured], folder: Path) -> list[tuple[Measured, Me
     return [(one, second[one.name]) for one in loads if one.name in second]
 
 
-def markdown(loads: Sequence[Measured], folder: Path) -> Iterator[str]:
+def markdown(loads: Sequence[Measured], kernels: Guests, folder: Path) -> Iterator[str]:
     host = loads[0].estimate["host"]
     days = sorted({one.note["taken"][:10] for one in loads})
     pairs = repeated(loads, folder)
@@ -99,12 +101,12 @@ def markdown(loads: Sequence[Measured], folder: Path) -> Iterator[str]:
         "## Answers",
         "",
     )
-    for question, answer in answers(loads, guests(folder)):
+    for question, answer in answers(loads, kernels):
         yield from (f"**{question}** {answer}", "")
     yield from ("## Claims and what was seen", "")
     yield from claims(loads)
     yield from ("", "## Tables", "")
-    for table in all_tables(loads, folder):
+    for table in all_tables(loads, kernels, pairs):
         yield from table.markdown()
     have = {one.name for one in loads}
     missing = dict(not_run(folder))

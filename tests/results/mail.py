@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Sequence
 
 from tests.results.answers import answers
-from tests.results.captures import Measured
+from tests.results.captures import Guests, Measured
 from tests.results.tables import busy_share, number, own_deepest, own_stacks, percent
 
 WIDTH = 71
 
 
-def text(loads: Sequence[Measured], kernels: Sequence[tuple[str, Sequence[Measured]]] = ()) -> str:
+def text(loads: Sequence[Measured], kernels: Guests = ()) -> str:
     """ASCII, no line longer than WIDTH."""
     host = loads[0].estimate["host"]
     parts = [
@@ -57,7 +57,7 @@ def _table(loads: Sequence[Measured]) -> list[str]:
         (
             one.name,
             f"{one.estimate['measured']['stacks']}",
-            percent(one.estimate["policies"][0]["saving_with_reserve_ratio"], 1),
+            percent(one.rfc_v1["saving_with_reserve_ratio"], 1),
             percent(own_stacks(one)[1], 1),
             number(own_deepest(one)).replace(",", ""),
             number(one.cost["faults_per_second"]).replace(",", ""),

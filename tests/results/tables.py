@@ -15,6 +15,7 @@ from tests.results.captures import (
     FAULTS_SECONDS,
     SAMPLES_A_SECOND,
     WITHOUT_OFFSET,
+    Guests,
     Measured,
 )
 from tests.results.counters import BUSY_SECONDS, OWN_SECONDS
@@ -79,11 +80,6 @@ def _table(
     return Table(title, f"dynstack-probe {command}", head, rows, note)
 
 
-def _rfc(one: Measured) -> dict[str, float]:
-    found: dict[str, float] = one.estimate["policies"][0]
-    return found
-
-
 def savings(loads: Sequence[Measured]) -> Table:
     def spread(one: Measured) -> str:
         series = one.estimate["series"]["saving_ratio"]
@@ -97,11 +93,11 @@ def savings(loads: Sequence[Measured]) -> Table:
             ("kernel threads", lambda one: f"{one.estimate['measured']['kthreads']:,}"),
             ("of the load", lambda one: f"{own_stacks(one)[0]:,}"),
             ("BASE, KiB", lambda one: f"{one.estimate['measured']['base_kib']:,}"),
-            ("Dynamic, KiB", lambda one: f"{_rfc(one)['dynamic_kib']:,}"),
-            ("saving", lambda one: percent(_rfc(one)["saving_ratio"])),
+            ("Dynamic, KiB", lambda one: f"{one.rfc_v1['dynamic_kib']:,}"),
+            ("saving", lambda one: percent(one.rfc_v1["saving_ratio"])),
             ("over the series", spread),
-            ("with reserve", lambda one: percent(_rfc(one)["saving_with_reserve_ratio"])),
-            ("of RAM", lambda one: percent(_rfc(one)["saving_with_reserve_of_ram_ratio"], 4)),
+            ("with reserve", lambda one: percent(one.rfc_v1["saving_with_reserve_ratio"])),
+            ("of RAM", lambda one: percent(one.rfc_v1["saving_with_reserve_of_ram_ratio"], 4)),
             ("load alone", lambda one: percent(own_stacks(one)[1])),
         ],
         loads,
@@ -465,7 +461,7 @@ def offsets(loads: Sequence[Measured]) -> Table:
         return f"{offset['pages_low']:.0f} to {offset['pages_high']:.0f}"
 
     def share(one: Measured) -> str:
-        offset, kib = one.estimate["depths"]["random_offset"], one.estimate["policies"][0]
+        offset, kib = one.estimate["depths"]["random_offset"], one.rfc_v1
         held = kib["dynamic_kib"] / 4
         return (
             f"{percent(offset['pages_low'] / held, 1)} to {percent(offset['pages_high'] / held, 1)}"
@@ -508,7 +504,7 @@ def paths(loads: Sequence[Measured]) -> Table:
     )
 
 
-def guests(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> Table:
+def guests(kernels: Guests) -> Table:
     """One row a kernel and load; only depth, since the guests are emulated."""
     rows = []
     for kernel, loads in kernels:
@@ -529,7 +525,7 @@ def guests(kernels: Sequence[tuple[str, Sequence[Measured]]]) -> Table:
                     f"{user['ever']['p50']:,}",
                     f"{pages.get('2', 0):,}",
                     f"{more:,}",
-                    percent(one.estimate["policies"][0]["saving_with_reserve_ratio"]),
+                    percent(one.rfc_v1["saving_with_reserve_ratio"]),
                     f"{own:,}",
                     percent(saving),
                     str(deepest["name"]),
@@ -560,7 +556,7 @@ def repeats(pairs: Sequence[tuple[Measured, Measured]]) -> Table:
 
     columns: Sequence[tuple[str, Callable[[Measured], str]]] = (
         ("stacks", lambda one: f"{one.estimate['measured']['stacks']:,}"),
-        ("saving", lambda one: percent(one.estimate["policies"][0]["saving_ratio"])),
+        ("saving", lambda one: percent(one.rfc_v1["saving_ratio"])),
         ("deepest, bytes", lambda one: number(one.cost["safety"]["deepest_bytes"])),
         ("tasks created a second", lambda one: number(one.cost["created_per_second"])),
         ("stack faults a second", lambda one: number(one.cost["faults_per_second"])),
@@ -581,7 +577,7 @@ def repeats(pairs: Sequence[tuple[Measured, Measured]]) -> Table:
 def spread(pairs: Sequence[tuple[Measured, Measured]]) -> Table:
     """How far apart two runs of the same load are: the error of one figure from one run."""
     figures: Sequence[tuple[str, str, Callable[[Measured], float | None]]] = (
-        ("saving", POINTS, lambda one: _rfc(one)["saving_ratio"]),
+        ("saving", POINTS, lambda one: one.rfc_v1["saving_ratio"]),
         ("saving, load alone", POINTS, lambda one: own_stacks(one)[1]),
         ("deepest of the load", FACTOR, own_deepest),
         ("tasks created a second", FACTOR, lambda one: _of_many(one, "created_per_second")),
