@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Prints, in nanoseconds, what touching a fresh page takes where pages come and go, so that
- * the kernel hands out one just freed, which is in the cache; what the kernel takes to clear
- * one; and what the touch takes where all memory is new. Medians, with no line in common with
+ * In nanoseconds: what touching a fresh page takes where pages come and go, so that the kernel
+ * hands out one just freed, which is in the cache; what the kernel takes to clear one; and what
+ * the touch takes where all memory is new. Medians, with no line in common with
  * measure/calibration.py.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -63,33 +61,55 @@ static double fault_ns(char *memory)
 	return (now_ns() - before) / A_READ;
 }
 
-int main(void)
+static char *fresh(void)
 {
-	int zero = open("/dev/zero", O_RDONLY);
 	char *memory =
 	    mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	double overhead = clock_ns(), fault, cold;
-	cpu_set_t cpus;
 
-	CPU_ZERO(&cpus);
-	CPU_SET(sched_getcpu(), &cpus);
-	sched_setaffinity(0, sizeof(cpus), &cpus);
 	madvise(memory, PAGES * PAGE, MADV_NOHUGEPAGE);
+	return memory;
+}
+
+double cold_fault(void)
+{
+	char *memory = fresh();
+
 	for (long at = 0; at < PAGES; at += A_READ)
 		taken[at / A_READ] = fault_ns(memory + at * PAGE);
-	cold = median(PAGES / A_READ);
+	munmap(memory, PAGES * PAGE);
+	return median(PAGES / A_READ);
+}
+
+double fault(void)
+{
+	char *memory = fresh();
+
 	for (long at = 0; at < TURNS; at++) {
 		madvise(memory, PAGES * PAGE, MADV_DONTNEED);
 		taken[at] = fault_ns(memory);
 	}
-	fault = median(TURNS);
+	munmap(memory, PAGES * PAGE);
+	return median(TURNS);
+}
+
+double clear_page(void)
+{
+	int zero = open("/dev/zero", O_RDONLY);
+	char *memory = fresh();
+	double overhead = clock_ns();
+
 	for (long at = 0; at < READS; at++) {
-		double before = now_ns();
-		/* the same MiB again and again: in the cache as far as just freed pages are */
+		double before;
+
+		/* in the cache as far as pages just touched are */
+		madvise(memory, A_READ * PAGE, MADV_DONTNEED);
+		fault_ns(memory);
+		before = now_ns();
 		if (read(zero, memory, A_READ * PAGE) != A_READ * PAGE)
-			return 1;
+			return -1;
 		taken[at] = (now_ns() - before - overhead) / A_READ;
 	}
-	printf("%.1f %.1f %.1f\n", fault, median(READS), cold);
-	return 0;
+	munmap(memory, PAGES * PAGE);
+	close(zero);
+	return median(READS);
 }
