@@ -44,8 +44,7 @@ deep, and how to repeat it.
 
 Without a capture it scans this host, once or for --duration. HTML goes to --output
 [dynstack-report.html], text to the terminal; `--output -` is the terminal for both. Exit
-codes: 0 good, 1 failed, 2 usage, 3 this kernel
-can't be measured, 4 not permitted.
+codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not permitted.
 """
 DEFAULT_OUTPUT = Path("dynstack-report.html")
 
