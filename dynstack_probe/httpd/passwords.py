@@ -12,8 +12,8 @@ from collections.abc import Mapping
 BCRYPT_PASSWORD_BYTES = 72
 # Compared when there is no such user, so that the time taken does not tell; the same as
 # exporter-toolkit's, without its cost.
-NOBODY_SALT_AND_HASH = "QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
-REMEMBERED_FAILURES = 100
+DUMMY_SALT_AND_HASH = "QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
+CACHED_FAILURES = 100
 
 
 class Users:
@@ -29,9 +29,9 @@ class Users:
         self._accepted: dict[bytes, bytes] = {}
         self._refused: dict[bytes, None] = {}
         cost = max((hash_[4:6] for hash_ in hashes.values()), default=b"10")
-        self._nobody = b"$2b$" + cost + b"$" + NOBODY_SALT_AND_HASH.encode()
+        self._dummy_hash = b"$2b$" + cost + b"$" + DUMMY_SALT_AND_HASH.encode()
 
-    def remembered_verdict(self, authorization: str | None) -> bool | None:
+    def cached_verdict(self, authorization: str | None) -> bool | None:
         """What bcrypt once said, None if it must be asked: check_password()."""
         if not self._hashes:
             return True  # nobody need be named
@@ -53,7 +53,7 @@ class Users:
         user, password = credentials
         hash_ = self._hashes.get(user)
         try:
-            matches = bcrypt.checkpw(password[:BCRYPT_PASSWORD_BYTES], hash_ or self._nobody)
+            matches = bcrypt.checkpw(password[:BCRYPT_PASSWORD_BYTES], hash_ or self._dummy_hash)
         except ValueError:  # a NUL in the password, in some versions
             matches = False
         digest = self._digest(user, password)
@@ -61,7 +61,7 @@ class Users:
             self._accepted[user] = digest
             return True
         self._refused[digest] = None
-        while len(self._refused) > REMEMBERED_FAILURES:
+        while len(self._refused) > CACHED_FAILURES:
             del self._refused[next(iter(self._refused))]
         return False
 

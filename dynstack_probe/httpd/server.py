@@ -51,8 +51,8 @@ LINGER_SECONDS = 1.0
 # for answers under way when the server stops
 STOP_SECONDS = 0.5
 JOIN_SECONDS = 0.4
-# at most one complaint in this time, so that no client can fill a log
-COMPLAINT_SECONDS = 60.0
+# at most one message per interval, so that no client can flood the log
+LOG_INTERVAL_SECONDS = 60.0
 
 REQUEST_LINE = re.compile(r"([A-Z]+) ([!-~]+) HTTP/1\.([01])")
 VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}")
@@ -138,7 +138,7 @@ class WebServer:
         healthy: Callable[[], bool],
         web_config: WebConfig | None = None,
         limits: Limits = Limits(),
-        complain: Callable[[str], None] = tell,
+        log: Callable[[str], None] = tell,
     ) -> None:
         """On HOST:PORT, or a socket that listens already.
 
@@ -147,8 +147,8 @@ class WebServer:
         self._pages = _Pages(registry, landing, ready, healthy)
         self._web_config = web_config
         self._limits = limits
-        self._complain_now = complain
-        self._complained_at = float("-inf")
+        self._log_now = log
+        self._logged_at = float("-inf")
         self._listener = _listen(listen) if isinstance(listen, str) else listen
         self._listener.setblocking(False)
         # as bound: the real port, if 0 was asked for
@@ -159,14 +159,14 @@ class WebServer:
         self._connections: set[_Connection] = set()
         self._jobs: _Jobs = queue.SimpleQueue()
         # One bcrypt at a time, and nobody known waits for those who guess passwords.
-        self._strangers: _Jobs = queue.SimpleQueue()
+        self._unauthenticated: _Jobs = queue.SimpleQueue()
         self._answers: deque[tuple[_Connection, bytes]] = deque()
         self._generation = 0
         self._stop_by = float("inf")
         self._input_output = threading.Thread(target=self._run, name="web-io", daemon=True)
         served = [self._jobs] * WORKERS
         if web_config is not None:
-            served.append(self._strangers)
+            served.append(self._unauthenticated)
         self._workers = [
             (
                 threading.Thread(target=self._work, args=(jobs,), name="web-worker", daemon=True),
@@ -232,7 +232,7 @@ class WebServer:
             try:
                 answer = self._encode(connection, request, self._respond(request))
             except Exception as error:
-                self._complain(f"can't answer {request.path}: {type(error).__name__}: {error}")
+                self._log(f"can't answer {request.path}: {type(error).__name__}: {error}")
                 failure = _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "it failed; see the log")
                 answer = self._encode(connection, request, failure)
             self._answers.append((connection, answer))
@@ -248,7 +248,7 @@ class WebServer:
         self, connection: _Connection, request: _Request | None, response: _Response
     ) -> bytes:
         """The bytes of a response, which also settles whether the connection goes on."""
-        connection.goes_on = (
+        connection.keep_alive = (
             request is not None
             and request.keep_alive
             and connection.generation == self._generation
@@ -257,7 +257,7 @@ class WebServer:
         headers = {
             "Server": "dynstack-probe",
             "Date": formatdate(usegmt=True),
-            "Connection": "keep-alive" if connection.goes_on else "close",
+            "Connection": "keep-alive" if connection.keep_alive else "close",
             "Content-Type": response.content_type,
             "Content-Length": str(len(response.body)),
             "X-Content-Type-Options": "nosniff",
@@ -274,7 +274,7 @@ class WebServer:
     def _run(self) -> None:
         try:
             while not (self._stopping and self._is_finished()):
-                for key, _ in self._selector.select(self._patience()):
+                for key, _ in self._selector.select(self._select_timeout()):
                     if key.fileobj is self._listener:
                         self._accept()
                     elif key.fileobj == self._waker:
@@ -282,14 +282,14 @@ class WebServer:
                     else:
                         self._advance(key.data)
                 while self._answers:
-                    self._begin_to_send(*self._answers.popleft())
-                self._close_the_overdue()
+                    self._start_sending(*self._answers.popleft())
+                self._close_expired()
                 if self._stopping and self._listener.fileno() >= 0:
                     self._stop_listening()
         finally:
             self._close_all()
 
-    def _patience(self) -> float | None:
+    def _select_timeout(self) -> float | None:
         deadlines = [connection.deadline for connection in self._connections]
         if self._accept_again_at > float("-inf"):
             deadlines.append(self._accept_again_at)
@@ -319,23 +319,23 @@ class WebServer:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._close_longest_waiting()
+                    self._evict_longest_waiting()
                     self._pause_accepting(error)
                     return
                 continue  # the client has gone again
             if len(self._connections) >= self._limits.connections:
-                self._close_longest_waiting()
+                self._evict_longest_waiting()
             if len(self._connections) >= self._limits.connections:
                 accepted.close()
                 continue
-            self._greet(accepted)
+            self._set_up_accepted(accepted)
 
     def _pause_accepting(self, error: OSError) -> None:
-        self._complain(f"can't accept connections: {error.strerror}")
+        self._log(f"can't accept connections: {error.strerror}")
         self._selector.unregister(self._listener)
         self._accept_again_at = time.monotonic() + ACCEPT_PAUSE_SECONDS
 
-    def _greet(self, accepted: socket.socket) -> None:
+    def _set_up_accepted(self, accepted: socket.socket) -> None:
         try:
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -361,32 +361,32 @@ class WebServer:
         try:
             _STEPS[connection.state](self, connection)
         except OSError as error:
-            if event := _waits_for(error, connection.state):
+            if event := _blocked_on(error, connection.state):
                 self._watch(connection, event)
             elif connection.state is _State.HANDSHAKING:
-                self._end_handshake(connection, error)
+                self._handshake_failed(connection, error)
             else:
                 self._close(connection)
         except Exception as error:  # a fault of ours must not end the thread
-            self._complain(f"web server: {type(error).__name__}: {error}")
+            self._log(f"web server: {type(error).__name__}: {error}")
             self._close(connection)
 
-    def _shake_hands(self, connection: _Connection) -> None:
+    def _do_handshake(self, connection: _Connection) -> None:
         connection.client.do_handshake()  # type: ignore[attr-defined]
         certificate = connection.client.getpeercert()  # type: ignore[attr-defined]
         if self._web_config and not self._web_config.accepts_client(certificate):
-            self._complain("TLS: a client's certificate has none of client_allowed_sans")
+            self._log("TLS: a client's certificate has none of client_allowed_sans")
             self._close(connection)
             return
         connection.state = _State.READING
         self._read(connection)
 
-    def _end_handshake(self, connection: _Connection, error: OSError) -> None:
+    def _handshake_failed(self, connection: _Connection, error: OSError) -> None:
         if getattr(error, "reason", None) != "HTTP_REQUEST":
-            self._complain(f"TLS handshake failed: {getattr(error, 'reason', None) or error}")
+            self._log(f"TLS handshake failed: {getattr(error, 'reason', None) or error}")
             self._close(connection)
             return
-        self._ignore(connection)
+        self._unwatch(connection)
         connection.client = socket.socket(fileno=connection.client.detach())
         self._reject(connection, HTTPStatus.BAD_REQUEST, "this is an HTTPS server")
 
@@ -410,17 +410,17 @@ class WebServer:
         del received[: end + 4]
         request = parse_request(head) if end <= self._limits.head_bytes else None
         if isinstance(request, _Request):
-            self._hand_over(connection, request)
+            self._dispatch(connection, request)
         else:
             self._reject(connection, request or HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
-    def _hand_over(self, connection: _Connection, request: _Request) -> None:
+    def _dispatch(self, connection: _Connection, request: _Request) -> None:
         """To a worker; until it has answered, nothing is read from this connection."""
         config = self._web_config
         jobs = self._jobs
-        if config is not None and config.is_stranger(request.headers.get("authorization")):
-            jobs = self._strangers
-        self._ignore(connection)
+        if config is not None and config.needs_bcrypt(request.headers.get("authorization")):
+            jobs = self._unauthenticated
+        self._unwatch(connection)
         connection.state = _State.ANSWERING
         self._set_deadline(connection, float("inf"))
         jobs.put((connection, request))
@@ -429,9 +429,9 @@ class WebServer:
         self, connection: _Connection, status: HTTPStatus, reason: str | None = None
     ) -> None:
         response = _plain(status, reason or status.phrase)
-        self._begin_to_send(connection, self._encode(connection, None, response))
+        self._start_sending(connection, self._encode(connection, None, response))
 
-    def _begin_to_send(self, connection: _Connection, payload: bytes) -> None:
+    def _start_sending(self, connection: _Connection, payload: bytes) -> None:
         connection.unsent = memoryview(payload)
         connection.state = _State.SENDING
         self._set_deadline(connection, self._limits.send_seconds)
@@ -441,7 +441,7 @@ class WebServer:
         while connection.unsent:
             sent = connection.client.send(connection.unsent)
             connection.unsent = connection.unsent[sent:]
-        if connection.goes_on:
+        if connection.keep_alive:
             connection.state = _State.READING
             limits = self._limits
             self._set_deadline(
@@ -463,17 +463,17 @@ class WebServer:
         else:
             self._close(connection)
 
-    def _close_the_overdue(self) -> None:
+    def _close_expired(self) -> None:
         now = time.monotonic()
         for connection in list(self._connections):
-            is_outdated = connection.generation != self._generation and connection.is_idle
-            if connection.deadline <= now or is_outdated:
+            is_stale = connection.generation != self._generation and connection.is_idle
+            if connection.deadline <= now or is_stale:
                 self._close(connection)
         if float("-inf") < self._accept_again_at <= now and not self._stopping:
             self._accept_again_at = float("-inf")
             self._selector.register(self._listener, selectors.EVENT_READ)
 
-    def _close_longest_waiting(self) -> None:
+    def _evict_longest_waiting(self) -> None:
         """Make room: of the connections that wait for their client, end the oldest."""
         waiting = [c for c in self._connections if c.state is not _State.ANSWERING]
         if waiting:
@@ -492,13 +492,13 @@ class WebServer:
             self._selector.register(connection.client, event, connection)
         connection.watched = event
 
-    def _ignore(self, connection: _Connection) -> None:
+    def _unwatch(self, connection: _Connection) -> None:
         if connection.watched:
             self._selector.unregister(connection.client)
             connection.watched = 0
 
     def _close(self, connection: _Connection) -> None:
-        self._ignore(connection)
+        self._unwatch(connection)
         self._connections.discard(connection)
         connection.client.close()
 
@@ -508,11 +508,11 @@ class WebServer:
         self._selector.close()
         self._listener.close()
 
-    def _complain(self, message: str) -> None:
+    def _log(self, message: str) -> None:
         now = time.monotonic()
-        if now - self._complained_at >= COMPLAINT_SECONDS:
-            self._complained_at = now
-            self._complain_now(message)
+        if now - self._logged_at >= LOG_INTERVAL_SECONDS:
+            self._logged_at = now
+            self._log_now(message)
 
 
 class _State(enum.Enum):
@@ -526,7 +526,7 @@ class _State(enum.Enum):
 
 
 _STEPS: dict[_State, Callable[[WebServer, _Connection], None]] = {
-    _State.HANDSHAKING: WebServer._shake_hands,
+    _State.HANDSHAKING: WebServer._do_handshake,
     _State.READING: WebServer._read,
     _State.ANSWERING: lambda server, connection: None,
     _State.SENDING: WebServer._send,
@@ -543,7 +543,7 @@ class _Connection:
     generation: int
     received: bytearray = field(default_factory=bytearray)
     unsent: memoryview | bytes = b""
-    goes_on: bool = False
+    keep_alive: bool = False
     since: float = 0.0
     deadline: float = float("inf")
     watched: int = 0
@@ -624,16 +624,16 @@ class _Pages:
             case "/":
                 return self._landing_page()
             case "/-/healthy":
-                return _verdict(self.healthy(), "healthy")
+                return _probe_response(self.healthy(), "healthy")
             case "/-/ready":
-                return _verdict(self.ready(), "ready")
+                return _probe_response(self.ready(), "ready")
         return _plain(HTTPStatus.NOT_FOUND, "there is no such page; see / and /metrics")
 
     def _metrics(self, request: _Request) -> _Response:
         from prometheus_client.exposition import choose_encoder
 
-        encoder, content_type = choose_encoder(_understood(request.headers.get("accept", "")))
-        body = encoder(self._asked_for(request.query))
+        encoder, content_type = choose_encoder(_safe_accept(request.headers.get("accept", "")))
+        body = encoder(self._restricted(request.query))
         headers = {"Vary": "Accept, Accept-Encoding"}
         wants_gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
         if wants_gzip and len(body) >= MIN_GZIP_BYTES:
@@ -643,7 +643,7 @@ class _Pages:
             headers["Content-Encoding"] = "gzip"
         return _Response(HTTPStatus.OK, content_type, body, headers)
 
-    def _asked_for(self, query: str) -> CollectorRegistry:
+    def _restricted(self, query: str) -> CollectorRegistry:
         """The registry, or of it only what ?name[]= names, by the names of its samples.
 
         Its own restricted_registry() wants names that are known before collecting.
@@ -697,13 +697,13 @@ _UNAUTHORIZED = _Response(
 )
 
 
-def _verdict(good: bool, word: str) -> _Response:
+def _probe_response(good: bool, word: str) -> _Response:
     if good:
         return _plain(HTTPStatus.OK, f"dynstack-probe is {word}")
     return _plain(HTTPStatus.SERVICE_UNAVAILABLE, f"dynstack-probe is not {word}")
 
 
-def _understood(accept: str) -> str:
+def _safe_accept(accept: str) -> str:
     """An Accept header for prometheus_client; empty if it would stumble over it.
 
     Its newer releases compare the versions in it without a look, and give them back in the
@@ -721,7 +721,7 @@ def _accepts_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def _waits_for(error: OSError, state: _State) -> int:
+def _blocked_on(error: OSError, state: _State) -> int:
     """The event that a socket waits for which would have blocked; 0 if it has failed."""
     if isinstance(error, BlockingIOError):
         return selectors.EVENT_WRITE if state is _State.SENDING else selectors.EVENT_READ

@@ -141,10 +141,10 @@ class WebConfig:
     the file itself only by `reload()`, so that one saved in two steps opens no door.
     """
 
-    def __init__(self, path: Path, complain: Callable[[str], None] = tell) -> None:
+    def __init__(self, path: Path, log: Callable[[str], None] = tell) -> None:
         """Raises UsageError, in one line with file and key, for whatever is wrong with it."""
         self.path = path
-        self._complain = complain
+        self._log = log
         self._lock = threading.Lock()
         self._settings = _read(path)
 
@@ -176,7 +176,7 @@ class WebConfig:
         """For the next connection; None if it is not encrypted.
 
         If a file has changed and can't be used, the last good certificate stays, and the
-        reason is complained about once.
+        reason is logged once.
         """
         with self._lock:
             tls = self._settings.tls
@@ -186,7 +186,7 @@ class WebConfig:
                 with about(self.path):
                     tls.refresh()
             except UsageError as error:
-                self._complain(f"{error}; the former certificate stays in use")
+                self._log(f"{error}; the former certificate stays in use")
             return tls.context
 
     def accepts_client(self, certificate: Mapping[str, Any] | None) -> bool:
@@ -198,14 +198,14 @@ class WebConfig:
         tls = self._settings.tls
         return tls is None or not certificate or tls.allows(certificate)
 
-    def is_stranger(self, authorization: str | None) -> bool:
+    def needs_bcrypt(self, authorization: str | None) -> bool:
         """Whether `permits()` would cost a bcrypt, some 100 ms of processor time."""
-        return self._settings.users.remembered_verdict(authorization) is None
+        return self._settings.users.cached_verdict(authorization) is None
 
     def permits(self, authorization: str | None) -> bool:
         """Whether a request with this Authorization header, if any, may be answered."""
         users = self._settings.users
-        verdict = users.remembered_verdict(authorization)
+        verdict = users.cached_verdict(authorization)
         return users.check_password(authorization) if verdict is None else verdict
 
 

@@ -52,7 +52,7 @@ class World:
     stacks: Stacks
     state: dict[str, bool]
     facts: list[tuple[str, str]]
-    complaints: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -113,7 +113,7 @@ def serving(
         registry.register(stacks)
     state = {"ready": True, "healthy": True}
     facts = [("Stacks & more", "97 stacks <here> & now.")]
-    complaints: list[str] = []
+    logged: list[str] = []
     server = WebServer(
         listen,
         registry,
@@ -122,12 +122,12 @@ def serving(
         lambda: state["healthy"],
         web_config,
         web.Limits(**limits),
-        complaints.append,
+        logged.append,
     )
     threads_before = set(threading.enumerate())
     server.start()
     try:
-        yield World(server, stacks, state, facts, complaints)
+        yield World(server, stacks, state, facts, logged)
     finally:
         began = time.monotonic()
         server.stop()
@@ -205,7 +205,7 @@ def test_an_odd_accept_header_is_no_failure(world: World, accept: str) -> None:
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\xe9" not in answer
     assert len(answer.partition(b"\r\n\r\n")[0]) < 6000
-    assert world.complaints == []
+    assert world.logged == []
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_collector_that_fails_is_told_of_once(world: World) -> None:
         response = world.get("/metrics")
         assert response.status == 500
         assert b"no such map" not in response.read()
-    assert world.complaints == ["can't answer /metrics: RuntimeError: no such map"]
+    assert world.logged == ["can't answer /metrics: RuntimeError: no such map"]
     assert world.get("/-/ready").status == 200
     world.stacks.before = lambda: None
     assert world.get("/metrics").status == 200
@@ -421,7 +421,7 @@ def test_clients_that_reset(world: World) -> None:
             client.sendall(request)
             client.close()
     assert world.get("/metrics").status == 200
-    assert world.complaints == []
+    assert world.logged == []
 
 
 # --- many, slow and silent clients
@@ -522,7 +522,7 @@ def test_out_of_file_descriptors(world: World, monkeypatch: pytest.MonkeyPatch) 
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert received(newcomer).startswith(b"HTTP/1.1 200 ")
-    assert world.complaints == ["can't accept connections: Too many open files"]
+    assert world.logged == ["can't accept connections: Too many open files"]
     idle.close()
 
 

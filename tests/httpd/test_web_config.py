@@ -164,7 +164,7 @@ def test_tls(with_certificates: Folder, pki: Pki) -> None:
         response = get(world, client_context(pki), "/metrics")
         assert response.status == 200
         assert b"dynstack_tasks" in response.read()
-        assert world.complaints == []
+        assert world.logged == []
 
 
 @needs_openssl
@@ -199,8 +199,8 @@ def test_requests_and_garbage_on_a_tls_port(with_certificates: Folder, pki: Pki)
         with world.connect() as silent:
             assert received(silent) == b""
         assert get(world, client_context(pki)).status == 200
-        assert len(world.complaints) == 1
-        assert world.complaints[0].startswith("TLS handshake failed: ")
+        assert len(world.logged) == 1
+        assert world.logged[0].startswith("TLS handshake failed: ")
 
 
 @needs_openssl
@@ -389,8 +389,8 @@ def test_bcrypt_is_asked_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -
         assert asked == [b"secret", b"wrong"]
         for number in range(150):  # guessing does not push out who is known
             assert not config.permits(basic("alice", str(number))["Authorization"])
-        assert not config.is_stranger(basic("alice", "secret")["Authorization"])
-        assert config.is_stranger(basic("alice", "wrong")["Authorization"])
+        assert not config.needs_bcrypt(basic("alice", "secret")["Authorization"])
+        assert config.needs_bcrypt(basic("alice", "wrong")["Authorization"])
 
 
 def test_those_who_guess_do_not_delay_those_who_know(
@@ -475,20 +475,20 @@ def test_a_renewed_certificate_is_used_at_once(with_certificates: Folder, pki: P
             assert certificate
             return str(certificate["subject"])
 
-    complaints: list[str] = []
-    config = WebConfig(with_certificates.write(TLS), complaints.append)
+    logged: list[str] = []
+    config = WebConfig(with_certificates.write(TLS), logged.append)
     with serving(config) as world:
         assert "server" in subject(world)
         shutil.copy(folder / "renewed.pem", folder / "server.pem")
         assert "server" in subject(world)  # the key is still the old one
         assert "server" in subject(world)
-        assert len(complaints) == 1
-        assert "does not belong to the certificate; the former" in complaints[0]
+        assert len(logged) == 1
+        assert "does not belong to the certificate; the former" in logged[0]
         shutil.copy(folder / "renewed.key", folder / "server.key")
         assert "renewed" in subject(world)
         (folder / "server.pem").unlink()
         assert "renewed" in subject(world)
-        assert len(complaints) == 2
+        assert len(logged) == 2
 
 
 def test_reload(folder: Folder) -> None:
