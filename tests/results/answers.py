@@ -74,14 +74,14 @@ def answers(loads: Sequence[Measured], kernels: Guests = ()) -> Iterator[tuple[s
         + " KiB.",
     )
     yield (
-        "3. How many page faults does a real load take, and what may moving them cost?",
+        "3. How many page faults does a real load take, and how much slower may they get?",
         "In user mode "
         + span(loads, lambda one: float(one.cost["page_faults_per_second"]["user"]), number)
-        + " a second; in kernel mode on user memory, those that pay, "
+        + " a second; in kernel mode on user memory, the ones that would get slower, "
         + span(loads, lambda one: float(one.cost["page_faults_per_second"]["kernel"]), number)
-        + ". Before those take 0.1% of CPU time each may cost "
+        + ". Each of those may cost "
         + span(loads, lambda one: one.cost["break_even"]["kernel_page_fault_ns"], number)
-        + " ns more.",
+        + " ns more before they take 0.1% of CPU time.",
     )
     yield (
         '4. "Percentage of system memory", and kernel against user threads?',
@@ -128,28 +128,28 @@ def answers(loads: Sequence[Measured], kernels: Guests = ()) -> Iterator[tuple[s
         f"Here {over_12k:,} living tasks of all loads were above 12 KiB and {over_8k:,} above"
         f" 8 KiB; the deepest had {deepest.cost['safety']['deepest_bytes']:,} bytes. That is one"
         " kernel build without"
-        " KASAN, NFS, device mapper or NVMe, so it bounds the need from below only."
+        " KASAN, NFS, device mapper or NVMe, so it is only a lower bound on the need."
         + _in_guests(kernels),
     )
     growth = late_growth([one for one in loads if one.name != "sleepers"])
     yield (
         '9. "How do we know that task won\'t dive deeper, later?"',
-        f"Of {growth.seen[3]:,} intervals of tasks older than a minute, {growth.grown[3]:,} saw"
-        f" the mark pass another page; of {growth.seen[2]:,} between 10 and 60 s old"
-        f" {growth.grown[2]:,}; of {growth.seen[0] + growth.seen[1]:,} younger ones"
+        f"Of {growth.seen[3]:,} intervals of tasks older than a minute, the mark passed another"
+        f" page in {growth.grown[3]:,}; of {growth.seen[2]:,} of tasks 10 to 60 s old, in"
+        f" {growth.grown[2]:,}; of {growth.seen[0] + growth.seen[1]:,} of younger tasks, in"
         f" {growth.grown[0] + growth.grown[1]:,}. It does happen, so a policy that takes pages"
         " away from old tasks must be able to give them back.",
     )
     where = _contexts(loads)
     yield (
-        "10. In which contexts do stacks pass a page, and is there memory then?",
+        "10. In which contexts do stacks cross a page, and is memory available then?",
         f"Of {sum(where.values()):,} crossings of the loads' own tasks: {_ranked(where)}. Free"
         " memory above the minimum watermarks was at least "
         + span(loads, lambda one: _headroom(one), number)
         + " KiB;"
         f" {sum(int(one.cost['safety']['allocation_stalls'] or 0) for one in loads):,}"
-        " allocations stalled in all loads together, reclaim inside a memory cgroup left out,"
-        " which the kernel does not count there.",
+        " allocations stalled in all loads together; the kernel does not count reclaim inside a"
+        " memory cgroup there.",
     )
     saving_time = [one for one in loads if (net := one.cost["cost"]["net_cpu_ratio"]) and net < 0]
     yield (
@@ -233,7 +233,7 @@ def claims(loads: Sequence[Measured]) -> Iterator[str]:
         f"{percent(past / stacks, 1)} of living stacks and {percent(deep / every, 1)} of"
         f" {every:,} exited tasks used a second page; by load, of exits"
         f" {span(loads, _deep_exits, _tenth)}. {number(faults / created)} faults a task"
-        " created, since cached stacks bring theirs | `estimate`, `cost` |"
+        " created, since cached stacks come with their pages | `estimate`, `cost` |"
     )
     yield (
         '| "99.999..% of threads never exceed 4K" | '

@@ -91,12 +91,12 @@ def markdown(loads: Sequence[Measured], kernels: Guests, folder: Path) -> Iterat
         f"{len(loads)} loads of real software on one host: {host['cpu_model']}, {host['cpus']}"
         f" CPUs (virtual), {host['mem_total_kib'] >> 10:,} MiB, Linux {host['kernel_release']},"
         f" stacks of {host['thread_size_bytes'] >> 10} KiB; {' and '.join(days)}. Every figure is"
-        " computed from the captures in `docs/results/` by the command above its table, with"
-        " the load's name for LOAD; those commands need no privileges and no load.",
+        " computed from the captures in `docs/results/` by the command above its table, with LOAD"
+        " replaced by the load's name; those commands need neither privileges nor the load.",
         "",
         "![Saving against net cost: one dot a load](results/saving-against-cost.svg)",
         "",
-        "![Stacks deeper than x, ever: one line a load, kernel threads in it](results/depths.svg)",
+        "![Stacks ever deeper than x: one line a load, with kernel threads](results/depths.svg)",
         "",
         "## Answers",
         "",
@@ -142,9 +142,9 @@ def checks(loads: Sequence[Measured]) -> Iterator[str]:
     yield from (
         "## Checked by other means",
         "",
-        f"Ratios of loads that made {BUSY} or more; each load's are in the table.",
+        f"Ratios, for loads with at least {BUSY} events; the table lists every load.",
         "",
-        "- Tasks created, `processes` of /proc/stat over ours, in the very seconds of the series:"
+        "- Tasks created, `processes` in /proc/stat over ours, over the same seconds:"
         f" {span(loads, beside('kernel', 'created'), _times)}; perf's task:task_newtask over"
         f" ours: {span(loads, beside('perf', 'created'), _times)}.",
         "- Page faults, perf's over ours: in user mode"
@@ -152,13 +152,13 @@ def checks(loads: Sequence[Measured]) -> Iterator[str]:
         f" {span(loads, beside('perf', 'kernel'), _times)}.",
         "- Tasks that exited with a second page in use, bpftrace over ours:"
         f" {span(loads, beside('bpftrace', 'second'), _times)}.",
-        "- Pages first used, `dynstack-probe faults` over the probe of exits and scans, which"
-        f" share no code in the kernel: {span(loads, watched, _times)}. Of these a page that came"
-        " with a cached stack is a crossing and no fault, so `faults` finds more crossings than"
-        " `cost` models faults.",
-        "- Stacks that the kernel counts (`nr_kernel_stack`, refreshed) and the scan did not find:"
-        f" {span(loads, missed, number)}. This kernel hides the tasks of PID 1 from its iterator;"
-        " what is more than those came, went or was not yet freed during the scan.",
+        "- Pages first used, `dynstack-probe faults` over the lifecycle probe, which share no code"
+        f" in the kernel: {span(loads, watched, _times)}. A page that came with a cached stack is"
+        " a crossing but not a fault, so `faults` finds more crossings than `cost` models"
+        " faults.",
+        "- Stacks that the kernel counts (`nr_kernel_stack`, refreshed) and the scan missed:"
+        f" {span(loads, missed, number)}. This kernel's task iterator skips the tasks of PID 1;"
+        " the rest were created, exited, or had not yet been freed during the scan.",
         "",
     )
 
@@ -176,10 +176,10 @@ def of_the_host(loads: Sequence[Measured]) -> str:
     idle = next((one for one in loads if one.name == "idle"), None)
     nothing = tables.busy_share(idle) if idle else None
     return (
-        f"With nothing started (idle) {percent(nothing, 0)} of this host's CPU time was used, by"
-        " the recording, what counts beside it, and whatever else ran. "
+        f"With no load (idle) {percent(nothing, 0)} of this host's CPU time was used: by the"
+        " recording, by perf and bpftrace, and by whatever else ran. "
     ) * (nothing is not None) + (
-        "Of the CPU time that was used the load's own tasks had"
+        "Of the CPU time used, the load's own tasks account for"
         f" {span(loads, tables.own_share, _whole)}."
     )
 
@@ -187,11 +187,11 @@ def of_the_host(loads: Sequence[Measured]) -> str:
 def twice(loads: Sequence[Measured], pairs: Sequence[object]) -> str:
     if len(pairs) == len(loads):
         return (
-            "All loads were run twice, one `make results` after the other: tables and answers are"
-            " of the first, how far apart the two are has a table."
+            "All loads were run twice, in two consecutive `make results`. Tables and answers show"
+            " the first; one table shows how far apart the two are."
         )
     if not pairs:
-        return "No load was run twice, so nothing here tells how far apart two runs are."
+        return "No load was run twice, so the spread between runs is unknown."
     return f"{len(pairs)} of {len(loads)} loads were run twice, see above."
 
 
@@ -199,26 +199,27 @@ def method(loads: Sequence[Measured], pairs: Sequence[object]) -> Iterator[str]:
     yield from (
         "## Method and its error",
         "",
-        "- Each load starts in a cgroup of its own where cgroup v2 is mounted, warms up for"
-        f" {WARM_UP_SECONDS:g} s, and is recorded by `dynstack-probe record`, a snapshot each 2 s"
-        " (6 s for the 50,000 sleepers), while /proc/stat and `perf stat -a` are read ten times a"
-        f" second. Then perf counts system calls for {COUNTED_SECONDS:g} s and `dynstack-probe"
-        f" faults` watches for {FAULTS_SECONDS} s, each apart, since watching costs some 100 ns a"
-        " system call.",
+        "- Each load runs in its own cgroup where cgroup v2 is mounted, warms up for"
+        f" {WARM_UP_SECONDS:g} s, and is recorded by `dynstack-probe record`, one snapshot every"
+        " 2 s (6 s for the 50,000 sleepers), while /proc/stat and `perf stat -a` are read ten"
+        f" times a second. Then perf counts system calls for {COUNTED_SECONDS:g} s and"
+        f" `dynstack-probe faults` watches for {FAULTS_SECONDS} s, one after the other, since"
+        " watching costs about 100 ns a system call.",
         f"- {of_the_host(loads)} Stacks, marks and depths of the load's tasks do not depend on what"
-        " else runs; rates of the host include it, and prices calibrated beside it err high.",
+        " else runs; rates are of the whole host and include it, and prices calibrated meanwhile"
+        " err high.",
         f"- {twice(loads, pairs)}",
-        "- Names of what else ran on this host are replaced by tokens; kernel threads and what"
-        " ran in the load's cgroup keep theirs.",
-        "- Kernel threads work for every load and live longer: marks of kworkers carry over from"
-        " load to load, so a load's own part is in the columns *of the load* and *load alone*.",
+        "- Task names are anonymized, except those of kernel threads and of tasks in the load's"
+        " cgroup.",
+        "- Kernel threads work for every load and outlive it: marks of kworkers carry over from"
+        " load to load. The columns *of the load* and *load alone* leave them out.",
         "- One kernel build, one vendor, 2 virtual CPUs, no NUMA, one disk (virtio), no real"
-        " network card, no confidential or huge-page set-up. The file systems lie on loop"
-        " devices. What it can't tell: depth under other drivers (NVMe, device mapper,"
+        " network card, no confidential computing, no huge pages. The file systems are on loop"
+        " devices. Not covered: depth under other drivers (NVMe, device mapper,"
         " SCSI), on distribution kernels beyond the few loads in guests, with KASAN or 32 KiB"
         " stacks, and rates on machines with more CPUs.",
-        "- To extend it: `make results` on that machine (30 minutes, root), or only a capture of"
-        " one's own load, see CONTRIBUTING.md.",
+        "- To extend it, run `make results` on another machine (30 minutes, root), or send a"
+        " capture of your own load: see CONTRIBUTING.md.",
     )
 
 

@@ -101,10 +101,10 @@ def savings(loads: Sequence[Measured]) -> Table:
             ("load alone", lambda one: percent(own_stacks(one)[1])),
         ],
         loads,
-        "Stacks and BASE measured, of the whole host in the snapshot with the median saving;"
-        " Dynamic and saving modelled. Dynamic errs low (reuse of grown cached stacks is not in"
-        " a scan). *Of the load*, *load alone*: its own cgroup, without the kernel threads that"
-        " work for it.",
+        "Stacks and BASE are measured, on the whole host, in the snapshot with the median saving;"
+        " Dynamic and saving are modelled. Dynamic errs low (a scan can't see the reuse of grown"
+        " cached stacks). *Of the load*, *load alone*: its own cgroup, without the kernel threads"
+        " that work for it.",
     )
 
 
@@ -146,7 +146,7 @@ def policies(loads: Sequence[Measured]) -> Table:
         [(name, of(name)) for name in POLICIES],
         loads,
         "Modelled. *Over*: tasks whose high-water mark is above the policy's limit; each would"
-        " have overflowed. What a policy must do a second for it: the table of costs.",
+        " have overflowed. For what a policy must do each second, see the table of costs.",
     )
 
 
@@ -173,8 +173,8 @@ def depths(loads: Sequence[Measured]) -> Table:
         ],
         loads,
         "Measured, of all stacks in that snapshot, by nearest rank. *Ever*: high-water mark,"
-        " from the task's start. *Now*: at the saved stack pointer of tasks asleep. Both err low"
-        " by words that were used and held zero.",
+        " since the task started. *Now*: at the saved stack pointer of sleeping tasks. Both err low"
+        " where the deepest words used hold zero.",
     )
 
 
@@ -191,7 +191,7 @@ def rates(loads: Sequence[Measured]) -> Table:
         return percent(one.cost["reused_per_second"] / created, 1) if created else "-"
 
     return _table(
-        "What happens in a second",
+        "Events a second",
         "cost docs/results/LOAD.dsp",
         [
             ("tasks created", lambda one: number(one.cost["created_per_second"])),
@@ -206,11 +206,11 @@ def rates(loads: Sequence[Measured]) -> Table:
             ("system calls", lambda one: number(one.note["system_calls_per_second"])),
         ],
         loads,
-        "Of the whole host. Tasks created and page faults measured. Pages first used by a task,"
+        "Of the whole host. Tasks created and page faults are measured. Pages first used by a task,"
         " beyond the first: those that came with its stack, grown by an earlier owner, need no"
-        " fault under rfc-v1, the others one each (stack faults: modelled; errs high, since what"
-        " a living task's stack came with is known only when it exits). System calls: by perf,"
-        f" {COUNTED_SECONDS:g} s after the series.",
+        " fault under rfc-v1; the others need one each (stack faults: modelled; errs high, since"
+        " what a living task's stack came with is known only when it exits). System calls: perf,"
+        f" for {COUNTED_SECONDS:g} s after the series.",
     )
 
 
@@ -246,7 +246,7 @@ def checks(loads: Sequence[Measured]) -> Table:
         return f"{coverage['read']:,} / {coverage['kernel_stacks']:,}"
 
     return Table(
-        "The same by other means",
+        "The same figures from other sources",
         ".venv/bin/python -m tests.results.document",
         [
             "load",
@@ -268,21 +268,21 @@ def checks(loads: Sequence[Measured]) -> Table:
             ]
             for one in loads
         ],
-        "Counts between the first and the last snapshot, and in brackets the other's over ours:"
-        " `processes` of /proc/stat, and perf's task:task_newtask and page-faults (:u, :k), and a"
-        " bpftrace program (tests/results/second_page.bt) that looks at the 512 bytes below the"
-        " first page of each task that exits, each read ten times a second and taken at the"
-        " snapshots' moments by interpolation: off by what happens in some hundredths of a"
-        " second. Page faults: pages that the kernel faults in itself, as for mlock(), are in ours"
-        " alone, as user mode; faults on bad addresses, or taken twice, in perf's. Those in kernel"
-        " mode where they are forbidden, and tried again (write(2) begins so: bpftrace finds"
-        " pgbench's below copy_folio_from_iter_atomic()), enter as all do, so ours has them, and"
-        " user mode, which is the rest, has as many fewer; perf counts what is served."
-        " Stacks: tasks that come or go during the scan are the difference, and stacks of ended"
-        " tasks that are not yet freed. Last: pages that"
-        f" `dynstack-probe faults` found in {FAULTS_SECONDS} s by looking at each system call's"
-        " end, and what the probe of exits and scans counted meanwhile; on a busy host one begins"
-        " and ends some tenths of a second after the other.",
+        "Counts between the first and the last snapshot; in brackets the other source's over ours."
+        " The others are `processes` in /proc/stat, perf's task:task_newtask and page-faults (:u,"
+        " :k), and a bpftrace program (tests/results/second_page.bt) that checks the 512 bytes"
+        " below the first page of each exiting task. Each is read ten times a second and"
+        " interpolated to the time of the snapshots, so they are off by a few hundredths of a"
+        " second. Page faults: pages that the kernel populates itself, as for mlock(), are only in"
+        " ours, under user mode; faults on bad addresses, and retried ones, only in perf's. Faults"
+        " in kernel mode with page faults disabled, which the kernel then retries (as write(2)"
+        " does: bpftrace finds pgbench's under copy_folio_from_iter_atomic()), go through the same"
+        " entry code, so ours includes them; user mode, which is the remainder, has as many fewer;"
+        " perf counts only faults that are handled. Stacks: the difference is tasks created or"
+        " exiting during the scan, and stacks not yet freed. Last column: pages that"
+        f" `dynstack-probe faults` found in {FAULTS_SECONDS} s by checking at the end of each"
+        " system call, against what the lifecycle probe counted meanwhile; on a busy host they"
+        " start and stop a few tenths of a second apart.",
     )
 
 
@@ -332,10 +332,10 @@ def costs(loads: Sequence[Measured]) -> Table:
             ("it eats the saving, ns more", break_even("kernel_page_fault_ns_eats_the_saving")),
         ],
         loads,
-        "Modelled from measured counts at prices calibrated on this host while the load ran"
+        "Modelled from measured counts, at prices calibrated on this host while the load ran"
         " (load makes them err high). Net below zero: it saves time as well. *Break-even*: what"
-        " one fault may cost before all of them take 0.1% of CPU time; in the last column what"
-        " each page fault in kernel mode may cost more before that eats what cheaper forks save.",
+        " one fault may cost before all of them take 0.1% of CPU time; last column: how much more"
+        " each page fault in kernel mode may cost before it eats up what cheaper forks save.",
     )
 
 
@@ -365,9 +365,9 @@ def safety(loads: Sequence[Measured]) -> Table:
             ("with more", lambda one: exits(one, more=True)),
         ],
         loads,
-        "Measured. Headroom: free memory above the minimum watermarks, of all zones. The kernel"
-        " counts stalls and direct reclaim of the whole host only: those inside a memory cgroup,"
-        " as in *reclaim*, are not in them. Over 8 and"
+        "Measured. Headroom: free memory above the minimum watermarks, over all zones. The kernel"
+        " counts only host-wide stalls and direct reclaim: those inside a memory cgroup, as in"
+        " *reclaim*, are not included. Over 8 and"
         " 12 KiB: living tasks. Exits: tasks that ended while the series ran, by the pages down"
         " to their marks; a cached stack is cleared before it is handed out again, so a mark is"
         " the task's own.",
@@ -448,10 +448,10 @@ def ages(loads: Sequence[Measured]) -> Table:
     return Table(
         "Growth over a page boundary, by the task's age",
         ".venv/bin/python -m tests.results.document",
-        ["age at the first of two snapshots", "task intervals", "of them grew", "a task and hour"],
+        ["age at the first of two snapshots", "task intervals", "that grew", "per task and hour"],
         rows,
-        "Measured, living tasks of all captures together, without the 50,000 sleepers. Growth"
-        " of tasks that ended between two snapshots is not in it: they are in the exits.",
+        "Measured, living tasks of all captures together, without the 50,000 sleepers. Growth of"
+        " tasks that exited between two snapshots is not included: they are in the exits.",
     )
 
 
@@ -479,8 +479,7 @@ def offsets(loads: Sequence[Measured]) -> Table:
             ("of all dynamic pages", share),
         ],
         loads,
-        "Modelled from measured marks: the least if one call alone went deepest, the most if"
-        " many did.",
+        "Modelled from measured marks: least if a single call went that deep, most if many did.",
     )
 
 
@@ -493,14 +492,13 @@ def paths(loads: Sequence[Measured]) -> Table:
             tail = " > ".join(word.split(" ")[0] for word in best["path"][-12:])
             rows.append([one.name, best["comm"], f"{best['deepest_bytes']:,}", f"`{tail}`"])
     return Table(
-        "The deepest path that was sampled",
+        "The deepest sampled call path",
         "dynstack-probe faults --rate 1999 --deeper-than 2048 --folded PATHS",
         ["load", "task", "bytes", "its last twelve functions"],
         rows,
-        f"Measured, {SAMPLES_A_SECOND:,} times a second on each CPU for {FAULTS_SECONDS} s, of the"
-        " load's tasks and kernel"
-        " threads: lower bounds, since the deepest moment is short. Three a load, with the"
-        " depth of each function, are in docs/results/LOAD.json.",
+        f"Measured {SAMPLES_A_SECOND:,} times a second on each CPU for {FAULTS_SECONDS} s, in the"
+        " load's tasks and kernel threads: lower bounds, since the deepest moments are short."
+        " docs/results/LOAD.json has three for each load, with the depth of each function.",
     )
 
 
@@ -540,8 +538,8 @@ def guests(kernels: Guests) -> Table:
             "deepest task",
         ],
         rows,
-        "Measured depths, bytes; saving modelled (rfc-v1, reserve paid). *CPU*: seconds that the"
-        " load had of an emulated CPU, which is some 20 times slower than the host's, so depths are"
+        "Depths in bytes, measured; saving modelled (rfc-v1, with the reserve). *CPU*: seconds that"
+        " the load ran on an emulated CPU, about 20 times slower than the host's, so depths are"
         " lower bounds. Its tasks were frozen for the snapshot."
         + " *No-offset*: booted with randomize_kstack_offset=off."
         * any(kernel.endswith(WITHOUT_OFFSET) for kernel, _ in kernels),
@@ -570,7 +568,7 @@ def repeats(pairs: Sequence[tuple[Measured, Measured]]) -> Table:
         "dynstack-probe estimate; dynstack-probe cost",
         ["load", *(head for head, _ in columns)],
         [[pair[0].name, *(both(write, pair) for _, write in columns)] for pair in pairs],
-        "Each is the median snapshot, the rates those of the whole series. How far apart: below.",
+        "The median snapshot of each; rates over the whole series. The spread is below.",
     )
 
 
@@ -611,9 +609,9 @@ def spread(pairs: Sequence[tuple[Measured, Measured]]) -> Table:
         "dynstack-probe estimate --by cgroup; dynstack-probe cost",
         ["figure", "how", "median of loads", "most", "where"],
         rows,
-        "*Factor*: the larger over the smaller, of rates for which both runs counted"
-        f" {BUSY} or more. *Points*: of 100. A figure of one load in this document is as sure as"
-        " this table says.",
+        "*Factor*: the larger over the smaller, for rates of which both runs counted"
+        f" {BUSY} or more. *Points*: percentage points. No figure of a single load in this"
+        " document is more certain than this table says.",
     )
 
 
@@ -655,9 +653,9 @@ def versions(loads: Sequence[Measured]) -> Table:
         "make results LOADS=LOAD",
         ["load", "what", "Debian's packages", "s recorded", "CPUs busy", "by the load"],
         rows,
-        "CPU time of this host while it was recorded, and how much of it the load's own cgroup"
-        " had. The rest is of kernel threads that work for it, of the recording and of what else"
-        " this host ran: the smaller the share, the more of all rates in this document is theirs.",
+        "CPU time of this host during the recording, and the share of the load's own cgroup. The"
+        " rest went to kernel threads working for it, to the recording, and to whatever else this"
+        " host ran: the smaller the share, the more of the rates in this document is theirs.",
     )
 
 
