@@ -40,7 +40,7 @@ def _now() -> Sequence[Builder[Panel]]:
         number(
             Text(
                 "Stacks (measured)",
-                "How many tasks that is: whole stacks over the size of one.",
+                "The number of tasks: whole stacks divided by the size of one.",
             ),
             Query(f"{WHOLE} / on (job, instance) dynstack_thread_size_bytes{HOST}"),
             COUNT,
@@ -48,13 +48,13 @@ def _now() -> Sequence[Builder[Panel]]:
         number(
             Text(
                 "Saved under $policy (modelled)",
-                "What the policy would not need of it. The reserve is the host's, and left out.",
+                "Memory that the policy would not need. The reserve is the host's and is left out.",
             ),
             Query(SAVED),
             BYTES,
         ),
         number(
-            Text("Saving (modelled)", "That as a share of the cgroup's whole stacks."),
+            Text("Saving (modelled)", "The same as a share of the cgroup's whole stacks."),
             Query(f"({SAVED}) / on (job, instance, cgroup) {WHOLE}"),
             RATIO,
             decimals=2,
@@ -78,7 +78,7 @@ def _over_time() -> Sequence[Builder[Panel]]:
         lines(
             Text(
                 "Share of the host's stacks (measured)",
-                "Of all memory in kernel stacks of the host, how much is this cgroup's.",
+                "This cgroup's share of all memory in kernel stacks on the host.",
             ),
             [
                 Query(

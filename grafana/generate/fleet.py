@@ -220,7 +220,7 @@ def _answers() -> Sequence[Builder[Panel]]:
         number(
             Text(
                 "Least coverage (measured)",
-                "Of the host on which the smallest share of the kernel's stacks was read.",
+                "On the host where the smallest share of the kernel's stacks was read.",
             ),
             Query(f"min(instance:dynstack_coverage:ratio{JOB})"),
             RATIO,
@@ -236,8 +236,8 @@ def _who_stands_out() -> Sequence[Builder[Panel]]:
         ranking(
             Text(
                 "Deepest stacks (measured)",
-                "The ten chosen hosts with the deepest task, as a share of a whole stack. A bar"
-                " leads to its host.",
+                "The ten chosen hosts with the deepest task, as a share of a whole stack. Click a"
+                " bar for its host.",
             ),
             Query(f"topk(10, instance:dynstack_deepest_stack:ratio{HOSTS})", "{{instance}}"),
             RATIO,
@@ -247,7 +247,7 @@ def _who_stands_out() -> Sequence[Builder[Panel]]:
         ranking(
             Text(
                 "Most tasks too deep for $policy (measured)",
-                "The ten chosen hosts with most living tasks that would overflow.",
+                "The ten chosen hosts with the most living tasks that would overflow.",
             ),
             Query(f"topk(10, dynstack_policy_over_limit_tasks{HOSTS_POLICY})", "{{instance}}"),
             COUNT,
@@ -267,7 +267,7 @@ def _who_stands_out() -> Sequence[Builder[Panel]]:
         ranking(
             Text(
                 "Most stack faults a second under $policy (modelled)",
-                "The ten chosen hosts that would take most.",
+                "The ten chosen hosts that would take the most.",
             ),
             Query(
                 f"topk(10, instance_policy:dynstack_modelled_faults:rate5m{HOSTS_POLICY})",
@@ -279,8 +279,8 @@ def _who_stands_out() -> Sequence[Builder[Panel]]:
         ranking(
             Text(
                 "Least free memory (measured)",
-                "The ten chosen hosts with least above the minimum watermarks: what growing stacks"
-                " could take.",
+                "The ten chosen hosts with the least free above the minimum watermarks: what"
+                " growing stacks could take.",
             ),
             Query(f"bottomk(10, dynstack_memory_headroom_bytes{HOSTS})", "{{instance}}"),
             BYTES,
@@ -289,7 +289,7 @@ def _who_stands_out() -> Sequence[Builder[Panel]]:
         ranking(
             Text(
                 "Slowest scans (measured)",
-                "The ten chosen hosts whose last scan took longest.",
+                "The ten chosen hosts whose last scan took the longest.",
             ),
             Query(f"topk(10, dynstack_scan_duration_seconds{HOSTS})", "{{instance}}"),
             SECONDS,

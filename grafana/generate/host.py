@@ -149,7 +149,7 @@ def _answers() -> Sequence[Builder[Panel]]:
         number(
             Text(
                 "A page fault may take more (measured)",
-                "So much longer may each page fault in kernel mode become before that takes 0.1% of"
+                "How much slower each page fault in kernel mode may get before that takes 0.1% of"
                 " all CPU time.",
             ),
             Query(f"instance:dynstack_kernel_page_fault_break_even_seconds:ratio5m{HOST}"),
@@ -202,7 +202,7 @@ def _more_of_that() -> Sequence[Builder[Panel]]:
         number(
             Text(
                 "Least free memory (measured)",
-                "Above the zones' minimum watermarks, since the scan before: what a growing stack"
+                "Above the zones' minimum watermarks, since the previous scan: what a growing stack"
                 " could take.",
             ),
             Query(f"dynstack_memory_headroom_bytes{HOST}"),
@@ -296,7 +296,7 @@ def _events() -> Sequence[Builder[Panel]]:
         lines(
             Text(
                 "Exits a second by final depth (measured)",
-                "Pages that exiting tasks had used in all their lives.",
+                "Pages that exiting tasks had used in their lifetime.",
             ),
             [
                 Query(
@@ -311,7 +311,7 @@ def _events() -> Sequence[Builder[Panel]]:
         lines(
             Text(
                 "Late growth a second by age (measured)",
-                "Tasks found a page deeper than a scan before, by how old they were then: an upper"
+                "Tasks found a page deeper than one scan earlier, by their age then: an upper"
                 " bound for what a reclaiming policy would have to map again.",
             ),
             [
@@ -331,8 +331,8 @@ def _cgroups() -> Sequence[Builder[Panel]]:
         rows(
             Text(
                 "Top cgroups: measured, and modelled under $policy",
-                "Kernel stacks of each cgroup's tasks; 'other' is the sum of all that have no row."
-                " A name leads to its course.",
+                "Kernel stacks of each cgroup's tasks; 'other' is the sum of all without a row."
+                " Click a name for its history.",
             ),
             {"cgroup": "Cgroup"},
             [
@@ -403,7 +403,7 @@ def _own_cost() -> Sequence[Builder[Panel]]:
         lines(
             Text(
                 "Stacks read again in a scan (measured)",
-                "Stacks whose tasks had run since the scan before, beside all stacks.",
+                "Stacks whose tasks had run since the previous scan, beside all stacks.",
             ),
             [
                 Query(f"dynstack_scan_reread_stacks{HOST}", "measured: read again"),

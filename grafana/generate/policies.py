@@ -56,7 +56,7 @@ def _table() -> Sequence[Builder[Panel]]:
                 "Policies now: modelled, and measured where it says so",
                 "All chosen hosts together: saving, cost, safety. Below zero CPU time is saved"
                 " too. No faults where a policy does not grow on a fault; free memory is that of"
-                " the host with least.",
+                " the host with the least.",
             ),
             {"policy": "Policy"},
             [
@@ -130,7 +130,7 @@ def _over_time() -> Sequence[Builder[Panel]]:
             Text(
                 "Least free memory in reserves (modelled)",
                 "Free memory above the minimum watermarks in multiples of the reserves of all"
-                " CPUs, of the host with least. Below 10 refills compete for the last pages.",
+                " CPUs, of the host with the least. Below 10 refills compete for the last pages.",
             ),
             [Query(HEADROOM, "modelled: {{policy}}")],
             COUNT,
@@ -151,7 +151,7 @@ def _over_time() -> Sequence[Builder[Panel]]:
         lines(
             Text(
                 "Pages that came with a cached stack, a second (modelled)",
-                "Pages used without a fault, since the stack's former owner had grown them.",
+                "Pages used without a fault, since the stack's previous owner had grown them.",
             ),
             [
                 Query(
