@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A web server for metrics; it knows nothing of stacks."""
+"""HTTP server for metrics; independent of what is measured."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A YAML file checked by a table of its keys, and how what is wrong with it is told."""
+"""Validation of a YAML file against a schema, with one-line errors that name the key."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import Any, NoReturn
 from dynstack_probe.errors import UsageError
 
 WRONG_TYPE = {
-    str: "must be a text; put it in quotes",
+    str: "must be a string; quote it",
     bool: "must be true or false",
-    list: "must be a list of texts",
-    dict: "must be a mapping of keys to values",
+    list: "must be a list of strings",
+    dict: "must be a mapping",
 }
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a key's value may be. In `unknown` {} is the value, then its choices."""
+    """The values allowed for a key. In `unknown` {} is the value, then the choices."""
 
     type: type = str
     default: Any = ""
     choices: Collection[str] = ()  # none: any
     unknown: str = "{} is not one of {}"
-    refused: Mapping[Any, str] = field(default_factory=dict)  # by value: why, {} is the value
-    never: str = ""  # why the key itself is refused
+    refused: Mapping[Any, str] = field(default_factory=dict)  # value: reason, {} is the value
+    unsupported: str = ""  # why the key itself is refused
 
 
 class RefusalError(Exception):
-    """What is wrong with the file, without its name."""
+    """An error in the file; its message lacks the file name."""
 
 
 def refuse(key: str, reason: str) -> NoReturn:
@@ -41,7 +41,7 @@ def refuse(key: str, reason: str) -> NoReturn:
 
 @contextlib.contextmanager
 def about(path: Path) -> Iterator[None]:
-    """Turn a RefusalError into a UsageError, one line that begins with the file."""
+    """Turn a RefusalError into a UsageError prefixed with the file name."""
     try:
         yield
     except RefusalError as refusal:
@@ -49,7 +49,7 @@ def about(path: Path) -> Iterator[None]:
 
 
 def check(section: str, content: object, keys: Mapping[str, Key] | None) -> dict[str, Any]:
-    """A section's values, by default those left out; any texts where keys is None."""
+    """A section's values, with defaults for missing keys. keys None: any keys, string values."""
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -58,37 +58,37 @@ def check(section: str, content: object, keys: Mapping[str, Key] | None) -> dict
     for name, value in content.items():
         path = f"{section}.{name}" if section else str(name)
         if not isinstance(name, str):
-            refuse(path, "a key must be a text: put it in quotes")
+            refuse(path, "a key must be a string; quote it")
         key = Key() if keys is None else keys.get(name)
         if key is None:
-            known = ", ".join(name for name, key in (keys or {}).items() if not key.never)
-            refuse(path, f"unknown key; known here are {known}")
+            known = ", ".join(name for name, key in (keys or {}).items() if not key.unsupported)
+            refuse(path, f"unknown key; valid keys: {known}")
         values[name] = _check_value(path, value, key)
     return values
 
 
 def _check_value(path: str, value: object, key: Key) -> object:
-    if key.never:
-        refuse(path, key.never)
+    if key.unsupported:
+        refuse(path, key.unsupported)
     if value is None:
         return key.default
-    ones = value if isinstance(value, list) else [value]
+    items = value if isinstance(value, list) else [value]
     if not isinstance(value, key.type) or (
-        key.type is list and not all(isinstance(one, str) for one in ones)
+        key.type is list and not all(isinstance(item, str) for item in items)
     ):
         refuse(path, WRONG_TYPE[key.type])
     if key.type is dict:
         return value
-    for one in ones:
-        if one in key.refused:
-            refuse(path, key.refused[one].format(one))
-        if one and key.choices and one not in key.choices:
-            refuse(path, key.unknown.format(one, ", ".join(key.choices)))
+    for item in items:
+        if item in key.refused:
+            refuse(path, key.refused[item].format(item))
+        if item and key.choices and item not in key.choices:
+            refuse(path, key.unknown.format(item, ", ".join(key.choices)))
     return value if value != "" else key.default
 
 
 def load_yaml(path: Path) -> object:
-    """What is in the file. Raises UsageError, or RefusalError for a key that is there twice."""
+    """The parsed file. Raises UsageError, or RefusalError for a duplicate key."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -101,7 +101,7 @@ def load_yaml(path: Path) -> object:
         ) from None
 
     class Loader(yaml.SafeLoader):
-        """Refuses a key that is there twice, of which YAML would take the last."""
+        """Refuses duplicate keys; PyYAML would silently use the last."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()
@@ -110,7 +110,7 @@ def load_yaml(path: Path) -> object:
                     continue
                 if key.value in seen:
                     line = key.start_mark.line + 1
-                    refuse(key.value, f"given twice, again in line {line}")
+                    refuse(key.value, f"duplicate key on line {line}")
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
@@ -123,6 +123,6 @@ def load_yaml(path: Path) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
-        raise UsageError(f"{path}: {line}not YAML: {error.problem}") from error
+        raise UsageError(f"{path}: {line}not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Users by name and password, HTTP's basic authentication: bcrypt asked as rarely as can be."""
+"""HTTP basic authentication against bcrypt hashes, with cached verdicts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import hmac
 import os
 from collections.abc import Mapping
 
-# bcrypt looks at no more, and its newest Python package refuses more
+# bcrypt ignores what is beyond; the Python package rejects longer passwords from 5.0 on
 BCRYPT_PASSWORD_BYTES = 72
-# Compared when there is no such user, so that the time taken does not tell; the same as
-# exporter-toolkit's, without its cost.
+# Compared for an unknown user, so that timing does not reveal which users exist; that of
+# exporter-toolkit, without its cost factor.
 DUMMY_SALT_AND_HASH = "QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
 CACHED_FAILURES = 100
 
 
 class Users:
-    """basic_auth_users, and what bcrypt has said so far.
+    """basic_auth_users, with a cache of bcrypt's verdicts.
 
-    Remembered are keyed digests, never passwords: the last good one of each user, and
-    apart from these the last failures, so that guessing can't push out who is known.
+    It holds keyed digests, never passwords: the last accepted one of each user and,
+    separately, recent failures, so that brute-force attempts can't evict a valid user.
     """
 
     def __init__(self, hashes: Mapping[bytes, bytes]) -> None:
@@ -32,9 +32,9 @@ class Users:
         self._dummy_hash = b"$2b$" + cost + b"$" + DUMMY_SALT_AND_HASH.encode()
 
     def cached_verdict(self, authorization: str | None) -> bool | None:
-        """What bcrypt once said, None if it must be asked: check_password()."""
+        """The cached verdict; None if check_password() must be called."""
         if not self._hashes:
-            return True  # nobody need be named
+            return True  # no authentication configured
         credentials = _credentials(authorization)
         if credentials is None:
             return False
@@ -44,7 +44,7 @@ class Users:
         return False if digest in self._refused else None
 
     def check_password(self, authorization: str | None) -> bool:
-        """By bcrypt, some 100 ms of processor time."""
+        """Verify by bcrypt, which takes some 100 ms of CPU time, and cache the verdict."""
         import bcrypt
 
         credentials = _credentials(authorization)
@@ -54,7 +54,7 @@ class Users:
         hash_ = self._hashes.get(user)
         try:
             matches = bcrypt.checkpw(password[:BCRYPT_PASSWORD_BYTES], hash_ or self._dummy_hash)
-        except ValueError:  # a NUL in the password, in some versions
+        except ValueError:  # a NUL in the password, with some versions of bcrypt
             matches = False
         digest = self._digest(user, password)
         if matches and hash_ is not None:
@@ -66,12 +66,12 @@ class Users:
         return False
 
     def _digest(self, user: bytes, password: bytes) -> bytes:
-        # a user name holds no colon, so this can't be read in two ways
+        # unambiguous: a user name contains no colon
         return hmac.digest(self._digest_key, user + b":" + password, "sha256")
 
 
 def _credentials(authorization: str | None) -> tuple[bytes, bytes] | None:
-    """User and password of an Authorization header (RFC 7617), None if it has none."""
+    """User and password from an Authorization header (RFC 7617); None if there are none."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "basic":
         return None

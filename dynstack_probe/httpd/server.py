@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon's web server: /metrics, a landing page, /-/healthy and /-/ready.
+"""The daemon's HTTP server: /metrics, a landing page, /-/healthy and /-/ready.
 
-One thread does all input and output and never waits for a client; a few workers make the
-answers. So a client that is slow, silent or hostile holds a buffer, not a thread, and any
-number of scrapers may keep their connections open. That is why it is not http.server's
-ThreadingHTTPServer, which has one thread a connection. It speaks HTTP/1.0 and 1.1, GET
-and HEAD, reads no bodies, and refuses whatever could be read in two ways.
+One thread does all I/O, non-blocking; a few workers build the responses. A slow, idle or
+hostile client thus ties up a buffer, not a thread, and any number of scrapers can keep
+connections alive; http.server's ThreadingHTTPServer needs a thread per connection.
+Supports HTTP/1.0 and 1.1, GET and HEAD; reads no request bodies and rejects ambiguous
+requests.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 WORKERS = 2
 BACKLOG = 128
 RECEIVE_BYTES = 16 * 1024
-# smaller answers fit in one packet anyway
+# smaller responses fit in one packet anyway
 MIN_GZIP_BYTES = 1400
-# measured on 24 KB of metrics: 1 makes 2.6 KB in 0.13 ms, 6 makes 2.2 KB in 0.20 ms
+# measured on 24 KB of metrics: level 1 gives 2.6 KB in 0.13 ms, level 6 2.2 KB in 0.20 ms
 GZIP_LEVEL = 1
 # when out of file descriptors
 ACCEPT_PAUSE_SECONDS = 0.5
-# after the last byte was sent, for what the client still sends: closing with bytes unread
-# would reset the connection, and the client might never see the answer
+# lingering close: closing with unread data in the receive buffer sends a RST, on which the
+# client may discard the response
 LINGER_SECONDS = 1.0
-# for answers under way when the server stops
+# for in-flight responses when the server stops
 STOP_SECONDS = 0.5
 JOIN_SECONDS = 0.4
 # at most one message per interval, so that no client can flood the log
@@ -61,7 +61,7 @@ HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 TEXT = "text/plain; charset=utf-8"
 LANDING_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-# Relative, so that they lead right behind a proxy's path too.
+# Relative, so that they also work under a proxy's path prefix.
 LINKS = (("Metrics", "metrics"), ("Healthy?", "-/healthy"), ("Ready?", "-/ready"))
 LANDING_PAGE = """\
 <!DOCTYPE html>
@@ -93,24 +93,24 @@ nav a {{ margin-right: 1.5rem }}
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client, and all of them together, may use."""
+    """Resource limits, per client and in total."""
 
     connections: int = 128
-    """Beyond these, the one that has kept us waiting longest is closed for the newest."""
+    """Beyond these, the connection that has been waiting longest is closed for the new one."""
     head_bytes: int = 16 * 1024
-    """Of a request's first line and headers."""
+    """Of a request line and its headers."""
     request_seconds: float = 10.0
-    """For a TLS handshake and a whole request, however slowly its bytes come."""
+    """For a TLS handshake, and for a complete request: in total, not between bytes."""
     send_seconds: float = 30.0
-    """For the client to take the whole answer."""
+    """For sending a complete response."""
     idle_seconds: float = 120.0
-    """Between two requests of one connection; Prometheus scrapes each minute by default."""
+    """Keep-alive timeout; Prometheus scrapes every minute by default."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
     """Host and port of `127.0.0.1:10016`, `[::1]:10016`, `localhost:10016` or `:10016`.
 
-    An empty host means all addresses. Raises UsageError if it is none of these.
+    An empty host means all addresses. Raises UsageError for anything else.
     """
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s\[\]:/]*)):([0-9]{1,5})", text)
     if match is None or int(match[3]) > 65535:
@@ -123,10 +123,10 @@ def parse_address(text: str) -> tuple[str, int]:
 class WebServer:
     """Serves `registry` and a few pages on one address.
 
-    The constructor binds, so that a privileged port is taken before privileges are
-    dropped; threads start with `start()`. `landing` gives the landing page's lines, a name and
-    plain text each; `ready` and `healthy` answer for /-/ready and /-/healthy. All three, and the
-    collectors of `registry`, are called from the workers, two at a time, and must be quick.
+    The constructor binds, so that a privileged port is bound before privileges are dropped;
+    `start()` starts the threads. `landing` yields the landing page's rows, (name, plain text);
+    `ready` and `healthy` decide /-/ready and /-/healthy. All three, and the collectors of
+    `registry`, are called from the workers, up to two at a time, and must return quickly.
     """
 
     def __init__(
@@ -140,10 +140,7 @@ class WebServer:
         limits: Limits = Limits(),
         log: Callable[[str], None] = tell,
     ) -> None:
-        """On HOST:PORT, or a socket that listens already.
-
-        Raises UsageError in one line if `listen` can't be listened on.
-        """
+        """listen: HOST:PORT, or a listening socket. Raises UsageError if it can't listen."""
         self._pages = _Pages(registry, landing, ready, healthy)
         self._web_config = web_config
         self._limits = limits
@@ -151,14 +148,14 @@ class WebServer:
         self._logged_at = float("-inf")
         self._listener = _listen(listen) if isinstance(listen, str) else listen
         self._listener.setblocking(False)
-        # as bound: the real port, if 0 was asked for
+        # as bound: the actual port if port 0 was requested
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._selector = selectors.DefaultSelector()
         self._accept_again_at = float("-inf")
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._connections: set[_Connection] = set()
         self._jobs: _Jobs = queue.SimpleQueue()
-        # One bcrypt at a time, and nobody known waits for those who guess passwords.
+        # Separate: one bcrypt at a time, and password guessing delays no authenticated client.
         self._unauthenticated: _Jobs = queue.SimpleQueue()
         self._answers: deque[tuple[_Connection, bytes]] = deque()
         self._generation = 0
@@ -177,13 +174,13 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        """Where the landing page is."""
+        """The landing page's URL."""
         host, port = self.address
         scheme = "https" if self._web_config and self._web_config.uses_tls else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def start(self) -> None:
-        """Serve in background threads, which do not keep the process alive."""
+        """Serve in daemon threads."""
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._waker, selectors.EVENT_READ)
         self._input_output.start()
@@ -191,9 +188,9 @@ class WebServer:
             worker.start()
 
     def reload(self) -> None:
-        """Read the web configuration again; idle clients have to connect anew.
+        """Reload the web configuration and close idle connections.
 
-        Raises UsageError, with everything as before, if something is wrong with it.
+        Raises UsageError, and keeps the old configuration, if the new one is invalid.
         """
         if self._web_config is None:
             return
@@ -202,7 +199,7 @@ class WebServer:
         self._wake()
 
     def stop(self) -> None:
-        """Close everything within a second; answers under way get half of it."""
+        """Close everything within a second; in-flight responses get half of it."""
         if self._stopping:
             return
         self._stop_by = time.monotonic() + STOP_SECONDS
@@ -218,13 +215,13 @@ class WebServer:
         for worker, _ in self._workers:
             worker.join(max(0.0, give_up_at - time.monotonic()))
         if not any(worker.is_alive() for worker, _ in self._workers):
-            os.close(self._waker)  # else a late answer would write to who knows what
+            os.close(self._waker)  # else a late worker might write to a reused descriptor
 
     @property
     def _stopping(self) -> bool:
         return self._stop_by < float("inf")
 
-    # --- workers: requests to answers, without any input or output
+    # --- worker threads: requests to responses, no I/O
 
     def _work(self, jobs: _Jobs) -> None:
         while (job := jobs.get()) is not None:
@@ -233,7 +230,7 @@ class WebServer:
                 answer = self._encode(connection, request, self._respond(request))
             except Exception as error:
                 self._log(f"can't answer {request.path}: {type(error).__name__}: {error}")
-                failure = _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "it failed; see the log")
+                failure = _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the log")
                 answer = self._encode(connection, request, failure)
             self._answers.append((connection, answer))
             self._wake()
@@ -247,7 +244,7 @@ class WebServer:
     def _encode(
         self, connection: _Connection, request: _Request | None, response: _Response
     ) -> bytes:
-        """The bytes of a response, which also settles whether the connection goes on."""
+        """The response as bytes; also sets connection.keep_alive."""
         connection.keep_alive = (
             request is not None
             and request.keep_alive
@@ -269,7 +266,7 @@ class WebServer:
         head = "\r\n".join((*lines, "", "")).encode("ascii")
         return head if request and request.method == "HEAD" else head + response.body
 
-    # --- the input and output thread
+    # --- the I/O thread
 
     def _run(self) -> None:
         try:
@@ -297,13 +294,13 @@ class WebServer:
         return None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
 
     def _is_finished(self) -> bool:
-        under_way = (_State.ANSWERING, _State.SENDING, _State.LINGERING)
+        in_flight = (_State.ANSWERING, _State.SENDING, _State.LINGERING)
         if time.monotonic() >= self._stop_by:
             return True
-        return not any(connection.state in under_way for connection in self._connections)
+        return not any(connection.state in in_flight for connection in self._connections)
 
     def _stop_listening(self) -> None:
-        with contextlib.suppress(KeyError):  # it is not registered while accepting pauses
+        with contextlib.suppress(KeyError):  # not registered while accepting is paused
             self._selector.unregister(self._listener)
         self._listener.close()
 
@@ -322,7 +319,7 @@ class WebServer:
                     self._evict_longest_waiting()
                     self._pause_accepting(error)
                     return
-                continue  # the client has gone again
+                continue  # the client disconnected meanwhile
             if len(self._connections) >= self._limits.connections:
                 self._evict_longest_waiting()
             if len(self._connections) >= self._limits.connections:
@@ -355,9 +352,9 @@ class WebServer:
         self._advance(connection)
 
     def _advance(self, connection: _Connection) -> None:
-        """Go on with a connection as far as possible without waiting."""
+        """Run a connection's state machine until it would block."""
         if connection not in self._connections:
-            return  # closed since this event
+            return  # closed since the event was returned
         try:
             _STEPS[connection.state](self, connection)
         except OSError as error:
@@ -367,7 +364,7 @@ class WebServer:
                 self._handshake_failed(connection, error)
             else:
                 self._close(connection)
-        except Exception as error:  # a fault of ours must not end the thread
+        except Exception as error:  # a bug must not end the thread
             self._log(f"web server: {type(error).__name__}: {error}")
             self._close(connection)
 
@@ -375,7 +372,7 @@ class WebServer:
         connection.client.do_handshake()  # type: ignore[attr-defined]
         certificate = connection.client.getpeercert()  # type: ignore[attr-defined]
         if self._web_config and not self._web_config.accepts_client(certificate):
-            self._log("TLS: a client's certificate has none of client_allowed_sans")
+            self._log("TLS: client certificate has none of client_allowed_sans")
             self._close(connection)
             return
         connection.state = _State.READING
@@ -403,7 +400,7 @@ class WebServer:
             if not received:
                 self._set_deadline(connection, self._limits.request_seconds)
             received += data
-            if not received[:1].isalpha():  # such as TLS spoken to a plain port
+            if not received[:1].isalpha():  # such as a TLS ClientHello
                 self._reject(connection, HTTPStatus.BAD_REQUEST)
                 return
         head = bytes(received[:end])
@@ -415,7 +412,7 @@ class WebServer:
             self._reject(connection, request or HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def _dispatch(self, connection: _Connection, request: _Request) -> None:
-        """To a worker; until it has answered, nothing is read from this connection."""
+        """Queue it for a worker; the connection is not read until its response is ready."""
         config = self._web_config
         jobs = self._jobs
         if config is not None and config.needs_bcrypt(request.headers.get("authorization")):
@@ -453,7 +450,7 @@ class WebServer:
         self._set_deadline(connection, LINGER_SECONDS)
         if hasattr(connection.client, "unwrap"):
             with contextlib.suppress(OSError, ValueError):
-                connection.client.unwrap()  # tells the client that nothing was cut off
+                connection.client.unwrap()  # close_notify: the response was not truncated
         connection.client.shutdown(socket.SHUT_WR)
         self._drain(connection)
 
@@ -474,7 +471,7 @@ class WebServer:
             self._selector.register(self._listener, selectors.EVENT_READ)
 
     def _evict_longest_waiting(self) -> None:
-        """Make room: of the connections that wait for their client, end the oldest."""
+        """Of the connections waiting for their client, close the one that has waited longest."""
         waiting = [c for c in self._connections if c.state is not _State.ANSWERING]
         if waiting:
             self._close(min(waiting, key=lambda connection: connection.since))
@@ -516,7 +513,7 @@ class WebServer:
 
 
 class _State(enum.Enum):
-    """What a connection waits for."""
+    """A connection's state."""
 
     HANDSHAKING = enum.auto()
     READING = enum.auto()
@@ -536,7 +533,7 @@ _STEPS: dict[_State, Callable[[WebServer, _Connection], None]] = {
 
 @dataclass(slots=True, eq=False)
 class _Connection:
-    """One client, and how far it has come."""
+    """A client connection and its state."""
 
     client: socket.socket
     state: _State
@@ -557,10 +554,10 @@ class _Connection:
 class _Request:
     method: str
     path: str
-    """Without query and, from a proxy, without scheme and host."""
+    """Without the query, and without scheme and host if sent in absolute form."""
     query: str
     headers: dict[str, str]
-    """By names in lower case; what came more than once is joined by commas."""
+    """By lower-case name; repeated headers are joined by commas."""
     keep_alive: bool
 
 
@@ -576,10 +573,10 @@ _Jobs = queue.SimpleQueue[tuple[_Connection, _Request] | None]
 
 
 def parse_request(head: bytes) -> _Request | HTTPStatus:
-    """A request from its first line and headers, or the status that refuses it (RFC 9112).
+    """Parse a request line and headers (RFC 9112); an HTTPStatus rejects them.
 
-    Strict, so that no proxy can read it in another way than we do: no folded lines, no
-    control characters, one Host. A body is not read: the connection ends after the answer.
+    Strict against request smuggling: no line folding, no control characters, one Host. A body
+    is not read: the connection closes after the response.
     """
     first, *lines = head.decode("latin-1").split("\r\n")
     match = REQUEST_LINE.fullmatch(first)
@@ -607,8 +604,6 @@ def parse_request(head: bytes) -> _Request | HTTPStatus:
 
 @dataclass(frozen=True)
 class _Pages:
-    """What there is to see."""
-
     registry: CollectorRegistry
     landing: Callable[[], Iterable[tuple[str, str]]]
     ready: Callable[[], bool]
@@ -627,7 +622,7 @@ class _Pages:
                 return _probe_response(self.healthy(), "healthy")
             case "/-/ready":
                 return _probe_response(self.ready(), "ready")
-        return _plain(HTTPStatus.NOT_FOUND, "there is no such page; see / and /metrics")
+        return _plain(HTTPStatus.NOT_FOUND, "not found; see / and /metrics")
 
     def _metrics(self, request: _Request) -> _Response:
         from prometheus_client.exposition import choose_encoder
@@ -644,9 +639,9 @@ class _Pages:
         return _Response(HTTPStatus.OK, content_type, body, headers)
 
     def _restricted(self, query: str) -> CollectorRegistry:
-        """The registry, or of it only what ?name[]= names, by the names of its samples.
+        """The registry, restricted to the sample names in ?name[]= if there are any.
 
-        Its own restricted_registry() wants names that are known before collecting.
+        CollectorRegistry.restricted_registry() only knows names that describe() declares.
         """
         from urllib.parse import parse_qs
 
@@ -692,7 +687,7 @@ def _plain(status: HTTPStatus, line: str) -> _Response:
 _UNAUTHORIZED = _Response(
     HTTPStatus.UNAUTHORIZED,
     TEXT,
-    b"name and password wanted\n",
+    b"authentication required\n",
     {"WWW-Authenticate": 'Basic realm="dynstack-probe"'},
 )
 
@@ -704,10 +699,9 @@ def _probe_response(good: bool, word: str) -> _Response:
 
 
 def _safe_accept(accept: str) -> str:
-    """An Accept header for prometheus_client; empty if it would stumble over it.
+    """The Accept header for prometheus_client; empty if a version in it is malformed.
 
-    Its newer releases compare the versions in it without a look, and give them back in the
-    content type.
+    Newer releases parse these versions unchecked and echo them in the Content-Type.
     """
     versions = re.findall(r"version\s*=\s*([^;,]*)", accept)
     return accept if all(VERSION.fullmatch(version.strip()) for version in versions) else ""
@@ -722,10 +716,10 @@ def _accepts_gzip(accept_encoding: str) -> bool:
 
 
 def _blocked_on(error: OSError, state: _State) -> int:
-    """The event that a socket waits for which would have blocked; 0 if it has failed."""
+    """The selector event to wait for after EAGAIN or its TLS equivalent; 0 for a real error."""
     if isinstance(error, BlockingIOError):
         return selectors.EVENT_WRITE if state is _State.SENDING else selectors.EVENT_READ
-    ssl = sys.modules.get("ssl")  # 6 MB, which a connection without TLS must not bring in
+    ssl = sys.modules.get("ssl")  # 6 MB, not to be imported for plain HTTP
     if ssl is None:
         return 0
     if isinstance(error, ssl.SSLWantReadError):
@@ -740,26 +734,25 @@ def _listen(address: str) -> socket.socket:
     except OSError as error:
         reason = {
             errno.EADDRINUSE: "the port is in use",
-            errno.EADDRNOTAVAIL: "this machine has no such address",
+            errno.EADDRNOTAVAIL: "no such address on this host",
             errno.EACCES: "no permission for this port",
         }.get(error.errno or 0, error.strerror)
         raise UsageError(f"can't listen on {address}: {reason}") from error
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Raises OSError."""
     if not host:
         try:
-            return _bind("::", port)  # takes IPv4 too
+            return _bind("::", port)  # dual-stack
         except OSError as error:
             if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 raise
             host = "0.0.0.0"
-    # as bytes, since for a str Python loads its tables of Unicode names, 1 MB
+    # bytes: for a str Python imports the idna codec and unicodedata, 1 MB
     found = socket.getaddrinfo(
         host.encode("ascii", "replace"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    # IPv4 first, as Go does for a name that has both
+    # IPv4 first, as in Go, if a name resolves to both
     family, kind, protocol, _, where = min(found, key=lambda info: info[0])
     listener = socket.socket(family, kind, protocol)
     try:

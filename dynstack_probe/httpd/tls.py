@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""tls_server_config in force: certificates that are read again when they change."""
+"""tls_server_config: the TLS context, with certificates reloaded when they change on disk."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dynstack_probe.httpd.web_config import (
     VERSIONS,
 )
 
-# OpenSSL's reasons; the second if one is RSA and the other is not
+# OpenSSL's reason codes; the second if only one of certificate and key is RSA
 MISMATCH = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 WEAK = ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK")
 
 
 class Tls:
-    """What the section asks for, checked by the table of web_config.py, with its files."""
+    """A tls_server_config, validated by web_config.py, and its PEM files."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         """Read the files. Raises RefusalError."""
@@ -36,14 +36,14 @@ class Tls:
         self._certificate, self._key, self._client_ca = pems
         sans = settings["client_allowed_sans"]
         self._allowed_sans = None if sans is None else {_san("IP Address", name) for name in sans}
-        # first, so that a file which changes meanwhile is read again
+        # before reading, so that a file that changes meanwhile is reloaded
         self._signature = self._files()
         self.context = self._make_context()
 
     def refresh(self) -> None:
-        """Read files again that have changed; what can't be used changes nothing.
+        """Reload the files if one has changed.
 
-        Raises RefusalError, once for each change.
+        Raises RefusalError once per change, and keeps the old context, if one can't be used.
         """
         signature = self._files()
         if signature != self._signature:
@@ -51,14 +51,14 @@ class Tls:
             self.context = self._make_context()
 
     def allows(self, certificate: Mapping[str, Any]) -> bool:
-        """Whether client_allowed_sans, if there is one, has a name of the certificate."""
+        """Whether client_allowed_sans is unset, or lists one of the certificate's names."""
         names = certificate.get("subjectAltName", ())
         return self._allowed_sans is None or any(
             _san(*name) in self._allowed_sans for name in names
         )
 
     def _files(self) -> list[object]:
-        """Differs when a file has changed."""
+        """Compares unequal once a file has changed."""
         return [pem.signature() for pem in (self._certificate, self._key, self._client_ca)]
 
     def _make_context(self) -> ssl.SSLContext:
@@ -84,7 +84,7 @@ class Tls:
         certificate.certificates()
         try:
             with certificate.as_file() as chain, key.as_file() as private:
-                # without a password to give, OpenSSL would ask at the terminal
+                # without a password callback OpenSSL would prompt on the terminal
                 context.load_cert_chain(
                     chain, private, lambda: key.refuse("is encrypted, which is not supported")
                 )
@@ -92,13 +92,13 @@ class Tls:
             if error.reason in WEAK:
                 refuse(certificate.name, f"too weak for OpenSSL: {error.reason}")
             if error.reason in MISMATCH:
-                key.refuse("does not belong to the certificate")
-            key.refuse("is not a private key in PEM")
+                key.refuse("does not match the certificate")
+            key.refuse("is not a PEM private key")
 
 
 @dataclass(frozen=True)
 class _Pem:
-    """A certificate or key: in a file, or in the configuration itself."""
+    """A certificate or key: in a file, or inline in the configuration."""
 
     name: str
     path: Path | None
@@ -121,17 +121,17 @@ class _Pem:
         return stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def certificates(self) -> str:
-        """For `cadata`, without comments, which may be in any language."""
+        """For `cadata`, which must be ASCII: comments may hold anything else."""
         text = self.read().decode("ascii", "ignore")
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
         except (ssl.SSLError, ValueError):
-            self.refuse("is not a certificate in PEM")
+            self.refuse("is not a PEM certificate")
         return text
 
     @contextlib.contextmanager
     def as_file(self) -> Iterator[str]:
-        """A name under which OpenSSL can read what never touches a disk."""
+        """A memfd's path: OpenSSL only reads files, and the key must not be written to disk."""
         content = self.read()
         with os.fdopen(os.memfd_create("pem"), "wb") as file:
             file.write(content)
@@ -146,7 +146,7 @@ def _pem(folder: Path, settings: Mapping[str, Any], name: str) -> _Pem:
 
 
 def _san(kind: str, name: str) -> str:
-    """A name as Go writes it; OpenSSL writes IPv6 addresses in full."""
+    """The name as Go formats it; OpenSSL does not compress IPv6 addresses."""
     if kind == "IP Address" and ":" in name:
         with contextlib.suppress(OSError):
             return socket.inet_ntop(
@@ -163,7 +163,7 @@ def _set_ciphers(context: ssl.SSLContext, names: list[str]) -> None:
     offered = {cipher["name"] for cipher in context.get_ciphers()}
     for name in names:
         if name not in offered:
-            refuse(f"{TLS_SECTION}.cipher_suites", f"this OpenSSL has no {name}")
+            refuse(f"{TLS_SECTION}.cipher_suites", f"this OpenSSL does not support {name}")
 
 
 def _set_curves(context: ssl.SSLContext, names: list[str]) -> None:
@@ -172,5 +172,6 @@ def _set_curves(context: ssl.SSLContext, names: list[str]) -> None:
             context.set_ecdh_curve(CURVES[name])
         except (OSError, ValueError):
             refuse(
-                f"{TLS_SECTION}.curve_preferences", f"this Python's ssl can't choose {CURVES[name]}"
+                f"{TLS_SECTION}.curve_preferences",
+                f"this Python's ssl can't set {CURVES[name]}",
             )

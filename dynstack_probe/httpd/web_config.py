@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The file of --web.config.file: TLS, client certificates, passwords, headers.
+"""--web.config.file: TLS, client certificates, passwords, headers.
 
-Its format is that of all Prometheus exporters:
+In the format of Prometheus exporters:
 https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md
-Whatever the file asks for and Python's ssl can't do is refused with the key's name, never
-ignored: a setting that is silently not in force is worse than none. Refused for that are
-`rate_limit`, `http2: true`, the client_auth_types that ask for a certificate without
-checking it, TLS below 1.2, a choice among TLS 1.3's cipher suites, and more than one curve.
+A setting that we or Python's ssl can't enforce is rejected by name, never silently ignored:
+`rate_limit`, `http2: true`, the client_auth_types that request a certificate without
+verifying it, TLS below 1.2, a choice of TLS 1.3 cipher suites, and more than one curve.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 BCRYPT_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$([./A-Za-z0-9]{53})")
 
 TLS_SECTION = "tls_server_config"
-# crypto/tls's names of TLS 1.2 suites (tls.CipherSuites()) and OpenSSL's
+# TLS 1.2 suites: Go's names (tls.CipherSuites()) and OpenSSL's
 CIPHER_SUITES = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
@@ -64,10 +63,10 @@ ROOT = {
     "tls_server_config": Key(dict, None),
     "http_server_config": Key(dict, None),
     "basic_auth_users": Key(dict, None),
-    "rate_limit": Key(never="not supported: leave it out"),
+    "rate_limit": Key(unsupported="not supported; remove it"),
 }
 HTTP = {
-    "http2": Key(bool, False, (), "", {True: "HTTP/2 is not supported; leave it out or say false"}),
+    "http2": Key(bool, False, (), "", {True: "HTTP/2 is not supported; remove it or use false"}),
     "headers": Key(dict, None),
 }
 HEADERS = {
@@ -80,12 +79,12 @@ HEADERS = {
 _CHOOSE = "{} is unknown; choose one of {}"
 _OLD_VERSIONS = dict.fromkeys(("TLS10", "TLS11"), "{} is not supported; TLS12 and TLS13 are")
 _UNCHECKED = (
-    "{} does not check the certificate and is not supported; RequireAndVerifyClientCert does"
+    "{} does not verify the certificate and is not supported; RequireAndVerifyClientCert does"
 )
-# RequireClientCert is exporter-toolkit's older word for RequireAnyClientCert
+# RequireClientCert is exporter-toolkit's older name for RequireAnyClientCert
 _UNCHECKED_TYPES = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 _TLS13_SUITES = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"]
-_NO_CHOICE = dict.fromkeys(_TLS13_SUITES, "{} belongs to TLS 1.3, whose suites can't be chosen")
+_NO_CHOICE = dict.fromkeys(_TLS13_SUITES, "{} is a TLS 1.3 suite, and these can't be configured")
 TLS = {
     **{name: Key() for pem in PEMS for name in (pem, f"{pem}_file")},
     "client_auth_type": Key(
@@ -102,29 +101,29 @@ TLS = {
 
 
 def _tls_rules(t: Mapping[str, Any]) -> tuple[tuple[str, object, str], ...]:
-    """What keys ask of each other: the key, whether it is wrong, and why."""
+    """Constraints between keys: the key, whether it is invalid, and why."""
     certificate, key, client_ca = (t[pem] or t[f"{pem}_file"] for pem in PEMS)
     auth, sans = t["client_auth_type"], t["client_allowed_sans"]
     low, high = t["min_version"], t["max_version"]
-    checks = auth != "NoClientCert"
-    both = ((n, t[n] and t[f"{n}_file"], f"give this or {n}_file, not both") for n in PEMS)
+    verifies = auth != "NoClientCert"
+    both = ((n, t[n] and t[f"{n}_file"], f"set this or {n}_file, not both") for n in PEMS)
     return (
         *both,
         ("cert_file", not certificate, "missing"),
         ("key_file", not key, "missing"),
-        ("client_auth_type", client_ca and not checks, "missing, though there is a client CA"),
-        ("client_ca_file", checks and not client_ca, f"missing, and {auth} needs it"),
-        ("client_allowed_sans", sans == [], "is empty, which would let no client in"),
+        ("client_auth_type", client_ca and not verifies, "missing, though there is a client CA"),
+        ("client_ca_file", verifies and not client_ca, f"missing, and {auth} needs it"),
+        ("client_allowed_sans", sans == [], "is empty, so that no client could connect"),
         (
             "client_allowed_sans",
-            sans and not checks,
-            "needs a client_auth_type that checks certificates",
+            sans and not verifies,
+            "needs a client_auth_type that verifies certificates",
         ),
         ("min_version", low > high, f"{low} is above max_version {high}"),
         (
             "cipher_suites",
             t["cipher_suites"] and low == "TLS13",
-            "has no effect on min_version TLS13: leave it out",
+            "has no effect with min_version TLS13; remove it",
         ),
         (
             "curve_preferences",
@@ -135,47 +134,47 @@ def _tls_rules(t: Mapping[str, Any]) -> tuple[tuple[str, object, str], ...]:
 
 
 class WebConfig:
-    """What the file asks for, as last read without an error.
+    """The last valid configuration.
 
-    Certificates, keys and CAs that changed on disk are read again at the next connection;
-    the file itself only by `reload()`, so that one saved in two steps opens no door.
+    Certificates, keys and CAs that change on disk are reloaded at the next connection; the
+    file itself only by `reload()`, so that a half-saved one never weakens security.
     """
 
     def __init__(self, path: Path, log: Callable[[str], None] = tell) -> None:
-        """Raises UsageError, in one line with file and key, for whatever is wrong with it."""
+        """Raises UsageError, one line with file and key, if the file is invalid."""
         self.path = path
         self._log = log
         self._lock = threading.Lock()
         self._settings = _read(path)
 
     def reload(self) -> None:
-        """Read all of it again.
+        """Reload the file, certificates included.
 
-        Raises UsageError, and what was in force stays so, if something is wrong with it or
-        if it would turn TLS on or off, for which clients need another URL.
+        Raises UsageError, and keeps the old configuration, if the new one is invalid or turns
+        TLS on or off, which would change the URL's scheme.
         """
         fresh = _read(self.path)
         with self._lock:
             if (fresh.tls is None) != (self._settings.tls is None):
                 raise UsageError(
-                    f"{self.path}: tls_server_config: restart to turn TLS on or off; a reload can't"
+                    f"{self.path}: tls_server_config: turning TLS on or off needs a restart"
                 )
             self._settings = fresh
 
     @property
     def uses_tls(self) -> bool:
-        """Whether connections begin with a handshake."""
+        """Whether connections use TLS."""
         return self._settings.tls is not None
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers of every response; one that is empty must not be sent at all."""
+        """Headers for every response; an empty value suppresses the header."""
         return self._settings.headers
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """For the next connection; None if it is not encrypted.
+        """For the next connection; None without TLS.
 
-        If a file has changed and can't be used, the last good certificate stays, and the
+        If a changed file can't be used, the last valid certificate stays in use, and the
         reason is logged once.
         """
         with self._lock:
@@ -186,24 +185,23 @@ class WebConfig:
                 with about(self.path):
                     tls.refresh()
             except UsageError as error:
-                self._log(f"{error}; the former certificate stays in use")
+                self._log(f"{error}; the previous certificate stays in use")
             return tls.context
 
     def accepts_client(self, certificate: Mapping[str, Any] | None) -> bool:
-        """Whether client_allowed_sans lets this peer in, by `SSLSocket.getpeercert()`.
+        """Whether client_allowed_sans permits this peer. certificate: SSLSocket.getpeercert().
 
-        A client without a certificate came through the handshake because
-        client_auth_type lets it, so it is not stopped here either.
+        A client without a certificate has passed the handshake, so client_auth_type permits it.
         """
         tls = self._settings.tls
         return tls is None or not certificate or tls.allows(certificate)
 
     def needs_bcrypt(self, authorization: str | None) -> bool:
-        """Whether `permits()` would cost a bcrypt, some 100 ms of processor time."""
+        """Whether `permits()` would run bcrypt, which takes some 100 ms of CPU time."""
         return self._settings.users.cached_verdict(authorization) is None
 
     def permits(self, authorization: str | None) -> bool:
-        """Whether a request with this Authorization header, if any, may be answered."""
+        """Whether this Authorization header (None: absent) gives access."""
         users = self._settings.users
         verdict = users.cached_verdict(authorization)
         return users.check_password(authorization) if verdict is None else verdict
@@ -232,7 +230,7 @@ def _read(path: Path) -> _Settings:
 def _read_tls(folder: Path, content: Mapping[str, Any] | None) -> Tls | None:
     if not content:
         return None
-    from dynstack_probe.httpd.tls import Tls  # and with it OpenSSL
+    from dynstack_probe.httpd.tls import Tls  # imports OpenSSL
 
     values = check(TLS_SECTION, content, TLS)
     for key, is_wrong, why in _tls_rules(values):
@@ -243,7 +241,7 @@ def _read_tls(folder: Path, content: Mapping[str, Any] | None) -> Tls | None:
 
 def _one_line(header: str, value: str) -> str:
     if value and not (value.isascii() and value.isprintable()):
-        refuse(f"http_server_config.headers.{header}", "must be one line of plain ASCII")
+        refuse(f"http_server_config.headers.{header}", "must be a single line of printable ASCII")
     return value
 
 
@@ -251,13 +249,13 @@ def _read_users(hashes: Mapping[str, str]) -> Users:
     for user, hash_ in hashes.items():
         key, match = f"basic_auth_users.{user}", BCRYPT_HASH.fullmatch(hash_)
         if ":" in user:
-            refuse(key, "a user's name can't hold a colon")
+            refuse(key, "a user name can't contain a colon")
         if match is None:
-            refuse(key, "not a bcrypt hash; `htpasswd -nBC 10 NAME` makes one")
+            refuse(key, "not a bcrypt hash; create one with `htpasswd -nBC 10 NAME`")
         try:
             import bcrypt
 
-            bcrypt.checkpw(b"", f"$2b$04${match[2]}".encode())  # at the least cost
+            bcrypt.checkpw(b"", f"$2b$04${match[2]}".encode())  # at the lowest cost
         except ImportError:
             refuse(
                 "basic_auth_users",

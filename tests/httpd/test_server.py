@@ -679,7 +679,7 @@ def test_port_in_use(world: World) -> None:
 
 
 def test_no_such_address_or_host() -> None:
-    with pytest.raises(UsageError, match="this machine has no such address"):
+    with pytest.raises(UsageError, match="no such address on this host"):
         listen("192.0.2.1:0")
     with pytest.raises(UsageError, match=r"can't listen on no-such-host\.invalid:0: "):
         listen("no-such-host.invalid:0")
