@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon's process; `dynstack-probe serve` turns into it, see options.py."""
+"""The daemon's entry point; `dynstack-probe serve` execs it, see options.py."""
 
 import contextlib
 import signal
@@ -14,7 +14,7 @@ NAME = "dynstack-probe"
 def _serve() -> int:
     from dynstack_probe.serve.lean import import_prometheus_client
 
-    import_prometheus_client()  # before anybody does it plainly
+    import_prometheus_client()  # before any regular import of it
     from dynstack_probe.serve.daemon import Daemon
     from dynstack_probe.serve.options import Options
 
@@ -22,9 +22,9 @@ def _serve() -> int:
 
 
 def main() -> int:
-    quit_at_once()  # before the imports below, which take most of the start
+    quit_at_once()  # before the imports below, which take most of the startup time
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # The process table keeps the command's name, not python3.
+    # So that ps shows the command's name, not python3.
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(NAME)
     from dynstack_probe import ending

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Sample as Prometheus metrics: base units, no label that grows with tasks."""
+"""A Sample as Prometheus metrics: base units, no label whose values grow with tasks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from dynstack_probe.text import printable
 
 @dataclass(frozen=True)
 class Scan:
-    """What one scan of the daemon found; growth is all since the start, and never falls."""
+    """The result of one scan; growth is cumulative since the start, and never decreases."""
 
     sample: Sample
     growth: Growth
@@ -42,7 +42,7 @@ class Scan:
 
 
 class ScanCounter:
-    """Turns samples into scans, each once: scrapes then read what stands there."""
+    """Turns each sample into a Scan, once per scan instead of once per scrape."""
 
     def __init__(self) -> None:
         self._growth = GrowthCounter()
@@ -54,7 +54,7 @@ class ScanCounter:
         policies: Sequence[Policy] = (),
         calibration: Calibration | None = None,
     ) -> Scan:
-        """The next sample; with a calibration also what each policy would have cost so far."""
+        """Add the next sample; with a calibration also each policy's cumulative CPU time."""
         self._growth.advance(*growth_of_sample(sample))
         if calibration is not None:
             life = sample.lifecycle
@@ -73,9 +73,9 @@ class ScanCounter:
 
 @dataclass(frozen=True)
 class CostInputs:
-    """What costs are worked out from. None: not counted, not sampled, not calibrated.
+    """Inputs for cost metrics. None: not counted, not sampled, not calibrated.
 
-    method: how page faults were counted, half a sentence. headroom: since the last scan.
+    method: how page faults are counted, for HELP. headroom: since the previous scan.
     """
 
     page_faults: PageFaults | None = None
@@ -85,16 +85,16 @@ class CostInputs:
 
 
 def largest_cgroups(sample: Sample, count: int) -> dict[int, tuple[int, ...]]:
-    """Those that are named, largest first: who looks for names must choose the same of equals."""
+    """Those exported by name, largest first, ties by id: always the same choice."""
     rows = sorted(sample.cgroups.items(), key=lambda row: (-sum(row[1]), row[0]))
     return dict(rows[: max(0, count)])
 
 
 @dataclass(frozen=True, eq=False)
 class HostCollector(Collector):
-    """Yields the newest scan. Collecting reads no kernel file, counts nothing, takes no lock.
+    """Exports the newest scan. Collecting reads no kernel file and takes no lock.
 
-    All but boot_time, Unix time, are asked at each collection, as they may change.
+    All arguments but boot_time (Unix time) are called at each collection.
     """
 
     newest: Callable[[], Scan | None]
@@ -105,12 +105,12 @@ class HostCollector(Collector):
     boot_time: int | None = None
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: names depend on the kernel."""
+        """Nothing: which metrics there are depends on the kernel."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics; only the build's before the first sample."""
-        yield InfoMetricFamily("dynstack_build", "This program.", value={"version": __version__})
+        """All metrics; only dynstack_build before the first scan."""
+        yield InfoMetricFamily("dynstack_build", "Build info.", value={"version": __version__})
         newest = self.newest()
         if newest is None:
             return
@@ -136,39 +136,39 @@ class HostCollector(Collector):
         counter = partial(CounterMetricFamily, labels=["policy"])
         stack_bytes = gauge(
             "dynstack_policy_stack_bytes",
-            "Modelled: what the living stacks would hold under the policy, without its reserve.",
+            "Modelled: memory of the living stacks under the policy, without its reserve.",
         )
         reserve = gauge(
             "dynstack_policy_reserve_bytes",
-            "Modelled: pages that the policy keeps aside.",
+            "Modelled: preallocated pages that the policy holds in reserve.",
         )
         over = gauge(
             "dynstack_policy_over_limit_tasks",
-            "Living tasks whose measured mark is deeper than the policy's stack.",
+            "Living tasks whose measured high-water mark exceeds the policy's stack.",
         )
         over_exited = counter(
             "dynstack_policy_over_limit_exited_tasks",
-            "Exited tasks whose measured mark was deeper than the policy's stack.",
+            "Exited tasks whose measured high-water mark exceeded the policy's stack.",
         )
         faults = counter(
             "dynstack_policy_faults",
-            "Modelled: stack faults of the living, and of those that exited since the start.",
+            "Modelled: stack faults of living tasks and of those that exited since the start.",
         )
         mapped = counter(
             "dynstack_policy_fault_pages",
-            "Modelled: pages which those faults would have mapped.",
+            "Modelled: pages that stack faults would have mapped.",
         )
         avoided = counter(
             "dynstack_policy_avoided_fault_pages",
-            "Modelled: pages used without a fault since they came with a cached stack.",
+            "Modelled: pages used without a fault, being already mapped in a reused stack.",
         )
         spent = counter(
             "dynstack_policy_fault_cpu_seconds",
-            "Modelled: CPU time that those faults would have taken, at calibrated prices.",
+            "Modelled: CPU time that stack faults would have taken, at calibrated prices.",
         )
         spared = counter(
             "dynstack_policy_fork_saved_cpu_seconds",
-            "Modelled: CPU time not spent on pages that new tasks would not get.",
+            "Modelled: CPU time saved at fork by allocating fewer pages.",
         )
         sample = newest.sample
         pages = sample.host.thread_pages
@@ -197,12 +197,12 @@ class HostCollector(Collector):
     def _of_cgroups(self, sample: Sample) -> Iterable[Metric]:
         measured = GaugeMetricFamily(
             "dynstack_cgroup_stack_bytes",
-            "Kernel stacks of the cgroup's tasks at full size; the largest, and 'other'.",
+            "Kernel stacks of the cgroup's tasks at full size; smaller cgroups are in 'other'.",
             labels=["cgroup"],
         )
         modelled = GaugeMetricFamily(
             "dynstack_cgroup_policy_stack_bytes",
-            "Modelled: what they would hold under the policy.",
+            "Modelled: memory of the cgroup's stacks under the policy.",
             labels=["cgroup", "policy"],
         )
         top = largest_cgroups(sample, self.top_cgroups())
@@ -212,9 +212,9 @@ class HostCollector(Collector):
         for cgroup_id, held in top.items():
             path = paths.get(cgroup_id)
             if path:
-                # two may be shortened to one name, as a container's cgroup and one below it
+                # two may shorten to the same name, such as a container's cgroup and its child
                 shown.setdefault(printable(short_name(path)), []).append(held)
-            else:  # gone before it had a name: no label that nobody knows
+            else:  # removed before its name was read
                 rest.append(held)
         if rest:
             shown["other"] = rest
@@ -229,18 +229,18 @@ class HostCollector(Collector):
         yield modelled
         yield GaugeMetricFamily(
             "dynstack_cgroup_uncounted_stacks",
-            "Stacks in no cgroup's series, since there are more cgroups than the map holds.",
+            "Stacks missing from all cgroups' series, since the BPF map of cgroups is full.",
             value=sample.living.uncounted_cgroups,
         )
         yield GaugeMetricFamily(
-            "dynstack_cgroups_in_other", "Cgroups summed up as 'other'.", value=len(rest)
+            "dynstack_cgroups_in_other", "Cgroups aggregated as 'other'.", value=len(rest)
         )
 
 
 def _living(sample: Sample) -> Iterable[Metric]:
     tasks = GaugeMetricFamily(
         "dynstack_tasks",
-        "Living stacks by kind of task and pages down to their high-water mark.",
+        "Living stacks by kind of task and pages down to the high-water mark.",
         labels=["kind", "pages"],
     )
     pages = sample.host.thread_pages
@@ -266,26 +266,26 @@ def _of_lifecycle(sample: Sample) -> Iterable[Metric]:
     exited = {str(n): count for n, count in by_pages.items()}
     yield _counter(
         "dynstack_exited_tasks",
-        "Exited tasks by the pages that they had used in the end.",
+        "Exited tasks by stack pages used at exit.",
         "pages",
         exited,
     )
     yield CounterMetricFamily("dynstack_created_tasks", "Tasks created.", value=life.created)
     yield CounterMetricFamily(
         "dynstack_reused_stacks",
-        "Tasks created on a stack from the kernel's cache which an earlier task had.",
+        "Tasks created on a cached stack of an earlier task.",
         value=life.reused,
     )
     growth = dict(zip(GROWTH_AGES, life.growth_by_age, strict=True))
     yield _counter(
         "dynstack_late_growth_tasks",
-        "Tasks found deeper by a page than a scan ago, by age then (upper bound).",
+        "Tasks at least a page deeper than in the previous scan, by age then (upper bound).",
         "age",
         growth,
     )
     yield _counter(
         "dynstack_lost_events",
-        "What could not be counted or remembered, by reason.",
+        "Events that could not be counted or stored, by reason.",
         "reason",
         life.lost,
     )
@@ -293,23 +293,23 @@ def _of_lifecycle(sample: Sample) -> Iterable[Metric]:
     whole = sum(life.exited.values()) - reads.windowed
     yield _counter(
         "dynstack_exit_reads",
-        "Stacks read at exit: whole, or once that is proved to be enough, a window of each page.",
+        "Stacks read at exit: whole or, once proved sufficient, a window of each page.",
         "how",
         {"whole": whole, "windows": reads.windowed},
     )
     yield CounterMetricFamily(
         "dynstack_exit_reads_hidden",
-        "Stacks read whole at exit with a page that windows would have hidden.",
+        "Stacks read whole at exit with a used page that windows would have missed.",
         value=reads.hidden,
     )
     yield GaugeMetricFamily(
         "dynstack_exit_reads_unproved",
-        "Grown stacks still to be read whole at exit, none hiding a page, until windows do.",
+        "Grown stacks still to be read whole at exit, without a miss, before windows suffice.",
         value=reads.unproved,
     )
     missed = GaugeMetricFamily(
         "dynstack_exit_pages_hidden_estimate",
-        "Exits since the start with a page that windows hid, by those caught: 95% bounds.",
+        "Exits since the start with a page that windows missed, from those caught: 95% bounds.",
         labels=["bound"],
     )
     for bound, exits in zip(("least", "most"), reads.missed_range(), strict=True):
@@ -322,7 +322,7 @@ def _coverage(sample: Sample) -> Iterable[Metric]:
     if coverage.kernel_stacks is not None:
         yield GaugeMetricFamily(
             "dynstack_kernel_stacks",
-            "Stacks that the kernel counts, off by up to some dozens (per-CPU batches).",
+            "The kernel's own count of stacks, off by up to a few dozen (per-CPU batching).",
             value=coverage.kernel_stacks,
         )
     yield GaugeMetricFamily("dynstack_stacks_read", "Stacks in this sample.", value=coverage.read)
@@ -331,7 +331,7 @@ def _coverage(sample: Sample) -> Iterable[Metric]:
     )
     yield GaugeMetricFamily(
         "dynstack_stacks_erased",
-        "Stacks that KSTACK_ERASE overwrote: their marks are lower bounds.",
+        "Stacks overwritten by KSTACK_ERASE: their high-water marks are lower bounds.",
         value=coverage.erased,
     )
 
@@ -356,7 +356,7 @@ def _of_kernel(sample: Sample) -> Iterable[Metric]:
 
 
 def _of_resident(sample: Sample) -> Iterable[Metric]:
-    """Of a kernel with dynamic stacks, whose nr_kernel_stack counts the pages mapped."""
+    """With dynamic stacks, where nr_kernel_stack counts mapped pages."""
     mapped_kib = sample.coverage.kernel_stack_kib
     if not mapped_kib:
         return
@@ -369,7 +369,7 @@ def _of_resident(sample: Sample) -> Iterable[Metric]:
     modelled = estimate(BUILT_IN[HEADLINE], living, sample.host).dynamic_kib
     error = GaugeMetricFamily(
         "dynstack_model_error_ratio",
-        f"What {HEADLINE} models over what the kernel counts, less 1; stacks not read are in it.",
+        f"{HEADLINE}'s model over the kernel's own count, minus 1; unread stacks lower it.",
         labels=["quantity"],
     )
     error.add_metric(["resident"], model_error_ratio(modelled, mapped_kib))
@@ -383,15 +383,15 @@ def _of_host(sample: Sample) -> Iterable[Metric]:
         "kernel_release": printable(host.kernel_release),
         "thread_size_bytes": str(host.thread_size_bytes),
     }
-    yield InfoMetricFamily("dynstack_host", "This machine.", value=labels)
+    yield InfoMetricFamily("dynstack_host", "This host.", value=labels)
     yield GaugeMetricFamily(
         "dynstack_thread_size_bytes",
-        "How large each kernel stack is.",
+        "Size of each kernel stack (THREAD_SIZE).",
         value=host.thread_size_bytes,
     )
     yield GaugeMetricFamily("dynstack_host_cpus", "CPUs online.", value=host.cpus)
     yield GaugeMetricFamily(
-        "dynstack_host_memory_bytes", "All memory (MemTotal).", value=host.mem_total_kib * 1024
+        "dynstack_host_memory_bytes", "Total memory (MemTotal).", value=host.mem_total_kib * 1024
     )
 
 
@@ -407,8 +407,8 @@ def _of_costs(costs: CostInputs) -> Iterable[Metric]:
     if headroom is not None:
         yield GaugeMetricFamily(
             "dynstack_memory_headroom_bytes",
-            "Free memory above the zones' minimum watermarks: the least of some samples since the"
-            " scan before.",
+            "Free memory above the zones' minimum watermarks: the lowest of some samples since the"
+            " previous scan.",
             value=headroom.least_pages * PAGE_BYTES,
         )
     if calibration is not None:
@@ -419,21 +419,21 @@ def _of_costs(costs: CostInputs) -> Iterable[Metric]:
         )
         yield GaugeMetricFamily(
             "dynstack_calibrated_clear_page_seconds",
-            "Calibrated at the start: the kernel clears a page, median of many.",
+            "Calibrated at the start: clearing a page in the kernel, median of many.",
             value=calibration.clear_page_ns / 1e9,
         )
 
 
 def _own_cost(sample: Sample) -> Iterable[Metric]:
     yield GaugeMetricFamily(
-        "dynstack_scan_duration_seconds", "The last scan.", value=sample.scan_seconds
+        "dynstack_scan_duration_seconds", "Duration of the last scan.", value=sample.scan_seconds
     )
     yield GaugeMetricFamily(
-        "dynstack_scan_timestamp_seconds", "When it ended, Unix time.", value=sample.taken_at
+        "dynstack_scan_timestamp_seconds", "End of the last scan, Unix time.", value=sample.taken_at
     )
     yield GaugeMetricFamily(
         "dynstack_scan_reread_stacks",
-        "Stacks that it had to read again, since their tasks had run.",
+        "Stacks that the last scan had to reread, since their tasks had run.",
         value=sample.living.reread,
     )
     program = "stack_lifecycle"
@@ -442,7 +442,7 @@ def _own_cost(sample: Sample) -> Iterable[Metric]:
     )
     yield _counter(
         "dynstack_bpf_run_seconds",
-        "Time spent in BPF programs, by their own clock.",
+        "Time spent in BPF programs, as they measure it.",
         "program",
         {program: sample.lifecycle.run_seconds},
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon's configuration file: TOML, every key known and checked."""
+"""The daemon's configuration file: TOML, strictly validated."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from dynstack_probe.policy import BUILT_IN, Policy
 from dynstack_probe.serve.options import Options
 
 SCAN_CPU_RATIO = 0.0005
-SHORTEST_PAUSE_SECONDS = 15.0
-LONGEST_PAUSE_SECONDS = 300.0
+MIN_INTERVAL_SECONDS = 15.0
+MAX_INTERVAL_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class Config:
-    """How to serve. `listen` and `page_faults` need a restart to change.
+    """Settings of `serve`. Changing `listen` or `page_faults` needs a restart.
 
-    Without interval_seconds scans are 15 seconds apart, or further where there are so many
-    tasks that they would take more than SCAN_CPU_RATIO of one CPU.
+    interval_seconds None: adaptive, 15 to 300 s, to keep scans within SCAN_CPU_RATIO of one CPU.
     """
 
     listen: str = "127.0.0.1:10016"
@@ -34,28 +33,28 @@ class Config:
     page_faults: bool = True
     proving_exits: int = PROVING_EXITS
 
-    def pause_seconds(self, scan_cpu_seconds: float) -> float:
-        """From one scan to the next, if they take that much CPU time each."""
+    def scan_interval_seconds(self, scan_cpu_seconds: float) -> float:
+        """The scan interval, given the CPU time of one scan."""
         if self.interval_seconds is not None:
             return self.interval_seconds
         within_budget = scan_cpu_seconds / SCAN_CPU_RATIO
-        return min(max(SHORTEST_PAUSE_SECONDS, within_budget), LONGEST_PAUSE_SECONDS)
+        return min(max(MIN_INTERVAL_SECONDS, within_budget), MAX_INTERVAL_SECONDS)
 
     def chosen_policies(self) -> list[Policy]:
         return [BUILT_IN[name] for name in dict.fromkeys(self.policies)]
 
 
 def configure(options: Options) -> Config:
-    """The file's settings with the command line's over them. Raises UsageError."""
+    """The file's settings, overridden by the command line. Raises UsageError."""
     asked = {"listen": options.listen, "page_faults": options.page_faults}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     return replace(read_config(options.config_file), **given)
 
 
 def read_config(path: Path | None) -> Config:
-    """The file's settings over the defaults.
+    """The file's settings, with defaults for missing keys.
 
-    Raises UsageError, in one line that names file and key, for whatever is wrong with it.
+    Raises UsageError, one line with file and key, if the file is invalid.
     """
     if path is None:
         return Config()
@@ -66,15 +65,15 @@ def read_config(path: Path | None) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     for key, value in table.items():
-        complaint = _complaint(key, value)
-        if complaint:
-            raise UsageError(f"{path}: {key}: {complaint}")
+        problem = _problem(key, value)
+        if problem:
+            raise UsageError(f"{path}: {key}: {problem}")
     if "policies" in table:
         table["policies"] = tuple(table["policies"])
     return Config(**table)
 
 
-def _complaint(key: str, value: Any) -> str | None:
+def _problem(key: str, value: Any) -> str | None:
     if key == "listen":
         if not isinstance(value, str):
             return "must be a string, HOST:PORT"
@@ -91,15 +90,15 @@ def _complaint(key: str, value: Any) -> str | None:
         if not unknown:
             return None
         if unknown[0] in BUILT_IN:
-            return f"{unknown[0]} needs each task's depth now: `record` and `policies` know it"
+            return f"{unknown[0]} needs each task's current depth: use `record` or `policies`"
         return f"unknown policy {unknown[0]!r}: {', '.join(served)}"
     if key == "top_cgroups":
         good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1000
-        return None if good else "must be a whole number from 0 to 1000"
+        return None if good else "must be an integer from 0 to 1000"
     if key == "page_faults":
         return None if isinstance(value, bool) else "must be true or false"
     if key == "proving_exits":
         good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
-        return None if good else "must be a whole number, 0 for no trust in windows at all"
+        return None if good else "must be an integer from 0 (never trust windows) to 4294967295"
     known = ", ".join(Config.__dataclass_fields__)
-    return f"unknown key; known are {known}"
+    return f"unknown key; valid keys: {known}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`serve`: load the probes, give up every privilege, then sample and answer until told to end.
+"""`serve`: load the probes, drop all privileges, then scan and serve until SIGTERM.
 
-The main thread samples and handles signals; the web server's threads answer from the last
-full sample, so that a scrape during a scan waits for nothing.
+The main thread scans and handles signals; the web server's threads serve the last complete
+scan, so that a scrape never waits for a scan.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from dynstack_probe.httpd.web_config import WebConfig
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# A sample older than this many intervals is no longer healthy.
+# /-/healthy fails once the last scan is older than this many intervals.
 STALE_INTERVALS = 3
 
 
 class Daemon:
     def __init__(self, options: Options) -> None:
-        """Read the configuration and take the port. Raises UsageError."""
+        """Read the configuration and bind the port. Raises UsageError."""
         self._options = options
         self._config = configure(options)
         if options.textfile is not None:
@@ -60,8 +60,8 @@ class Daemon:
         self._first: Scan | None = None
         self._newest: Scan | None = None
         self._scans = ScanCounter()
-        # The first scan reads all stacks and so says nothing of what later ones take.
-        self._pause_seconds = self._config.pause_seconds(0.0)
+        # Not from the first scan's CPU time: only that scan reads all stacks.
+        self._interval_seconds = self._config.scan_interval_seconds(0.0)
         self._cgroup_paths: Mapping[int, str] = {}
         self._page_faults: PageFaultCounter | None = None
         self._headroom_sampler = HeadroomSampler(limits=False)
@@ -100,9 +100,9 @@ class Daemon:
             if self._config.page_faults:
                 self._count_page_faults(stack)
             drop_privileges()
-            with contextlib.suppress(OSError):  # no memory for it
+            with contextlib.suppress(OSError):  # out of memory
                 self._calibration = calibrate()
-            # Blocked before any thread starts, so that only the main one gets them.
+            # Blocked before any thread starts, so that only the main thread receives them.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             sampler = stack.enter_context(Sampler(lifecycle))
             self._scan(sampler)
@@ -114,45 +114,46 @@ class Daemon:
         return 0
 
     def _count_page_faults(self, stack: contextlib.ExitStack) -> None:
-        """Now and then, until the stack unwinds; without them, and told why, where nothing can."""
+        """Count intermittently until `stack` unwinds; if that fails, say why and serve without."""
         try:
             with Loader() as loader:
                 self._page_faults = count_page_faults(loader, DutyCycle())
             stack.callback(self._page_faults.close)
         except ProbeError as error:
-            tell(f"{error}; served without them")
+            tell(f"{error}; serving without page faults")
 
     def _loop(self, sampler: Sampler) -> None:
-        due = time.monotonic() + self._pause_seconds
+        due = time.monotonic() + self._interval_seconds
         watchdog = sd_notify.watchdog_interval_seconds()
         while True:
-            # The watchdog hears from this thread only: a scan that hangs trips it.
+            # Only this thread feeds the watchdog, so that a hung scan trips it.
             sd_notify.watchdog()
-            turn_at = self._page_faults.due_at() if self._page_faults else None
-            wake_at = due if turn_at is None else min(due, turn_at)
+            toggle_at = self._page_faults.due_at() if self._page_faults else None
+            wake_at = due if toggle_at is None else min(due, toggle_at)
             pause = max(0.0, wake_at - time.monotonic())
             received = signal.sigtimedwait(SIGNALS, min(pause, watchdog or pause))
             if received is not None and received.si_signo == signal.SIGHUP:
                 self._reload()
             elif received is not None:
                 return
-            if self._page_faults and turn_at is not None and time.monotonic() >= turn_at:
-                self._turn(self._page_faults)
+            if self._page_faults and toggle_at is not None and time.monotonic() >= toggle_at:
+                self._toggle_counting(self._page_faults)
             if time.monotonic() >= due:
                 began = time.thread_time()
                 self._scan(sampler)
-                self._pause_seconds = self._config.pause_seconds(time.thread_time() - began)
+                cpu_seconds = time.thread_time() - began
+                self._interval_seconds = self._config.scan_interval_seconds(cpu_seconds)
                 sd_notify.status(self._status())
-                due = max(due + self._pause_seconds, time.monotonic())
+                due = max(due + self._interval_seconds, time.monotonic())
 
-    def _turn(self, counter: PageFaultCounter) -> None:
-        """Count page faults or stop; without them if the kernel has changed its mind."""
+    def _toggle_counting(self, counter: PageFaultCounter) -> None:
+        """Start or stop counting page faults; for good if the kernel refuses."""
         self._headroom_sampler.sample()
         try:
             counter.turn()
         except OSError as error:
             self._page_faults = None
-            tell(f"no page faults: {error}")
+            tell(f"can't count page faults any more: {error}")
 
     def _scan(self, sampler: Sampler) -> None:
         self._headroom_sampler.sample()
@@ -170,7 +171,7 @@ class Daemon:
             textfile.write(self._options.textfile, self._registry)
 
     def _reload(self) -> None:
-        """Read the configuration again; what is wrong with it changes nothing."""
+        """Reload the configuration; keep the old one if the new one is invalid."""
         sd_notify.reloading()
         try:
             fresh = configure(self._options)
@@ -178,7 +179,7 @@ class Daemon:
                 self._config.listen,
                 self._config.page_faults,
             ):
-                raise UsageError("restart to change listen or page_faults; a reload can't")
+                raise UsageError("changing listen or page_faults needs a restart")
             self._web.reload()
             self._config = fresh
         except UsageError as error:
@@ -198,8 +199,8 @@ class Daemon:
 
     def _is_healthy(self) -> bool:
         newest = self._newest
-        patience = STALE_INTERVALS * self._pause_seconds
-        return newest is not None and time.time() - newest.sample.taken_at < patience
+        max_age_seconds = STALE_INTERVALS * self._interval_seconds
+        return newest is not None and time.time() - newest.sample.taken_at < max_age_seconds
 
     def _status(self) -> str:
         if self._newest is None:
@@ -214,7 +215,7 @@ class Daemon:
 
     def _landing(self) -> Iterator[tuple[str, str]]:
         if self._first is None or self._newest is None:
-            return iter([("", "The first scan is under way.")])
+            return iter([("", "The first scan is in progress.")])
         policy = self._config.chosen_policies()[0]
         return landing_facts(self._first, self._newest, policy, self._headroom, time.time())
 
@@ -222,7 +223,7 @@ class Daemon:
 def _web_config(options: Options) -> WebConfig | None:
     if options.web_config_file is None:
         return None
-    # here, since it brings OpenSSL with it, 4 MB
+    # here, since it imports OpenSSL, 4 MB
     from dynstack_probe.httpd.web_config import WebConfig
 
     return WebConfig(options.web_config_file)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the daemon's landing page says of this host: how much, at what price, how safe."""
+"""The landing page's content: how much this host would save, at what price, how safely."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dynstack_probe.policy import Policy
 from dynstack_probe.serve.collector import Scan
 from dynstack_probe.text import counted, percent, printable, small_percent
 
-LEAST_SECONDS = 10.0  # before that a rate says little
+LEAST_SECONDS = 10.0  # rates over less are too noisy
 
 
 def landing_facts(
     first: Scan, newest: Scan, policy: Policy, headroom: Headroom | None, now: float
 ) -> Iterator[tuple[str, str]]:
-    """Names and what there is to say, of the newest scan and of what came since the first."""
+    """Rows of name and text: the newest scan, and rates since the first. now: Unix time."""
     sample = newest.sample
     host, living = sample.host, sample.living
     result = estimate(policy, whole_shapes(living.all_shapes()), host)
@@ -54,9 +54,9 @@ def landing_facts(
 def _price(first: Scan, newest: Scan, policy: Policy) -> str:
     seconds = newest.sample.taken_at - first.sample.taken_at
     if seconds < LEAST_SECONDS:
-        return "Known after some more scans."
+        return "Known after a few more scans."
     if policy.name not in newest.cpu_seconds or policy.name not in first.cpu_seconds:
-        return "Not known: nothing was calibrated."
+        return "Unknown: not calibrated."
     faults, forks = (
         (now - then) / (newest.sample.host.cpus * seconds)
         for now, then in zip(
@@ -82,10 +82,10 @@ def _reserve(reserve_kib: int, headroom: Headroom | None) -> str:
 def _coverage(newest: Scan) -> str:
     coverage = newest.sample.coverage
     if coverage.kernel_stacks is None:
-        return f"{coverage.read} stacks were read; the kernel does not tell how many there are."
-    # its count is batched, and of another moment: at times it is behind
+        return f"{coverage.read} stacks were read; the kernel does not report how many there are."
+    # its count is batched per CPU and read at another time, so that it may lag
     share = min(1.0, coverage.read / max(1, coverage.kernel_stacks))
     return (
         f"{percent(share)}: {coverage.read} of {coverage.kernel_stacks} stacks that the kernel"
-        f" counts (off by up to some dozens) were read, {coverage.unreadable} were unreadable."
+        f" counts (off by up to a few dozen) were read, {coverage.unreadable} were unreadable."
     )

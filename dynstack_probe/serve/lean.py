@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""prometheus_client without the web servers and clients that it brings along.
+"""Import prometheus_client without its HTTP servers and clients, to save memory.
 
-To import it takes a bare Python from 8 to 22 MB, half of which is TLS, http.server, wsgiref
-and urllib.request: for its own servers and its push client, which the daemon never uses.
-While it is imported here, stand-ins are in their places. Registry, metrics and text formats
-are the library's own, and whoever needs these modules afterwards gets the real ones.
+Importing it grows a bare Python from 8 to 22 MB. Half of that is TLS, http.server, wsgiref
+and urllib.request, for its own servers and push client, which the daemon never uses. They
+are replaced by stubs during the import only: registry, metrics and text formats are the
+library's own, and later imports of these modules get the real ones.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ LIBRARY = "prometheus_client"
 UNUSED = ("http.server", "ssl", "urllib.request", "wsgiref.simple_server")
 
 
-class _StandIn(ModuleType):
-    """Has whatever it is asked for: a class of that name, to inherit from or to annotate with."""
+class _Stub(ModuleType):
+    """Any attribute is an empty class of that name, for base classes and annotations."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -27,20 +27,20 @@ class _StandIn(ModuleType):
 
 
 def import_prometheus_client() -> None:
-    """Import it for the first time in this process; else do nothing."""
+    """No effect if it is already imported."""
     if LIBRARY in sys.modules:
         return
-    stand_ins = {name: _StandIn(name) for name in UNUSED if name not in sys.modules}
-    sys.modules.update(stand_ins)
+    stubs = {name: _Stub(name) for name in UNUSED if name not in sys.modules}
+    sys.modules.update(stubs)
     try:
         importlib.import_module(LIBRARY)
     except (AttributeError, ImportError, TypeError):
-        _forget()  # a release that uses more of them: as it is, then
+        _unload()  # a release that uses more of them: import it as usual
     finally:
-        for name in stand_ins:
+        for name in stubs:
             del sys.modules[name]
 
 
-def _forget() -> None:
+def _unload() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == LIBRARY]:
         del sys.modules[name]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What `serve` was asked for, and how the command line's process becomes the daemon's.
+"""Options of `serve`, and the exec that turns the command line's process into the daemon.
 
-The command line's libraries would stay in memory for as long as the daemon runs. So it
-replaces itself, under the same pid, as systemd expects, by a Python that never imports them.
+Otherwise the command line's libraries would stay in memory for the daemon's lifetime. exec
+keeps the pid, as systemd expects.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _YES_NO = {"--page-faults": True, "--no-page-faults": False}
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line said; what it left out is None and comes from the file."""
+    """Command-line options; None: not given, so that the file or the default applies."""
 
     config_file: Path | None = None
     web_config_file: Path | None = None
@@ -34,7 +34,7 @@ class Options:
     systemd_socket: bool = False
 
     def words(self) -> list[str]:
-        """As arguments, so that `ps` tells what was asked for."""
+        """As command-line arguments, visible in `ps`."""
         given = {
             "--listen": self.listen,
             "--config": self.config_file,
@@ -47,7 +47,7 @@ class Options:
 
     @classmethod
     def from_words(cls, words: Sequence[str]) -> Self:
-        """What `words()` made of them; anything else is none of its business."""
+        """The inverse of `words()`; other arguments are ignored."""
         given = dict(word.split("=", 1) for word in words if "=" in word)
 
         def path(word: str) -> Path | None:
@@ -64,18 +64,18 @@ class Options:
 
 
 def become_daemon(options: Options) -> NoReturn:
-    """Replace this process: same pid, descriptors, environment, and privileges."""
+    """Exec the daemon: same pid, file descriptors, environment and privileges."""
     flags = ["-I"] if sys.flags.isolated else []
     if not _imports_from_here():
-        flags.append("-P")  # -m alone would
-    # Blocked until the new process can tell in a line that it was interrupted.
+        flags.append("-P")  # else -m prepends it
+    # Blocked until the new process can report an interrupt in one line.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     words = [*(["--verbose"] if is_verbose() else []), *options.words()]
     os.execv(sys.executable, [sys.executable, *flags, "-m", MODULE, *words])
 
 
 def _imports_from_here() -> bool:
-    """Whether the current folder is the first that is searched for modules."""
+    """Whether the current directory is first in sys.path."""
     try:
         return Path(sys.path[0]).samefile(".")
     except OSError:

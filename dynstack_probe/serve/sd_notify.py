@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tells systemd how the daemon fares, as sd_notify(3) does, with nothing but a datagram.
+"""sd_notify(3) without libsystemd. A no-op without $NOTIFY_SOCKET, so outside systemd.
 
-Without $NOTIFY_SOCKET, so when systemd did not start us, every call does nothing.
+All calls return whether the message was sent.
 """
 
 from __future__ import annotations
@@ -10,43 +10,40 @@ import os
 import socket
 import time
 
-# A manager that takes no datagrams must not hang the daemon.
+# A manager that does not receive must not hang the daemon.
 SEND_SECONDS = 1.0
 
 
 def ready(status: str = "") -> bool:
-    """Started, or done with reloading; returns whether somebody was told."""
+    """Startup or reload finished."""
     return _send("READY=1", *_status(status))
 
 
 def status(text: str) -> bool:
-    """One line for `systemctl status`; returns whether somebody was told."""
+    """The status line of `systemctl status`."""
     return _send(*_status(text))
 
 
 def watchdog() -> bool:
-    """Still alive; due every `watchdog_interval_seconds()`."""
+    """Keep-alive; due every `watchdog_interval_seconds()`."""
     return _send("WATCHDOG=1")
 
 
 def stopping() -> bool:
-    """Ending now; returns whether somebody was told."""
+    """Shutting down."""
     return _send("STOPPING=1")
 
 
 def reloading() -> bool:
-    """Re-reading the configuration; `ready()` must follow.
-
-    systemd.service(5), Type=notify-reload, wants the time with it.
-    """
+    """Reloading; `ready()` must follow. With the time, as Type=notify-reload requires."""
     now_microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     return _send("RELOADING=1", f"MONOTONIC_USEC={now_microseconds}")
 
 
 def watchdog_interval_seconds() -> float | None:
-    """How often systemd wants `watchdog()`: half its timeout; None if it does not watch us.
+    """When to call `watchdog()`: half of systemd's timeout; None without a watchdog.
 
-    From WATCHDOG_USEC and WATCHDOG_PID, as sd_watchdog_enabled(3) reads them.
+    From WATCHDOG_USEC and WATCHDOG_PID, as in sd_watchdog_enabled(3).
     """
     watched_process = os.environ.get("WATCHDOG_PID", "")
     if watched_process and watched_process != str(os.getpid()):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The metrics as a file, for the textfile collector of node_exporter."""
+"""The metrics as a file for node_exporter's textfile collector."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def check(path: Path) -> None:
-    """Raise UsageError or WriteError before any work if `path` can't become such a file."""
+    """Raise UsageError or WriteError up front if `path` can't be written."""
     if path.suffix != ".prom" or path.name == ".prom":
-        raise UsageError(f"{path} must end in .prom: node_exporter reads no other files")
+        raise UsageError(f"{path} must end in .prom: node_exporter ignores other files")
     found = check_place(path)
     if found is not None and not stat.S_ISREG(found.st_mode):
         raise UsageError(f"{path} is not a regular file")
 
 
 def write(path: Path, registry: CollectorRegistry) -> None:
-    """Replace `path` by the metrics of `registry`, at once and whole.
+    """Atomically replace `path` by the metrics of `registry`.
 
-    It is in the classic text format, the only one that node_exporter reads there, and
-    everybody may read it, since node_exporter runs as another user. Raises WriteError if it
-    can't be written; the file is then as it was. What is half written has another suffix than
-    .prom, so that node_exporter does not read it.
+    In the classic text format, the only one that node_exporter's collector parses, and
+    world-readable, since node_exporter runs as another user. Raises WriteError, and leaves the
+    old file, if it can't be written. The temporary file does not end in .prom, so that
+    node_exporter ignores it.
     """
     from prometheus_client.exposition import generate_latest
 

@@ -99,10 +99,10 @@ def test_the_daemons_process_is_asked_what_the_command_line_was(options: Options
 def test_scans_are_rare_where_they_are_dear() -> None:
     """A scan takes at most 0.05% of a CPU, no sample gets older than 5 minutes."""
     config = Config()
-    assert config.pause_seconds(0.001) == 15
-    assert config.pause_seconds(0.020) == 40
-    assert config.pause_seconds(1.0) == 300
-    assert Config(interval_seconds=2).pause_seconds(1.0) == 2
+    assert config.scan_interval_seconds(0.001) == 15
+    assert config.scan_interval_seconds(0.020) == 40
+    assert config.scan_interval_seconds(1.0) == 300
+    assert Config(interval_seconds=2).scan_interval_seconds(1.0) == 2
 
 
 def test_the_shipped_configuration_shows_the_defaults(tmp_path: Path) -> None:

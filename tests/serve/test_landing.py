@@ -60,9 +60,9 @@ def test_the_price_is_that_of_what_came_since_the_first_scan() -> None:
 
 def test_no_price_before_there_is_one() -> None:
     first, newest = scans()
-    assert told(first, first)["At what price"] == "Known after some more scans."
+    assert told(first, first)["At what price"] == "Known after a few more scans."
     first, newest = scans(calibration=None)
-    assert told(first, newest)["At what price"] == "Not known: nothing was calibrated."
+    assert told(first, newest)["At what price"] == "Unknown: not calibrated."
 
 
 def test_coverage_is_no_more_than_all() -> None:
