@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * By which call paths do tasks go deep?
+ * Which call paths take tasks deep into their stacks?
  *
- * A perf event interrupts each CPU some times a second. Where the interrupted task was in
- * the kernel and deeper than DEEPER_THAN bytes, the call chain that the kernel unwinds is
- * handed over, and the used part of the stack with it: the chain gives only addresses of
- * code, and where on the stack they lie tells how deep each frame begins.
+ * A perf event samples each CPU at a fixed rate. If the interrupted task was in the kernel and
+ * deeper than DEEPER_THAN bytes, user space gets the call chain that the kernel unwound and the
+ * used part of the stack: the chain holds only code addresses, and where these lie on the stack
+ * gives the depth of each frame.
  */
 #include "task.h"
 
@@ -16,10 +16,10 @@ struct sample {
 	u8 stack[MAX_DEPTH];
 };
 
-/* One a CPU, where an event does not interrupt another; per-CPU maps end at 32 KiB. */
+/* One per CPU, where events do not nest; values of per-CPU maps are limited to 32 KiB. */
 BPF_ARRAY(samples, struct sample, POSSIBLE_CPUS);
 
-#define PAGE_SIZE PAGE_BYTES /* which bcc's macro asks for */
+#define PAGE_SIZE PAGE_BYTES /* expected by bcc's macro */
 BPF_RINGBUF_OUTPUT(paths, RING_PAGES);
 BPF_F_TABLE("array", u32, struct sample_counters, counters, POSSIBLE_CPUS, BPF_F_MMAPABLE);
 
@@ -27,7 +27,7 @@ BPF_F_TABLE("array", u32, struct sample_counters, counters, POSSIBLE_CPUS, BPF_F
 #define FLAGS_IF 0x200		   /* asm/processor-flags.h */
 #define NO_NEED_RESCHED 0x80000000 /* asm/preempt.h: part of the count on x86 */
 
-/* The task knows its run queue, and the CPU's preempt count is as far from it on each CPU. */
+/* The preempt count is at the same distance from the run queue on every CPU. */
 static __always_inline u32 preempt_count_of(u64 task, u32 cpu)
 {
 #if defined(PREEMPT_COUNT_FROM_RQ) && defined(CFS_RQ_RQ) && defined(RQ_CPU)
@@ -50,7 +50,7 @@ int on_sample(struct registers *ctx)
 	c->taken++;
 	u64 task = bpf_get_current_task();
 	if (REGISTER(ctx, REGS_CS) & 3) {
-		/* What is counted now is only what takes the sample. */
+		/* The count now is that of sampling alone. */
 		c->user_preempt_count = (u64)preempt_count_of(task, cpu) + 1;
 		return 0;
 	}
@@ -60,7 +60,7 @@ int on_sample(struct registers *ctx)
 	u64 top = PEEK(task, TASK_STRUCT_STACK) + bytes;
 	u64 depth = top - sp;
 	if (!vm || depth > bytes || depth > MAX_DEPTH) {
-		c->elsewhere++; /* an interrupt's stack, or the boot CPU's idle task */
+		c->elsewhere++; /* on an IRQ stack, or the boot CPU's idle task */
 		return 0;
 	}
 	c->in_kernel++;

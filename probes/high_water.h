@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The zero-scan. Linux hands out every kernel stack zeroed, fresh or cached (commit
+ * The zero-scan. Linux zeroes every kernel stack before use, fresh or cached (commit
  * e01e80634ecd ("fork: unconditionally clear stack on fork"), in 4.17), and a stack grows
- * down, so the lowest word that is not zero tells how deep it has ever been.
+ * down, so its lowest non-zero word is its high-water mark.
  */
 #ifndef HIGH_WATER_H
 #define HIGH_WATER_H
@@ -15,13 +15,13 @@
 #define MAX_STACK_PAGES 16 /* 64 KiB; x86-64 has 4 pages, 8 with KASAN */
 
 /*
- * KSTACK_ERASE_POISON (STACKLEAK_POISON before 6.17): what __stackleak_erase() leaves behind
- * instead of zero.
+ * KSTACK_ERASE_POISON (STACKLEAK_POISON before 6.17): what __stackleak_erase() writes in place of
+ * zero.
  */
 #define ERASE_POISON 0xFFFFFFFFFFFF4111ULL /* -0xBEEF */
 
-/* USED_BITS(): zero if the word was never used. Without branches, of which the
- * verifier bears only 8,192 in a row. */
+/* USED_BITS(): zero if the word was never used. Branch-free: the verifier accepts only 8,192
+ * branches in a row. */
 #ifdef KSTACK_ERASE
 #define NOT_ZERO(word) ((word) | -(word)) /* sets the top bit */
 #define USED_BITS(word) (NOT_ZERO(word) & NOT_ZERO((word) ^ ERASE_POISON) & (1ULL << 63))
@@ -38,9 +38,8 @@ struct scratch {
 };
 
 /*
- * The same value, sent through memory so that the verifier no longer knows it
- * and walks what follows once, not once for every way by which it may come
- * (57,000 instructions instead of 840,000).
+ * Returns `value`, passed through memory so that the verifier forgets its bounds and walks what
+ * follows once, not once per path to it (57,000 instructions instead of 840,000).
  */
 static __always_inline u64 forget(struct scratch *s, u64 value)
 {
@@ -73,7 +72,7 @@ static __always_inline u32 lowest_used_word(struct scratch *s)
 
 /*
  * Fills in touched_pages, resident_pages and mark_bytes of the record from its
- * stack and stack_bytes. Only the first `readable` pages from the top are tried.
+ * stack and stack_bytes. Only the first `readable` pages from the top are read.
  */
 static __always_inline void scan_stack(struct scratch *s, u64 readable)
 {
@@ -82,7 +81,7 @@ static __always_inline void scan_stack(struct scratch *s, u64 readable)
 	r->mark_bytes = 0;
 	r->touched_pages = 0;
 	r->resident_pages = 0;
-	/* Upwards, as the hardware prefetches: 23% faster than downwards. */
+	/* Upwards, which the hardware prefetches: 23% faster than downwards. */
 	for (u32 i = 0; i < MAX_STACK_PAGES; i++) {
 		if (i >= forget(s, readable))
 			break;
@@ -109,15 +108,15 @@ static __always_inline void scan_stack(struct scratch *s, u64 readable)
 }
 
 /*
- * A page that a stack grew into shows it in its first bytes, as each frame has a return
- * address: so many of them an exit reads. All of 1,357 pages which stacks had grown into
- * before they were left, on Linux 6.18, showed it in the first 128.
+ * How many bytes of each page an exit reads: the first ones, as a stack that grew into the page
+ * left return addresses there. On Linux 6.18 all of 1,357 such pages had a used word in the first
+ * 128.
  */
 #ifndef WINDOW_BYTES
 #define WINDOW_BYTES 512
 #endif
 
-/* Whether `bytes` of a stack were used, a constant. False too if they can't be read. */
+/* Whether any of `bytes`, a constant, of a stack were used. Also false if they can't be read. */
 static __always_inline bool is_used(struct scratch *s, u64 address, u64 stack, u32 bytes)
 {
 	u32 word;
@@ -134,9 +133,9 @@ static __always_inline bool is_used(struct scratch *s, u64 address, u64 stack, u
 }
 
 /*
- * touched_pages of the stack that we are on. Its top page is in use, and need not be read.
- * The first window without a used word ends the search, unless the `whole` stack is to be
- * read; then *is_hidden tells whether windows alone would have missed a page.
+ * touched_pages of the current stack. Its top page is in use and need not be read. The first window
+ * without a used word ends the search, unless the `whole` stack is to be read; then *is_hidden
+ * tells whether windows alone would have missed a page.
  */
 static __always_inline u32 touched_pages_of_own(struct scratch *s, u64 stack, u64 stack_bytes,
 						u64 readable, bool whole, bool *is_hidden)

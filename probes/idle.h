@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The idle tasks: each possible CPU's pid-0 task, which no task list holds although
- * fork_idle() gave it a stack that the kernel counts. An iterator over the map of CPUs visits
+ * The idle tasks: one per possible CPU, all with pid 0. They are on no task list, although
+ * fork_idle() gave each a stack that the kernel counts. An iterator over the map of CPUs visits
  * them.
  */
 #ifndef IDLE_H
@@ -9,7 +9,7 @@
 
 #include "task.h"
 
-/* What a BPF iterator over a map is given, see bpf_iter__bpf_map_elem. */
+/* Context of a BPF iterator over a map, see bpf_iter__bpf_map_elem. */
 struct map_iter {
 	void *meta;
 	void *map;
@@ -24,11 +24,11 @@ BPF_ARRAY(cpus, u64, POSSIBLE_CPUS);
 /* Only the address of its element on each CPU matters. */
 BPF_PERCPU_ARRAY(per_cpu, u64, 1);
 
-/* bcc makes bpf_map_lookup_elem() of lookup() and knows no bpf_map_lookup_percpu_elem(). */
+/* bcc turns lookup() into bpf_map_lookup_elem(), and has no bpf_map_lookup_percpu_elem(). */
 #define bpf_map_lookup_elem(map, key)                                                              \
 	((void *(*)(void *, const void *, u32))195)((void *)(map), key, cpu)
 
-/* Where a CPU keeps its element. Forgotten: an address, no value to be read. */
+/* Address of a CPU's element. forget(): it is used as a scalar, never dereferenced. */
 static __always_inline u64 element_of(struct scratch *s, u32 cpu)
 {
 	u32 zero = 0;
@@ -39,19 +39,19 @@ static __always_inline u64 element_of(struct scratch *s, u32 cpu)
 #endif
 
 /*
- * The run queue of a CPU, as an address; 0 if it can't be found. Any possible CPU has one,
- * plugged in or not.
+ * Address of a CPU's run queue, 0 if it can't be found. Every possible CPU has one, plugged in or
+ * not.
  */
 static __always_inline u64 run_queue_of(struct scratch *s, u32 cpu)
 {
 #ifdef IDLE_BY_PER_CPU_OFFSET
-	/* It is as far from the reader's as are all per-CPU variables of their CPUs. */
+	/* The distance between two CPUs' copies is the same for all per-CPU variables. */
 	u64 rq = PEEK(PEEK(bpf_get_current_task(), TASK_STRUCT_SE_CFS_RQ), CFS_RQ_RQ);
 	u64 here = element_of(s, PEEK(rq, RQ_CPU));
 	u64 there = element_of(s, cpu);
 	return here && there ? rq + there - here : 0;
 #elif defined(TASK_GROUP_CFS_RQ)
-	/* Any task group has a cfs_rq on each possible CPU. */
+	/* Every task group has a cfs_rq for each possible CPU. */
 	u64 group = PEEK(bpf_get_current_task(), TASK_STRUCT_SCHED_TASK_GROUP);
 	u64 cfs_rqs = PEEK(group, TASK_GROUP_CFS_RQ);
 	u64 cfs_rq = PEEK_AT(cfs_rqs + cpu * sizeof(u64), sizeof(u64));
@@ -61,7 +61,7 @@ static __always_inline u64 run_queue_of(struct scratch *s, u32 cpu)
 #endif
 }
 
-/* The idle task of a CPU, as an address. 0 if it can't be found. */
+/* Address of a CPU's idle task, 0 if it can't be found. */
 static __always_inline u64 idle_task_of(struct scratch *s, u32 cpu)
 {
 #ifdef RQ_IDLE
@@ -87,8 +87,8 @@ static __always_inline void describe_idle_stack(struct stack_record *r, u64 task
 }
 
 /*
- * Reads the stack of the idle task of the CPU that the iterator is at, and fills in the
- * record what depends on the stack alone. The task's address, 0 if it can't be found.
+ * Reads the idle task's stack of the iterator's CPU, and fills in the fields of the record that
+ * depend on the stack alone. Returns the task's address, 0 if it can't be found.
  */
 static __always_inline u64 read_idle_stack(struct scratch *s, u32 *cpu)
 {

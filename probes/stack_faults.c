@@ -1,48 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Which task, in which system call, first used a further page of its stack?
+ * Which task first used another page of its stack, and in which system call?
  *
- * For each stack the boundary below which nothing has been used is kept. When a system
- * call ends, the few bytes just below it are looked at: a call chain that went past a
- * boundary has left return addresses there. How many bytes that takes was measured, see
- * WINDOW_BYTES in measure/faults.py. All other growth is found when a task exits, when a
- * page fault of user mode that did I/O ends, or by the iterators' scan of all tasks,
- * which user space reads once a second.
+ * For each stack we keep the boundary below which it is unused. At the exit from a system call the
+ * few bytes just below it are checked: a call chain that crossed the boundary has left return
+ * addresses there. How many bytes suffice was measured, see WINDOW_BYTES in measure/faults.py.
+ * Other growth is found at task exit, at the end of a major page fault in user mode, or by the
+ * iterators' scan of all tasks, which user space runs once a second.
  *
- * The same growth may be told twice, by its task and by a scan that looked at the same
- * moment. User space takes the first.
+ * The same growth may be reported twice, by the task and by a concurrent scan. User space takes the
+ * first report.
  */
 #include "idle.h"
 
 #define WINDOW_WORDS (WINDOW_BYTES / 8)
-#define STACK_STRIDE 32768 /* with its guard page no two stacks share as much */
+#define STACK_STRIDE 32768 /* stacks, guard pages included, are at least this far apart */
 #define RT_SIGRETURN 15
-#define NEVER 0xFFFFFFFF /* known_depth.switches: no scan has read it */
+#define NEVER 0xFFFFFFFF /* known_depth.switches: not yet read by a scan */
 
 #define PF_EXITING 4 /* linux/sched.h */
 
 struct known_depth {
-	u64 stack;    /* whose, lowest address; 0: a free slot */
-	u64 boundary; /* the address below which nothing was used yet */
-	u32 switches; /* when a scan last read it */
-	u32 is_new;   /* it has not left the kernel since its creation */
-	u64 syscalls; /* that ended since they were last added up */
+	u64 stack;    /* lowest address of the stack; 0: free slot */
+	u64 boundary; /* nothing below this address was used yet */
+	u32 switches; /* context switches when a scan last read it */
+	u32 is_new;   /* the task has not yet been in user mode */
+	u64 syscalls; /* completed, not yet in fault_counters */
 };
 
-/* A direct-mapped table: stacks lie 32 KiB apart in one stretch of addresses, so two
- * rarely share a slot. Those which would are in a hash. */
+/* A direct-mapped table: stacks lie 32 KiB apart in one range of addresses, so two rarely collide.
+ * Those that do are in a hash. */
 BPF_ARRAY(known, struct known_depth, SLOTS);
-BPF_HASH(crowded, u64, struct known_depth, MAX_CROWDED);
+BPF_HASH(collided, u64, struct known_depth, MAX_COLLIDED);
 
-#define PAGE_SIZE PAGE_BYTES /* which bcc's macro asks for */
+#define PAGE_SIZE PAGE_BYTES /* expected by bcc's macro */
 BPF_RINGBUF_OUTPUT(faults, RING_PAGES);
 BPF_F_TABLE("array", u32, struct fault_counters, counters, POSSIBLE_CPUS, BPF_F_MMAPABLE);
 
-/* Tracepoints do not interrupt each other, but they may interrupt a scan. */
+/* Tracepoints do not nest, but may interrupt a scan. */
 BPF_PERCPU_ARRAY(scratch, struct scratch, 1);
 BPF_ARRAY(scan_scratch, struct scratch, 1);
 
-/* From pt_regs to the top of a stack: learned, for BTF knows no padding. */
+/* Bytes from pt_regs to the top of a stack: learned, as BTF does not give the padding. */
 BPF_ARRAY(registers_below_top, u64, 1);
 
 static __always_inline struct known_depth *find(u64 stack)
@@ -52,10 +51,10 @@ static __always_inline struct known_depth *find(u64 stack)
 
 	if (slot && slot->stack == stack)
 		return slot;
-	return crowded.lookup(&stack);
+	return collided.lookup(&stack);
 }
 
-static __always_inline void keep(u64 stack, u64 boundary, u32 switches, u32 is_new)
+static __always_inline void store_boundary(u64 stack, u64 boundary, u32 switches, u32 is_new)
 {
 	u32 at = stack / STACK_STRIDE % SLOTS;
 	struct known_depth *slot = known.lookup(&at);
@@ -65,7 +64,7 @@ static __always_inline void keep(u64 stack, u64 boundary, u32 switches, u32 is_n
 	if (!slot)
 		return;
 	if (slot->stack && slot->stack != stack) {
-		if (crowded.update(&stack, &depth)) {
+		if (collided.update(&stack, &depth)) {
 			u32 cpu = bpf_get_smp_processor_id();
 			struct fault_counters *c = counters.lookup(&cpu);
 			if (c)
@@ -80,8 +79,8 @@ static __always_inline void keep(u64 stack, u64 boundary, u32 switches, u32 is_n
 	slot->stack = stack;
 }
 
-/* They are counted with the stack, in a cache line that is at hand; a few may get lost. */
-static __always_inline void add_up_syscalls(struct known_depth *depth)
+/* Counted with the stack, in a cache line that is hot anyway; a few may be lost. */
+static __always_inline void flush_syscalls(struct known_depth *depth)
 {
 	u32 cpu = bpf_get_smp_processor_id();
 	struct fault_counters *c = counters.lookup(&cpu);
@@ -91,19 +90,19 @@ static __always_inline void add_up_syscalls(struct known_depth *depth)
 	depth->syscalls = 0;
 }
 
-static __always_inline void forget_stack(u64 stack)
+static __always_inline void drop_stack(u64 stack)
 {
 	u32 at = stack / STACK_STRIDE % SLOTS;
 	struct known_depth *slot = known.lookup(&at);
 
 	if (slot && slot->stack == stack) {
-		add_up_syscalls(slot);
+		flush_syscalls(slot);
 		slot->stack = 0;
 	} else
-		crowded.delete(&stack);
+		collided.delete(&stack);
 }
 
-/* The boundary that the scan of the record's stack shows. */
+/* The boundary according to mark_bytes of the record. */
 static __always_inline u64 scanned_boundary(struct stack_record *r)
 {
 	u64 pages = (r->mark_bytes + PAGE_BYTES - 1) / PAGE_BYTES;
@@ -111,8 +110,8 @@ static __always_inline u64 scanned_boundary(struct stack_record *r)
 	return r->stack + r->stack_bytes - (pages ? pages : 1) * PAGE_BYTES;
 }
 
-static __always_inline void tell(struct stack_record *r, u64 task, u64 boundary, u32 context,
-				 u32 syscall, u32 flags)
+static __always_inline void report(struct stack_record *r, u64 task, u64 boundary, u32 context,
+				   u32 syscall, u32 flags)
 {
 	struct stack_fault fault = {
 	    .stack = r->stack,
@@ -141,8 +140,8 @@ static __always_inline void tell(struct stack_record *r, u64 task, u64 boundary,
 	}
 }
 
-/* Reads all of the current task's stack, and tells if it has grown since it was known. */
-static __always_inline void look(u32 context, u32 syscall, u32 flags)
+/* Reads the current task's whole stack, and reports whether it has grown. */
+static __always_inline void check_own_stack(u32 context, u32 syscall, u32 flags)
 {
 	u64 task = bpf_get_current_task();
 	u32 zero = 0;
@@ -166,18 +165,18 @@ static __always_inline void look(u32 context, u32 syscall, u32 flags)
 	u64 boundary = scanned_boundary(r);
 	struct known_depth *depth = find(stack);
 	if (!depth) {
-		keep(stack, boundary, NEVER, 0);
+		store_boundary(stack, boundary, NEVER, 0);
 		return;
 	}
 	u64 before = depth->boundary;
 	if (boundary >= before)
 		return;
 	depth->boundary = boundary;
-	tell(r, task, before, context, syscall, flags);
+	report(r, task, before, context, syscall, flags);
 }
 
 #ifdef CHECK_WINDOW
-/* For tests: whether a word of the page below the boundary was used, window or not. */
+/* For tests: whether any word of the page below the boundary was used. */
 static __always_inline bool page_is_used(u64 boundary, u64 stack)
 {
 	u32 zero = 0;
@@ -193,7 +192,7 @@ static __always_inline bool page_is_used(u64 boundary, u64 stack)
 
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 regs = ctx->args[0]; /* on the task's stack, right below its top */
+	u64 regs = ctx->args[0]; /* on the task's stack, just below its top */
 	u32 at = regs / STACK_STRIDE % SLOTS;
 	struct known_depth *slot = known.lookup(&at);
 	u32 context = CONTEXT_SYSCALL;
@@ -235,7 +234,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	}
 	u32 number = PEEK(regs, REGS_ORIG_AX);
 	/* arch/x86/kernel/signal_64.c: restore_sigcontext() sets orig_ax to -1 */
-	look(context, number == NO_SYSCALL ? RT_SIGRETURN : number, flags);
+	check_own_stack(context, number == NO_SYSCALL ? RT_SIGRETURN : number, flags);
 	return 0;
 }
 
@@ -245,7 +244,7 @@ int on_new_task(struct bpf_raw_tracepoint_args *ctx)
 	u64 stack = PEEK(task, TASK_STRUCT_STACK);
 	u64 vm = PEEK(task, TASK_STRUCT_STACK_VM_AREA);
 
-	keep(stack, stack + stack_bytes_of(vm) - PAGE_BYTES, NEVER, 1);
+	store_boundary(stack, stack + stack_bytes_of(vm) - PAGE_BYTES, NEVER, 1);
 	return 0;
 }
 
@@ -253,21 +252,21 @@ int on_process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = bpf_get_current_task();
 
-	look(PEEK(task, TASK_STRUCT_FLAGS) & PF_KTHREAD ? CONTEXT_KTHREAD : CONTEXT_EXIT,
-	     NO_SYSCALL, 0);
-	forget_stack(PEEK(task, TASK_STRUCT_STACK));
+	check_own_stack(PEEK(task, TASK_STRUCT_FLAGS) & PF_KTHREAD ? CONTEXT_KTHREAD : CONTEXT_EXIT,
+			NO_SYSCALL, 0);
+	drop_stack(PEEK(task, TASK_STRUCT_STACK));
 	return 0;
 }
 
-/* Software event PERF_COUNT_SW_PAGE_FAULTS_MAJ: mm_account_fault(), when all is done. */
+/* Software event PERF_COUNT_SW_PAGE_FAULTS_MAJ: mm_account_fault(), after the fault was handled. */
 int on_major_fault(struct registers *ctx)
 {
 	if (REGISTER(ctx, REGS_CS) & 3)
-		look(CONTEXT_EXCEPTION, NO_SYSCALL, 0);
+		check_own_stack(CONTEXT_EXCEPTION, NO_SYSCALL, 0);
 	return 0;
 }
 
-/* What a sleeping or preempted user task was last in: the registers of its last entry. */
+/* The system call that a sleeping or preempted user task last entered, from its saved registers. */
 static __always_inline u32 last_entry(struct scratch *s, u64 top)
 {
 	u32 zero = 0;
@@ -278,9 +277,9 @@ static __always_inline u32 last_entry(struct scratch *s, u64 top)
 	return PEEK(top - *below_top, REGS_ORIG_AX);
 }
 
-/* Keeps what the scan showed, and tells what is new in it. */
-static __always_inline void compare(struct scratch *s, u64 task, u32 kind, u32 switches,
-				    bool exiting)
+/* Stores what a scan read, and reports growth. */
+static __always_inline void compare_scan(struct scratch *s, u64 task, u32 kind, u32 switches,
+					 bool exiting)
 {
 	struct stack_record *r = &s->record;
 	u64 stack = r->stack;
@@ -291,7 +290,7 @@ static __always_inline void compare(struct scratch *s, u64 task, u32 kind, u32 s
 
 	if (!depth) {
 		if (!exiting)
-			keep(stack, boundary, switches, 0);
+			store_boundary(stack, boundary, switches, 0);
 		return;
 	}
 	u64 before = depth->boundary;
@@ -309,7 +308,7 @@ static __always_inline void compare(struct scratch *s, u64 task, u32 kind, u32 s
 			  : syscall == NO_SYSCALL ? CONTEXT_EXCEPTION
 						  : CONTEXT_SYSCALL;
 	}
-	tell(r, task, before, context, syscall, FAULT_LATE);
+	report(r, task, before, context, syscall, FAULT_LATE);
 }
 
 int bpf_iter__task(struct task_iter *ctx)
@@ -321,7 +320,7 @@ int bpf_iter__task(struct task_iter *ctx)
 	if (!task || !s)
 		return 0;
 
-	/* Forgotten, since the verifier lets nobody calculate with a pointer. */
+	/* forget(): the verifier rejects arithmetic on pointers. */
 	u64 stack = forget(s, FIELD(task, TASK_STRUCT_STACK));
 	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
 	u32 flags = FIELD(task, TASK_STRUCT_FLAGS);
@@ -330,12 +329,12 @@ int bpf_iter__task(struct task_iter *ctx)
 	u64 vm_bytes = FIELD(vm, VM_STRUCT_SIZE);
 
 	if (!stack || !vm_bytes)
-		return 0; /* a zombie: it has given its stack back */
+		return 0; /* a zombie: its stack is already freed */
 
-	/* Without a context switch, and not on a CPU now: it can't have deepened. */
+	/* No context switch since, and not on a CPU now: it can't have grown. */
 	struct known_depth *depth = find(stack);
 	if (depth)
-		add_up_syscalls(depth);
+		flush_syscalls(depth);
 	if (depth && !on_cpu && depth->switches == switches)
 		return 0;
 
@@ -346,7 +345,7 @@ int bpf_iter__task(struct task_iter *ctx)
 	scan_stack(s, readable_pages(task, r->stack_bytes, FIELD(vm, VM_STRUCT_NR_PAGES)));
 	if (FIELD(task, TASK_STRUCT_STACK) != stack || r->flags & FLAG_UNREADABLE)
 		return 0; /* it exited meanwhile */
-	compare(s, forget(s, (u64)task), kind_of(flags), switches, flags & PF_EXITING);
+	compare_scan(s, forget(s, (u64)task), kind_of(flags), switches, flags & PF_EXITING);
 	return 0;
 }
 
@@ -358,8 +357,8 @@ int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 
 	if (!s || !task)
 		return 0;
-	/* A static stack the kernel does not count. */
+	/* The kernel does not count a static stack. */
 	if (!(s->record.flags & (FLAG_STATIC | FLAG_UNREADABLE)))
-		compare(s, task, KIND_IDLE, 0, false);
+		compare_scan(s, task, KIND_IDLE, 0, false);
 	return 0;
 }

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Which stacks were born, died, were reused, and how deep did they end? And, as one
- * count a shape, how deep are the living?
+ * Which stacks were created, reused and freed, and how deep had they grown? And how deep are the
+ * live ones, counted by shape?
  *
- * Three raw tracepoints count for each CPU, in the kernel; nothing per event crosses to
- * user space. The two iterators count the living into one struct, which user space maps:
- * its work does not grow with the number of tasks. A task that has not run since the
- * last scan is not read again.
+ * Three raw tracepoints update per-CPU counters; no event is sent to user space. The two iterators
+ * count the live stacks into one struct that user space maps, so its work does not grow with the
+ * number of tasks. The stack of a task that has not run since the last scan is not read again.
  */
 #include "idle.h"
 
-/* Exits on several CPUs copy their stacks at the same time, and may preempt the one scan. */
+/* Exits copy their stacks on several CPUs at once, and may preempt the (only) scan. */
 BPF_PERCPU_ARRAY(exit_scratch, struct scratch, 1);
 BPF_ARRAY(scratch, struct scratch, 1);
 
-/* Mapped by user space, which may not call bpf() any more. */
+/* Mapped by user space, which may no longer call bpf(). */
 BPF_F_TABLE("array", u32, struct lifecycle_counters, lifecycle, POSSIBLE_CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct living_counters, living, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct exit_proof, exit_proof, 1, BPF_F_MMAPABLE);
@@ -22,22 +21,22 @@ BPF_F_TABLE("array", u32, struct exit_proof, exit_proof, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("hash", u64, struct cgroup_counters, cgroups, MAX_CGROUPS, BPF_F_NO_PREALLOC);
 
 #ifdef KERNFS_NODE_NAME
-/* Cgroups whose names user space asks for, by id; 0 asks for nothing. */
+/* Ids of the cgroups whose names user space wants; 0: none. */
 BPF_F_TABLE("array", u32, u64, asked, ASKED_CGROUPS, BPF_F_MMAPABLE);
 BPF_ARRAY(name_scratch, struct cgroup_name, 1);
 #endif
 
-/* Stacks lie this far apart in one stretch of addresses, so that caches which take their
- * slot from the address rarely have two stacks share one. */
+/* Stacks lie this far apart in one range of addresses, so they rarely collide in caches that are
+ * indexed by address. */
 #define STACK_STRIDE 32768
 
 /*
- * What is known of a stack by its address: one that its task has left, which may lie in
- * the kernel's cache, or a living one that was handed out with more than one page. A
- * direct-mapped cache: a hash map costs each fork and exit 1 us more.
+ * What is known of the stack at an address: either its task has exited, and it may be in the
+ * kernel's stack cache, or it is live and had more than one page from the start. A direct-mapped
+ * cache: a hash map costs each fork and exit 1 us more.
  */
 struct known_stack {
-	u64 stack;    /* 0: this slot knows nothing */
+	u64 stack;    /* 0: free slot */
 	u64 identity; /* see identity_of() */
 	u32 held_pages;
 	u32 left; /* its task has exited */
@@ -46,11 +45,10 @@ struct known_stack {
 BPF_ARRAY(known_stacks, struct known_stack, KNOWN_SLOTS);
 
 /*
- * What the last scan saw of a task. A direct-mapped cache too: of two in one slot one is
- * read again.
+ * What the last scan saw of a task. Direct-mapped too: of two that collide, one is read again.
  */
 struct last_seen {
-	u64 task; /* start time and stack, mixed */
+	u64 task; /* seen_tag() */
 	u32 switches;
 	u16 mark_words;
 	u8 touched_pages;
@@ -62,7 +60,7 @@ struct last_seen {
 BPF_ARRAY(seen, struct last_seen, SEEN_SLOTS);
 
 #ifdef RECORD_EVENTS
-/* For tests: every event, so that its counting can be done again by other means. */
+/* For tests: a log of all events, from which the counters can be recomputed. */
 struct lifecycle_event {
 	u64 what; /* 1 created, 2 exited, 3 address freed */
 	u64 stack;
@@ -74,7 +72,7 @@ BPF_F_TABLE("array", u32, struct lifecycle_event, events, RECORD_EVENTS, BPF_F_M
 BPF_F_TABLE("array", u32, u64, event_count, 1, BPF_F_MMAPABLE);
 #endif
 
-/* A stack's vm_struct and its first page: of the two one changes with the stack. */
+/* A stack's vm_struct and its first page: a new stack differs in at least one of them. */
 static __always_inline u64 vm_of(u64 task)
 {
 	return PEEK(task, TASK_STRUCT_STACK_VM_AREA);
@@ -157,8 +155,8 @@ static __always_inline u64 seen_tag(u64 stack, u64 start_boot_ns)
 }
 
 /*
- * Tells a cached stack from a new one at its address. Where the kernel says which addresses
- * it gives up, that is told already.
+ * Tells a cached stack from a new one at its address. Not needed where a tracepoint reports freed
+ * addresses.
  */
 static __always_inline u64 identity_of(u64 task)
 {
@@ -172,33 +170,33 @@ static __always_inline u64 identity_of(u64 task)
 }
 
 /*
- * Whether a task which was seen last with `before`, if it was, has deepened since the
- * last scan by a page or more.
+ * Whether a task has grown by a page or more since the last scan. `before`: what its slot held
+ * then.
  */
-static __always_inline bool has_deepened(struct last_seen *before, u64 tag, u32 mark_pages,
-					 u64 start_boot_ns, u64 last_scan_boot_ns)
+static __always_inline bool has_grown(struct last_seen *before, u64 tag, u32 mark_pages,
+				      u64 start_boot_ns, u64 last_scan_boot_ns)
 {
 	if (before->is_seen && before->task == tag)
 		return mark_pages > mark_pages_of(before->touched_pages);
 	return start_boot_ns > last_scan_boot_ns && mark_pages > 1;
 }
 
-/* One event in so many is timed for all; and an exit's stack is then read whole. */
+/* One event in this many is timed for all; the stack of such an exit is read whole. */
 #ifndef CHECKED_EVENTS
 #define CHECKED_EVENTS 64
 #endif
 
-static __always_inline u64 event_begins(u64 number)
+static __always_inline u64 begin_event(u64 number)
 {
 	return number % CHECKED_EVENTS ? 0 : bpf_ktime_get_ns();
 }
 
 /*
- * Counts, and gives the number before. There is no fetch-and-add before commit 5ca419f2864a
- * ("bpf: Add BPF_FETCH field"), in 5.12; who is preempted here by an event on its CPU shares
- * a number with it, which is only sampled by.
+ * Increments, and returns the old value. BPF has no fetch-and-add before commit 5ca419f2864a ("bpf:
+ * Add BPF_FETCH field"), in 5.12: an event that preempts another here gets the same number, which
+ * only serves to pick samples.
  */
-static __always_inline u64 count_one(u64 *counter)
+static __always_inline u64 fetch_inc(u64 *counter)
 {
 	u64 before = *(volatile u64 *)counter;
 
@@ -206,7 +204,7 @@ static __always_inline u64 count_one(u64 *counter)
 	return before;
 }
 
-static __always_inline void event_ends(struct lifecycle_counters *c, u64 began)
+static __always_inline void end_event(struct lifecycle_counters *c, u64 began)
 {
 	if (began)
 		__sync_fetch_and_add(&c->run_ns, (bpf_ktime_get_ns() - began) * CHECKED_EVENTS);
@@ -223,7 +221,7 @@ int on_new_task(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!c || !known)
 		return 0;
-	u64 began = event_begins(count_one(&c->created));
+	u64 began = begin_event(fetch_inc(&c->created));
 	record(1, stack, task, 0);
 	if (known->stack == stack) {
 		if (known->identity == identity_of(task)) {
@@ -231,25 +229,25 @@ int on_new_task(struct bpf_raw_tracepoint_args *ctx)
 			known->left = 0;
 			if (known->held_pages == 1)
 				known->stack = 0;
-		} else { /* another stack at its address */
+		} else { /* a new stack at its address */
 			known->stack = 0;
 		}
 	}
-	event_ends(c, began);
+	end_event(c, began);
 	return 0;
 }
 
 /*
- * Windows are trusted once enough grown stacks, read whole on whatever CPU, have hidden
- * nothing from them. One that does makes all CPUs read whole stacks until proved anew.
+ * Windows are trusted once enough grown stacks, read whole on any CPU, had no page that windows
+ * miss. One that has makes all CPUs read whole stacks until that many have passed again.
  */
 static __always_inline bool windows_are_trusted(struct exit_proof *proof)
 {
 	return proof->needed && proof->shown >= proof->needed;
 }
 
-static __always_inline void judge_windows(struct exit_proof *proof, struct lifecycle_counters *c,
-					  bool trusted, bool whole, bool is_hidden, u32 touched)
+static __always_inline void update_proof(struct exit_proof *proof, struct lifecycle_counters *c,
+					 bool trusted, bool whole, bool is_hidden, u32 touched)
 {
 	if (!whole) {
 		__sync_fetch_and_add(&c->windowed, 1);
@@ -264,12 +262,12 @@ static __always_inline void judge_windows(struct exit_proof *proof, struct lifec
 			__sync_fetch_and_add(&c->caught, 1);
 			__sync_fetch_and_add(&c->missed, CHECKED_EVENTS - 1);
 		}
-	} else if (!trusted && touched > 1) { /* then written no more: all CPUs share it */
+	} else if (!trusted && touched > 1) { /* not once trusted: all CPUs share this cache line */
 		__sync_fetch_and_add(&proof->shown, 1);
 	}
 }
 
-/* Of an exited stack that had more than one page. */
+/* For an exited stack with more than one used page. */
 static __always_inline void count_growth(struct lifecycle_counters *c, struct last_seen *before,
 					 u32 touched, u32 inherited, u64 tag, u64 start_boot_ns)
 {
@@ -278,7 +276,7 @@ static __always_inline void count_growth(struct lifecycle_counters *c, struct la
 	struct living_counters *scan = living.lookup(&zero);
 
 	count_skipped(c->skipped, touched, mark, inherited);
-	if (!scan || !has_deepened(before, tag, mark, start_boot_ns, scan->last_scan_boot_ns))
+	if (!scan || !has_grown(before, tag, mark, start_boot_ns, scan->last_scan_boot_ns))
 		return;
 	u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start_boot_ns);
 	if (bucket < GROWTH_AGES)
@@ -297,14 +295,14 @@ int on_exit(void *ctx)
 
 	if (!c || !s || !proof)
 		return 0;
-	u64 stack = forget(s, OWN_FIELD(task, TASK_STRUCT_STACK)); /* no pointer any more */
+	u64 stack = forget(s, OWN_FIELD(task, TASK_STRUCT_STACK)); /* now a scalar */
 	u32 slot = seen_slot(stack);
 	struct last_seen *before = seen.lookup(&slot);
 	u32 known_at = known_slot(stack);
 	struct known_stack *known = known_stacks.lookup(&known_at);
 	if (!before || !known)
 		return 0;
-	u64 began = event_begins(count_one(&c->exits));
+	u64 began = begin_event(fetch_inc(&c->exits));
 	u32 vm_pages = OWN_FIELD(vm, VM_STRUCT_NR_PAGES); /* see readable_pages() */
 	if (!stack || !vm_pages) {
 		__sync_fetch_and_add(&c->unread, 1);
@@ -314,13 +312,13 @@ int on_exit(void *ctx)
 	u64 tag = seen_tag(stack, start);
 	u64 stack_bytes =
 	    VM_AREA_BYTES(OWN_FIELD(vm, VM_STRUCT_SIZE), OWN_FIELD(vm, VM_STRUCT_FLAGS));
-	/* Forgotten: else what follows is walked once for each way to come to them. */
+	/* forget(): else the verifier walks what follows once per path to here. */
 	bool trusted = forget(s, windows_are_trusted(proof));
 	bool whole = forget(s, began || !trusted);
 	bool is_hidden;
 	u32 touched = touched_pages_of_own(s, stack, stack_bytes, vm_pages, whole, &is_hidden);
 	touched = forget(s, touched);
-	judge_windows(proof, c, trusted, whole, forget(s, is_hidden), touched);
+	update_proof(proof, c, trusted, whole, forget(s, is_hidden), touched);
 	touched = forget(s, touched);
 	if (before->is_seen && before->task == tag)
 		touched |= before->touched_pages;
@@ -343,12 +341,12 @@ int on_exit(void *ctx)
 	known->held_pages = mark > inherited ? mark : inherited;
 	known->left = 1;
 	known->stack = stack;
-	event_ends(c, began);
+	end_event(c, began);
 	return 0;
 }
 
 #ifdef VMAP_FREE_TRACEPOINT
-/* vmalloc:free_vmap_area_noflush: an address is given up, whatever lay there. */
+/* vmalloc:free_vmap_area_noflush: an address range is freed, whatever it held. */
 int on_vmap_free(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 stack = ctx->args[0];
@@ -367,8 +365,8 @@ static __always_inline void count_living(struct living_counters *scan, struct sc
 					 u32 touched, u32 inherited)
 {
 	u32 mark = mark_pages_of(touched);
-	/* Forgotten: clang makes + a | and masks before it, and the verifier of Linux 6.1 takes
-	 * every | of two variables for any number at all. */
+	/* forget(): clang turns + into | and masks before it, and to the verifier of Linux 6.1 the
+	 * | of two variables is unbounded. */
 	u32 at = forget(s, kind * COUNTED_SHAPES + shape_of(mark, inherited)) &
 		 (COUNTED_KINDS * COUNTED_SHAPES - 1);
 
@@ -382,7 +380,7 @@ static __always_inline void note_mark(struct living_counters *scan, u64 mark_byt
 		scan->deepest_mark_bytes = mark_bytes;
 }
 
-/* The pages that a task's stack was handed out with, as far as that is known. */
+/* How many pages a task's stack had from the start; 1 if that is not known. */
 static __always_inline u32 inherited_pages_of(struct scratch *s, void *task, u64 stack)
 {
 	u32 at = known_slot(stack);
@@ -394,11 +392,11 @@ static __always_inline u32 inherited_pages_of(struct scratch *s, void *task, u64
 }
 
 /*
- * Reads a task's stack, and notes what it shows. False if it has none to be counted: it
- * has exited, or can't be read.
+ * Reads a task's stack, and stores what it finds. False if there is nothing to count: the task has
+ * exited, or its stack can't be read.
  */
-static __always_inline bool read_again(struct scratch *s, struct living_counters *scan,
-				       struct last_seen *before, void *task, u64 stack, u64 start)
+static __always_inline bool reread_stack(struct scratch *s, struct living_counters *scan,
+					 struct last_seen *before, void *task, u64 stack, u64 start)
 {
 	struct stack_record *r = &s->record;
 	void *vm = POINTER(task, TASK_STRUCT_STACK_VM_AREA);
@@ -420,7 +418,7 @@ static __always_inline bool read_again(struct scratch *s, struct living_counters
 	scan->reread++;
 	scan->stack_bytes = r->stack_bytes;
 	u32 touched = r->touched_pages;
-	if (has_deepened(before, tag, mark_pages_of(touched), start, scan->last_scan_boot_ns)) {
+	if (has_grown(before, tag, mark_pages_of(touched), start, scan->last_scan_boot_ns)) {
 		u32 bucket = age_bucket(bpf_ktime_get_boot_ns() - start);
 		if (bucket < GROWTH_AGES)
 			scan->growth[bucket]++;
@@ -435,7 +433,7 @@ static __always_inline bool read_again(struct scratch *s, struct living_counters
 	return true;
 }
 
-/* One more stack of a cgroup, holding so many pages in this scan. */
+/* Counts a stack of a cgroup that holds `held` pages in this scan. */
 static __always_inline void count_in_cgroup(struct living_counters *scan, u64 node, u64 cgroup,
 					    u64 session, u32 held)
 {
@@ -472,7 +470,7 @@ int bpf_iter__task(struct task_iter *ctx)
 		return 0;
 	}
 
-	/* Forgotten, since the verifier lets nobody calculate with a pointer. */
+	/* forget(): the verifier rejects arithmetic on pointers. */
 	u64 stack = forget(s, FIELD(task, TASK_STRUCT_STACK));
 	u32 flags = FIELD(task, TASK_STRUCT_FLAGS);
 	void *css_set = POINTER(task, TASK_STRUCT_CGROUPS);
@@ -481,16 +479,16 @@ int bpf_iter__task(struct task_iter *ctx)
 	u32 on_cpu = ON_CPU(FIELD, task);
 
 	if (!stack)
-		return 0; /* a zombie: it has given its stack back */
+		return 0; /* a zombie: its stack is already freed */
 	u32 slot = seen_slot(stack);
 	struct last_seen *before = seen.lookup(&slot);
 	if (!before)
 		return 0;
 	bool known_task = before->is_seen && before->task == seen_tag(stack, start);
 
-	/* Without a context switch, and not on a CPU now: it can't have deepened. */
+	/* No context switch since, and not on a CPU now: it can't have grown. */
 	if (!known_task || on_cpu || before->switches != switches) {
-		if (!read_again(s, scan, before, task, stack, start))
+		if (!reread_stack(s, scan, before, task, stack, start))
 			return 0;
 		before->switches = switches;
 	}
@@ -532,9 +530,9 @@ static __always_inline int count_idle(struct map_iter *ctx)
 
 #ifdef KERNFS_NODE_NAME
 /*
- * The names of a cgroup and all above it, a record each. The scan noted where its node is,
- * and it may be gone since: the last record, of the root, comes only if the node is still
- * that cgroup's. Above MOST_LEVELS there is no last one either.
+ * Writes the names of a cgroup and its ancestors, one per record. The scan stored the address of
+ * its node, which may have been freed since: the last record, the root's, is written only if the
+ * node is still that cgroup's, and never beyond MOST_LEVELS.
  */
 static __always_inline void write_names(void *seq, u64 cgroup)
 {
@@ -564,7 +562,7 @@ static __always_inline void write_names(void *seq, u64 cgroup)
 }
 #endif
 
-/* Over the CPUs in each scan, and over what is asked when user space wants names. */
+/* Walks the CPUs in each scan, and `asked` when user space wants names. */
 int bpf_iter__bpf_map_elem(struct map_iter *ctx)
 {
 #ifdef KERNFS_NODE_NAME

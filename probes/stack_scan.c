@@ -2,16 +2,16 @@
 /*
  * How deep has every live task's kernel stack ever been, how deep is it now?
  *
- * Two iterators, both run only while user space reads them; nothing is attached
- * to any path of the kernel. One visits the tasks of the reader's PID
- * namespace; the other, over the map of CPUs, each possible CPU's pid-0 task, which no task list
- * holds although fork_idle() gave it a stack that the kernel counts.
+ * Two iterators, which run only while user space reads them; nothing is attached to any kernel code
+ * path. One visits the tasks of the reader's PID namespace; the other, over the map of CPUs, each
+ * possible CPU's idle task, which is on no task list although fork_idle() gave it a stack that the
+ * kernel counts.
  *
  * Offsets of kernel fields come from BTF as macros, STRUCT_FIELD.
  */
 #include "idle.h"
 
-/* One reader at a time: a second one would write over the first one's page. */
+/* One reader at a time: a second would overwrite the first one's page. */
 BPF_ARRAY(scratch, struct scratch, 1);
 
 /*
@@ -63,7 +63,7 @@ int bpf_iter__task(struct task_iter *ctx)
 	u32 vm_pages = FIELD(vm, VM_STRUCT_NR_PAGES);
 
 	if (!stack || !vm_bytes)
-		return 0; /* a zombie: it has given its stack back */
+		return 0; /* a zombie: its stack is already freed */
 
 	struct stack_record *r = &s->record;
 	r->stack = stack;

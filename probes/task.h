@@ -7,7 +7,7 @@
 
 #include "high_water.h"
 
-/* What a BPF iterator over tasks is given, see bpf_iter__task. */
+/* Context of a BPF iterator over tasks, see bpf_iter__task. */
 struct task_iter {
 	void *meta;
 	void *task;
@@ -15,15 +15,15 @@ struct task_iter {
 
 /*
  * Kernel fields. Each is four macros made from BTF by kernel/offsets.py: X is its offset,
- * X_BYTES how many bytes to load, and X_SHIFT and X_BITS where in them it lies (a bit-field;
- * else 0 and all). Kernels change the type of a field: nothing here names one. All numbers
- * are read as unsigned, in 64 bits.
+ * X_BYTES how many bytes to load, and X_SHIFT and X_BITS where in them it lies (for a bit-field;
+ * else 0 and all). Field types differ between kernels, so none is named here. All numbers are read
+ * as unsigned 64-bit.
  */
 
-/* Of what was loaded, the bits that are the field: all constant, so nothing for most. */
+/* Extracts the field's bits from what was loaded: constant, so a no-op for most fields. */
 #define BITS_OF(loaded, shift, bits) ((u64)(loaded) >> (shift) & (~0ULL >> (64 - (bits))))
 
-/* bytes, a constant, chooses one load at compile time. */
+/* `bytes` is constant, so one load is chosen at compile time. */
 #define LOAD_AS(type, base, offset) (*(type volatile *)((char *)(base) + (offset)))
 #define LOAD(base, offset, bytes)                                                                  \
 	((bytes) == 1	? LOAD_AS(u8, base, offset)                                                \
@@ -37,8 +37,8 @@ struct task_iter {
 /* The same for a field that is itself such a pointer. */
 #define POINTER(base, field) LOAD_AS(void *, base, field)
 
-/* A number of so many bytes behind an address that is only a number to the verifier. 0 if
- * unreadable. Little-endian: a narrow one fills the low bytes. */
+/* A number of `bytes` bytes at an address that is a scalar to the verifier. 0 if unreadable.
+ * Little-endian: a narrow one fills the low bytes. */
 #define PEEK_AT(address, bytes)                                                                    \
 	({                                                                                         \
 		u64 peeked = 0;                                                                    \
@@ -49,7 +49,7 @@ struct task_iter {
 	BITS_OF(PEEK_AT((u64)(base) + (field), field##_BYTES), field##_SHIFT, field##_BITS)
 
 /* The current task: bpf_get_current_task_btf() gives a pointer whose type the verifier knows
- * (commit 3ca1032ab7ab, in 5.11). To load from it takes 2 ns, to copy by PEEK() 30. */
+ * (commit 3ca1032ab7ab, in 5.11). A load through it takes 2 ns, PEEK() 30. */
 #ifdef TYPED_CURRENT_TASK
 #define current_task() (((void *(*)(void))158)())
 #define OWN_FIELD FIELD
@@ -60,7 +60,7 @@ struct task_iter {
 #define OWN_POINTER(base, field) ((void *)PEEK_AT((u64)(base) + (field), sizeof(u64)))
 #endif
 
-/* What BPF_PROG_TYPE_PERF_EVENT is given begins with the interrupted registers. */
+/* The context of BPF_PROG_TYPE_PERF_EVENT begins with the interrupted registers. */
 struct registers {
 	u64 words[21];
 };
@@ -103,15 +103,15 @@ static __always_inline void set_depth(struct stack_record *r, u64 sp, u32 on_cpu
 }
 
 /*
- * sched_entity.exec_start is when the scheduler last charged a task for its time, so for
- * one that sleeps, when it stopped. Its clock (rq->clock_task) leaves out interrupts and
- * stolen time and is each CPU's own; the reader, which runs now, has one at most a tick old.
+ * sched_entity.exec_start is when the scheduler last charged a task for its time: for a sleeping
+ * one, when it stopped running. Its clock (rq->clock_task) is per CPU and leaves out interrupts and
+ * stolen time; the reader's own, as it is running, is at most a tick old.
  *
  * It is 0 from fork, and again from each migration (enqueue_entity(), since commit
  * a53ce18cacb4, in 6.3; before, migrate_task_rq_fair()), until the task next runs. That may be
  * long since commit 152e11f6df29 ("sched/fair: Implement delayed dequeue"), in 6.12: a sleeper
- * whose dequeue is delayed migrates and is dequeued without a run.
- * Then, as where the clocks make it older than the task, nobody knows.
+ * whose dequeue is delayed may migrate and be dequeued without running. Then, and where the clocks
+ * make it older than the task, the time is unknown.
  */
 static __always_inline void set_asleep(struct stack_record *r, u64 last_ran)
 {
@@ -124,7 +124,6 @@ static __always_inline void set_asleep(struct stack_record *r, u64 last_ran)
 		r->asleep_ns = last_ran && asleep <= age ? asleep : UNKNOWN;
 }
 
-/* Whose stack it is. */
 static __always_inline u32 kind_of(u32 flags)
 {
 	if (flags & PF_KTHREAD)
@@ -139,8 +138,8 @@ static __always_inline u32 stack_bytes_of(u64 vm)
 }
 
 /*
- * The node in kernfs of the cgroup that a css_set belongs to: in the default (v2) hierarchy, or
- * where that is not mounted, in the one of a version 1 controller.
+ * The kernfs node of a css_set's cgroup: in the default (v2) hierarchy or, where that is not
+ * mounted, in that of a version 1 controller.
  */
 static __always_inline void *cgroup_node_of(void *css_set)
 {
@@ -159,7 +158,7 @@ static __always_inline u64 cgroup_of(void *css_set)
 	return FIELD(cgroup_node_of(css_set), KERNFS_NODE_ID);
 }
 
-/* The same of a task whose address is only a number. */
+/* The cgroup id of a task whose address is a scalar to the verifier. */
 static __always_inline u64 cgroup_id_of(u64 task)
 {
 	u64 cgroup = PEEK(PEEK(task, TASK_STRUCT_CGROUPS), CSS_SET_DFL_CGRP);
@@ -168,8 +167,8 @@ static __always_inline u64 cgroup_id_of(u64 task)
 }
 
 /*
- * How many pages of a task's stack may be tried. On a kernel with dynamic stacks, to
- * read an unmapped page of another task's stack fails; to read one's own maps it.
+ * How many pages of a task's stack may be read. With dynamic stacks, reading an unmapped page fails
+ * on another task's stack, and maps it on one's own.
  */
 static __always_inline u64 readable_pages(void *task, u32 stack_bytes, u32 vm_pages)
 {

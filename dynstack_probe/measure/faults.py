@@ -30,7 +30,7 @@ from dynstack_probe.model.syscalls import syscall_name
 # under mixed load on Linux 6.18, when whole pages were compared, each had used a word
 # within 56 bytes. 64 bytes more cost about 4 ns a call; CHECK_WINDOW compares again.
 WINDOW_BYTES = 128
-MAX_CROWDED = 4096
+MAX_COLLIDED = 4096
 RING_PAGES = 512  # 2 MiB: 20,000 crossings between two reads
 MAPS = ("faults", "counters")
 TRACEPOINTS = {
@@ -198,7 +198,7 @@ def load_faults(loader: Loader, *, btf_path: Path = VMLINUX) -> LoadedProbe:
         values = {**probe_macros(btf), **register_macros(btf)}
         iterators = [i for i in ITERATORS if btf.has_iterator(i.function)]
     values["SLOTS"] = seen_slots(host.memory_total_kib())
-    values["MAX_CROWDED"] = MAX_CROWDED
+    values["MAX_COLLIDED"] = MAX_COLLIDED
     values["RING_PAGES"] = RING_PAGES
     values["WINDOW_BYTES"] = WINDOW_BYTES
     return loader.load(

@@ -195,7 +195,7 @@ def test_stacks_that_share_a_slot_are_told_apart(programs: tuple[Path, Path]) ->
         tids = set(calls.call_of)
         before = marks_in_pages(tids)
         with (
-            OtherLoader({"SLOTS": 128, "MAX_CROWDED": 1 << 16}) as loader,
+            OtherLoader({"SLOTS": 128, "MAX_COLLIDED": 1 << 16}) as loader,
             load_faults(loader) as probe,
             FaultWatch(probe) as watch,
         ):
