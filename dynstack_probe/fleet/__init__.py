@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a Prometheus server knows about many hosts: ask it, and make rows of its answer.
+"""Many hosts' figures, queried from a Prometheus server.
 
-Reads nothing of this machine, so it works anywhere, without privileges.
+Reads nothing from the local host, so it runs anywhere, unprivileged.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a Prometheus server is and who we are to it: checked before anything is sent."""
+"""A Prometheus server's address and our credentials, validated before anything is sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PASSWORD_VARIABLE = "DYNSTACK_PROMETHEUS_PASSWORD"
 MAX_SECRET_BYTES = 64 * 1024
-# RFC 9110, 5.6.2 and 5.5: nothing that could begin another header
+# RFC 9110, 5.6.2 and 5.5: no header injection
 HEADER = re.compile(
     r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?)"
 )
@@ -28,7 +28,7 @@ TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True)
 class Access:
-    """An address, and the TLS files and headers to use there. `headers` may hold secrets."""
+    """An address with its TLS files and headers. `headers` may contain secrets."""
 
     scheme: str
     host: str
@@ -42,12 +42,12 @@ class Access:
 
     @property
     def url(self) -> str:
-        """As the user gave it, but for a slash at the end."""
+        """The base URL, with port and without a trailing slash."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
     def tls_context(self) -> ssl.SSLContext:
-        """Raises UsageError for a file that can't be read or holds no such thing."""
+        """Raises UsageError for a file that is unreadable or invalid."""
         import ssl
 
         context = ssl.create_default_context()
@@ -59,7 +59,7 @@ class Access:
             _load(
                 "--cert-file",
                 certificate,
-                # an empty password, or OpenSSL would ask for one on the terminal
+                # an empty password: without one OpenSSL would prompt on the terminal
                 lambda: context.load_cert_chain(certificate, key, password=""),
             )
         if self.insecure:
@@ -80,14 +80,14 @@ def parse_access(
     key_file: Path | None = None,
     insecure: bool = False,
 ) -> Access:
-    """Raises UsageError, in one line, for whatever is wrong with these options."""
+    """Raises UsageError, one line, if an option is invalid."""
     scheme, host, port, path = _parse_url(url)
     if scheme == "http" and (ca_file or cert_file or key_file or insecure):
-        raise UsageError(f"TLS options make no sense for {url}: use https://")
+        raise UsageError(f"TLS options need https://, not {url}")
     if key_file and not cert_file:
         raise UsageError("--key-file needs --cert-file")
     if insecure and ca_file:
-        raise UsageError("--insecure checks no certificate: leave --ca-file out, or it")
+        raise UsageError("--insecure skips certificate verification: drop it or --ca-file")
     named = [_header(line) for line in headers]
     authorization = _authorization(username, password_file, bearer_token_file)
     if authorization:
@@ -99,20 +99,20 @@ def parse_access(
 
 
 def _parse_url(url: str) -> tuple[str, str, int, str]:
-    wanted = f"{url!a} is not the address of a Prometheus, such as http://HOST:9090"
+    invalid = f"{url!a} is not a Prometheus URL such as http://HOST:9090"
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
     except ValueError:
-        raise UsageError(wanted) from None
+        raise UsageError(invalid) from None
     if parts.username is not None or parts.password is not None:
-        # not shown: it would land in a log
-        raise UsageError("no passwords in the URL, please: use --username and --password-file")
+        # the URL is not shown: it would end up in a log
+        raise UsageError("no passwords in the URL: use --username and --password-file")
     host = parts.hostname
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise UsageError(wanted)
+        raise UsageError(invalid)
     if not re.fullmatch(r"[!-~]+", url):
-        raise UsageError(wanted)
+        raise UsageError(invalid)
     return (
         parts.scheme,
         host,
@@ -124,20 +124,20 @@ def _parse_url(url: str) -> tuple[str, str, int, str]:
 def _authorization(
     username: str | None, password_file: Path | None, bearer_token_file: Path | None
 ) -> str | None:
-    """The header's value (RFC 7617, RFC 6750), None if none is wanted."""
+    """The header's value (RFC 7617, RFC 6750); None without credentials."""
     if bearer_token_file is not None:
         if username is not None or password_file is not None:
             raise UsageError("--bearer-token-file or --username, not both")
         token = _secret("--bearer-token-file", bearer_token_file)
         if not TOKEN.fullmatch(token):
-            raise UsageError(f"--bearer-token-file: {bearer_token_file} holds no token")
+            raise UsageError(f"--bearer-token-file: {bearer_token_file} does not contain a token")
         return f"Bearer {token}"
     if username is None:
         if password_file is not None:
             raise UsageError("--password-file needs --username")
         return None
     if ":" in username:
-        raise UsageError("--username: a name with a colon can't be sent")
+        raise UsageError("--username: must not contain a colon")
     if password_file is not None:
         password = _secret("--password-file", password_file)
     elif PASSWORD_VARIABLE in os.environ:
@@ -182,5 +182,5 @@ def _load(option: str, path: Path, load: Callable[[], object]) -> None:
     try:
         load()
     except ssl.SSLError as error:
-        reason = (error.reason or "no certificate in it").lower().replace("_", " ")
+        reason = (error.reason or "no certificate found").lower().replace("_", " ")
         raise UsageError(f"{option}: {path} can't be used: {reason}") from error

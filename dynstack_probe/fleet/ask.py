@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The questions, in PromQL, and the rows that their answers make.
+"""The PromQL queries, and the conversion of their results to rows.
 
-Three queries: how the hosts are, their figures, and what the policy would cost there. All
-figures come in one query, since Prometheus isolates a query from scrapes under way: each
-host's figures are of one scrape.
-By CPU or kernel the server sums up, and its answer is small however many hosts it has.
-By host the answer is raw series, which are put together here.
+Three queries: the hosts' health, their figures, and what the policy would cost there. All
+figures come from one query, since Prometheus isolates a query from scrapes in progress: each
+host's figures are from the same scrape.
+By CPU or kernel the server aggregates, so that the result stays small with any number of
+hosts. By host the result is raw series, joined here.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from dataclasses import replace
 
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet import costs
-from dynstack_probe.fleet.client import MAX_FIGURE, Answer, Series, Server, is_sensible
+from dynstack_probe.fleet.client import MAX_FIGURE, Answer, Series, Server, is_valid
 from dynstack_probe.fleet.costs import FIGURE, tagged
 from dynstack_probe.fleet.model import NAMES_SHOWN, STALE_SECONDS, By, Fleet, Health, Row, ordered
 from dynstack_probe.text import printable
 
-# labels that our metrics carry themselves; all others say which host it is
+# labels that our exporter sets; all others identify the host
 OWN_LABELS = ("cpu_model", "kernel_release", "mode", "policy", "thread_size_bytes")
 BASE = "dynstack_stack_bytes"
 DYNAMIC = "dynstack_policy_stack_bytes"
 INFO = "dynstack_host_info"
 SCANNED_AT = "dynstack_scan_timestamp_seconds"
 KERNEL_STACKS = "dynstack_kernel_stacks"
-# Row's figure: metric
+# Row's field: metric
 METRICS = {
     "cpus": costs.CPUS,
     "stacks": "dynstack_stacks_read",
@@ -42,7 +42,7 @@ FIGURE_OF = {metric: figure for figure, metric in METRICS.items()} | {
     SCANNED_AT: "scanned_at",
 }
 HOSTS = "hosts"
-# before a metric's name: how many hosts of all groups have it
+# prefix of a metric's name: how many hosts of all groups have it
 COUNT = "count "
 GROUP_LABELS = {By.cpu: "cpu_model", By.kernel: "kernel_release"}
 
@@ -56,9 +56,9 @@ def ask(
     job: str | None = None,
     on_answer: Callable[[str, Answer], None] = lambda expression, answer: None,
 ) -> Fleet:
-    """Ask for the fleet's table.
+    """Query the server for the fleet's table.
 
-    Raises ProbeError, NotPermittedError if the server is in trouble, or has no such hosts.
+    Raises ProbeError or NotPermittedError if a query fails or matches no hosts.
     """
 
     def query(expression: str) -> Answer:
@@ -70,16 +70,16 @@ def ask(
     health_answer = query(selection.health())
     health = _health(health_answer.series)
     if not health.answered:
-        raise ProbeError(_nobody(server.url, job, health))
+        raise ProbeError(_no_hosts(server.url, job, health))
     if by is By.host:
         figures = query(selection.raw())
         prices = query(costs.by_host(selection.of))
-        rows, odd = _host_rows(figures.series, prices.series)
+        rows, invalid = _host_rows(figures.series, prices.series)
     else:
         label = GROUP_LABELS[by]
         figures = query(selection.grouped(label))
         prices = query(selection.costs(label))
-        rows, odd = _group_rows(figures.series, prices.series, label, server.url), []
+        rows, invalid = _group_rows(figures.series, prices.series, label, server.url), []
     if not rows:
         others = query(f"group by (policy) ({selection.of(DYNAMIC, any_policy=True)})")
         raise ProbeError(_no_policy(server.url, policy, others.series))
@@ -91,35 +91,35 @@ def ask(
         rows=ordered(rows),
         health=health,
         left_out=max(0, health.answered - sum(row.hosts for row in rows)),
-        left_out_names=odd[:NAMES_SHOWN],
+        left_out_names=invalid[:NAMES_SHOWN],
         warnings=list(dict.fromkeys(health_answer.warnings + figures.warnings + prices.warnings)),
     )
 
 
 def quoted(text: str) -> str:
-    """A PromQL string, whatever is in it."""
+    """Quoted and escaped as a PromQL string."""
     escaped = text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     return f'"{escaped}"'
 
 
 class _Selection:
-    """Which hosts and which policy are meant."""
+    """The selectors for one policy on a job's hosts."""
 
     def __init__(self, policy: str, job: str | None) -> None:
         self._policy = policy
         self._job = job
 
     def of(self, metric: str, more: Sequence[str] = (), *, any_policy: bool = False) -> str:
-        """The selector of a metric. more: matchers besides job and policy."""
+        """A metric's selector. more: matchers besides job and policy."""
         matchers = list(more) if self._job is None else [*more, f"job={quoted(self._job)}"]
         if metric.startswith("dynstack_policy_") and not any_policy:
             matchers.append(f"policy={quoted(self._policy)}")
         return f"{metric}{{{','.join(matchers)}}}"
 
     def health(self) -> str:
-        """How many hosts were asked, answered, are stale; some names of those that are not."""
+        """How many hosts are scraped, answer and are stale; names of some down and stale ones."""
         up, age = self.of("up"), f"(time() - {self.of(SCANNED_AT)})"
-        if self._job is None:  # only jobs in which somebody has our metrics
+        if self._job is None:  # only jobs with our metrics
             up = f"({up} and on (job) dynstack_build_info)"
         stale = f"({age} > {STALE_SECONDS})"
         parts = {
@@ -137,12 +137,11 @@ class _Selection:
         return self._all_of([*METRICS.values(), INFO, SCANNED_AT, KERNEL_STACKS])
 
     def grouped(self, label: str) -> str:
-        """The figures summed up by a label of the host's info, and how many hosts have each.
+        """The figures summed by a label of dynstack_host_info, and how many hosts have each.
 
-        Hosts are matched by all labels but our own, so that two of one name in two
-        clusters stay two. topk, since a host has two infos for a while where samples are
-        not marked stale, and a match must be unique. All metrics go through one match,
-        which is what takes time.
+        Hosts are matched on all labels but our own, so that equal instances in two clusters
+        stay distinct. topk makes the match unique: without staleness markers a host may briefly
+        have two infos. All metrics share one match, the expensive part.
         """
         match = self._match(label)
         metrics = self._all_of([*METRICS.values(), KERNEL_STACKS])
@@ -155,17 +154,17 @@ class _Selection:
         return f"{sums} or {hosts} or {counted}"
 
     def costs(self, label: str) -> str:
-        """What the policy would cost those same hosts, and how safe it would be."""
+        """What the policy would cost the same hosts, and how safe it would be."""
         return costs.grouped(self.of, label, self.of(DYNAMIC), self._match(label))
 
     def _match(self, label: str) -> str:
-        """Times one, and with a label of the host's info."""
+        """A multiplication by 1 that adds a label of dynstack_host_info."""
         own = ", ".join(OWN_LABELS)
         info = f"topk without ({own}) (1, {self.of(INFO)})"
         return f"* ignoring ({FIGURE}, {own}) group_left ({label}) {info}"
 
     def _all_of(self, metrics: Iterable[str]) -> str:
-        """One selector for several metrics, with or without a policy."""
+        """One selector for several metrics, with or without a policy label."""
         matchers = [
             f'__name__=~"{"|".join(metrics)}"',
             f"policy=~{quoted('|' + _literal(self._policy))}",
@@ -176,12 +175,12 @@ class _Selection:
 
 
 def _literal(text: str) -> str:
-    """A regular expression (RE2) for just this text."""
+    """Escaped for RE2."""
     return "".join(c if c.isalnum() or c in "_-" else f"\\x{{{ord(c):x}}}" for c in text)
 
 
 def host_name(labels: Mapping[str, str]) -> str:
-    """What people call the host."""
+    """Its instance, or else its job."""
     return labels.get("instance") or labels.get("job") or "?"
 
 
@@ -197,11 +196,11 @@ def _health(series: Iterable[Series]) -> Health:
 
     def count(figure: str) -> int:
         value = figures.get(figure, 0.0)
-        return int(value) if is_sensible(value) else 0
+        return int(value) if is_valid(value) else 0
 
     def age(figure: str) -> float | None:
         value = figures.get(figure)
-        # clocks differ: a sample can't be younger than now
+        # clock skew: an age can't be negative
         return max(0.0, value) if value is not None and abs(value) < MAX_FIGURE else None
 
     return Health(
@@ -218,7 +217,7 @@ def _health(series: Iterable[Series]) -> Health:
 def _group_rows(
     series: Iterable[Series], prices: Iterable[Series], label: str, url: str
 ) -> list[Row]:
-    """Raises ProbeError if a sum is of fewer hosts than another, or no number."""
+    """Raises ProbeError if sums cover different numbers of hosts, or one is invalid."""
     groups: dict[str, dict[str, float]] = {}
     counts: dict[str, float] = {}
     for element in series:
@@ -229,26 +228,26 @@ def _group_rows(
             figures = groups.setdefault(element.labels.get(label, ""), {})
             figures[FIGURE_OF.get(figure, figure)] = element.value
     if any(counts.get(metric) != counts.get(DYNAMIC) for metric in METRICS.values()):
-        raise ProbeError(_senseless(url))
+        raise ProbeError(_invalid_figures(url))
     all_counted = counts.get(KERNEL_STACKS) == counts.get(DYNAMIC)
     priced = costs.of_series(prices, lambda labels: labels.get(label, ""))
     rows = []
     for name, figures in groups.items():
         hosts = figures.get(HOSTS, -1)
-        if not (_is_complete(figures) and is_sensible(hosts)):
-            raise ProbeError(_senseless(url))
+        if not (_is_complete(figures) and is_valid(hosts)):
+            raise ProbeError(_invalid_figures(url))
         row = _row(name or "unknown", figures, int(hosts))
         row = replace(row, costs=costs.costs_of(priced.get(name, {})))
         rows.append(row if all_counted else replace(row, kernel_stacks=None))
     return rows
 
 
-def _senseless(url: str) -> str:
-    return f"{url} has hosts whose figures are missing or senseless: --by host names them"
+def _invalid_figures(url: str) -> str:
+    return f"{url} has hosts whose figures are missing or invalid: --by host lists them"
 
 
 def _is_complete(figures: Mapping[str, float]) -> bool:
-    return all(figure in figures and is_sensible(figures[figure]) for figure in METRICS)
+    return all(figure in figures and is_valid(figures[figure]) for figure in METRICS)
 
 
 def _row(name: str, figures: Mapping[str, float], hosts: int) -> Row:
@@ -262,12 +261,12 @@ def _row(name: str, figures: Mapping[str, float], hosts: int) -> Row:
         dynamic_kib=int(figures["dynamic"]) // 1024,
         reserve_kib=int(figures["reserve"]) // 1024,
         mem_total_kib=int(figures["memory"]) // 1024,
-        kernel_stacks=int(counted) if counted is not None and is_sensible(counted) else None,
+        kernel_stacks=int(counted) if counted is not None and is_valid(counted) else None,
     )
 
 
 def _host_rows(series: Iterable[Series], prices: Iterable[Series]) -> tuple[list[Row], list[str]]:
-    """A row a host, and the names of those whose figures are incomplete or senseless."""
+    """One row per host, and the names of hosts whose figures are incomplete or invalid."""
     hosts: dict[HostKey, dict[str, float]] = {}
     infos: dict[HostKey, Mapping[str, str]] = {}
     now = 0.0
@@ -282,10 +281,10 @@ def _host_rows(series: Iterable[Series], prices: Iterable[Series]) -> tuple[list
             hosts.setdefault(key, {})[FIGURE_OF[metric]] = element.value
     names = _distinct_names(list(hosts))
     priced = costs.of_series(prices, _host_key)
-    rows, odd = [], []
+    rows, invalid = [], []
     for key, figures in hosts.items():
         if not _is_complete(figures):
-            odd.append(names[key])
+            invalid.append(names[key])
             continue
         info = infos.get(key, {})
         row = _row(names[key], figures, hosts=1)
@@ -299,7 +298,7 @@ def _host_rows(series: Iterable[Series], prices: Iterable[Series]) -> tuple[list
                 costs=costs.costs_of(priced.get(key, {}), row.cpus),
             )
         )
-    return rows, sorted(odd)
+    return rows, sorted(invalid)
 
 
 def _host_key(labels: Mapping[str, str]) -> HostKey:
@@ -308,7 +307,7 @@ def _host_key(labels: Mapping[str, str]) -> HostKey:
 
 
 def _distinct_names(keys: Sequence[HostKey]) -> dict[HostKey, str]:
-    """Each host's instance; with its other labels where two have the same."""
+    """Each host's instance, with its other labels where it is ambiguous."""
     seen = Counter(host_name(dict(key)) for key in keys)
     names = {}
     for key in keys:
@@ -320,12 +319,12 @@ def _distinct_names(keys: Sequence[HostKey]) -> dict[HostKey, str]:
     return names
 
 
-def _nobody(url: str, job: str | None, health: Health) -> str:
+def _no_hosts(url: str, job: str | None, health: Health) -> str:
     where = "" if job is None else f" of job {job!a}"
     if health.asked:
         return (
-            f"{url} knows {health.asked} hosts{where}, and none has a sample: are their"
-            " `dynstack-probe serve` running?"
+            f"{url} scrapes {health.asked} hosts{where}, but none has a sample: is"
+            " `dynstack-probe serve` running there?"
         )
     return f"{url} has no dynstack metrics{where}: does it scrape `dynstack-probe serve`?"
 
@@ -333,6 +332,6 @@ def _nobody(url: str, job: str | None, health: Health) -> str:
 def _no_policy(url: str, policy: str, others: Iterable[Series]) -> str:
     known = sorted({printable(element.labels.get("policy", "")[:40]) for element in others})
     return (
-        f"no host of {url} has figures of policy {policy!a}, but of"
-        f" {', '.join(known[:10]) or 'none'}: see `policies` in the daemon's configuration"
+        f"no host of {url} exports policy {policy!a}; available:"
+        f" {', '.join(known[:10]) or 'none'} (`policies` in the daemon's configuration)"
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Prometheus' HTTP API, asked so that no answer can hang, flood or mislead us.
+"""A client for Prometheus' HTTP API, robust against slow, huge and invalid responses.
 
-One thread does the request, and who asked waits for it no longer than the timeout: that
-bounds looking up the name, the handshake and an answer that drips, which no timeout of a
-socket does. No redirect is followed, since it would carry passwords elsewhere.
+The request runs in a thread, and the caller waits for it up to the timeout: that bounds the
+DNS lookup, the handshake and a slow-drip response, which socket timeouts do not. Redirects
+are not followed, since they would leak credentials.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from dynstack_probe.fleet.access import Access
 from dynstack_probe.text import printable
 
 QUERY_PATH = "/api/v1/query"
-# by host the answer takes 1.3 kB each: this is 100,000 hosts, and some 1 GB once parsed
+# 1.3 kB per host with --by host: enough for 100,000 hosts, some 1 GB once parsed
 MAX_ANSWER_BYTES = 128 << 20
 CHUNK_BYTES = 64 * 1024
-# of what a server says about an error
-MAX_SAID_CHARACTERS = 160
+# of a server's error message
+MAX_ERROR_CHARACTERS = 160
 # x509_vfy.h, X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to EC_KEY_EXPLICIT_PARAMS: what OpenSSL finds
 # only with X509_V_FLAG_X509_STRICT, which Python sets from 3.13 on
 STRICT_CODES = range(80, 95)
-# more than the bytes of all computers, and exact as a float up to 9 PB
+# far beyond any real byte count; floats are exact up to 9 PB
 MAX_FIGURE = 2.0**63
 
 _T = TypeVar("_T")
 
 
 class Series(NamedTuple):
-    """One element of an instant vector, at the server's time `at` (Unix, seconds)."""
+    """One element of an instant vector, at server time `at` (Unix, seconds)."""
 
     labels: Mapping[str, str]
     value: float
     at: float
 
 
-def is_sensible(value: float) -> bool:
-    return 0 <= value < MAX_FIGURE  # and so no NaN
+def is_valid(value: float) -> bool:
+    return 0 <= value < MAX_FIGURE  # excludes NaN
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An instant vector, and what the server warned of, such as stores that are missing."""
+    """An instant vector, and the server's warnings, such as missing stores."""
 
     series: list[Series]
     warnings: list[str]
@@ -75,7 +75,7 @@ class _TooLargeError(Exception):
 
 
 class Server:
-    """A Prometheus, or what speaks its API: Thanos, Mimir, VictoriaMetrics."""
+    """A Prometheus server or a compatible one: Thanos, Mimir, VictoriaMetrics."""
 
     def __init__(self, access: Access, timeout_seconds: float) -> None:
         self.url = access.url
@@ -83,48 +83,48 @@ class Server:
         self._timeout_seconds = timeout_seconds
 
     def query(self, expression: str) -> Answer:
-        """An instant query. Raises ProbeError, in one line, for whatever goes wrong."""
+        """An instant query. Raises ProbeError, one line, if it fails."""
         started = time.monotonic()
         series, warnings, size_bytes = self._ask({"query": expression}, "vector", _series)
         return Answer(series, warnings, size_bytes, time.monotonic() - started)
 
     def query_as_of(
-        self, expression: str, at: float, understand: Callable[[dict[str, Any]], _T]
+        self, expression: str, at: float, parse: Callable[[dict[str, Any]], _T]
     ) -> tuple[list[_T], list[str]]:
-        """What `understand` makes of each series of a matrix as of a Unix time; the warnings.
+        """The series of a range vector at a Unix time, parsed by `parse`; the warnings.
 
-        It raises what a series of another shape makes Python raise; this ProbeError, in
-        one line, for that and for whatever else goes wrong.
+        `parse` may raise any of Python's usual errors on malformed series. Raises ProbeError,
+        one line, for these and if the query fails.
         """
         parameters = {"query": expression, "time": f"{at:.3f}"}
-        series, warnings, _ = self._ask(parameters, "matrix", understand)
+        series, warnings, _ = self._ask(parameters, "matrix", parse)
         return series, warnings
 
     def _ask(
         self,
         parameters: Mapping[str, str],
         kind: str,
-        understand: Callable[[dict[str, Any]], _T],
+        parse: Callable[[dict[str, Any]], _T],
     ) -> tuple[list[_T], list[str], int]:
-        """What is made of each series of the answer, its warnings, and its size in bytes."""
-        # the server should not go on for longer than we wait
+        """The parsed series, the warnings, and the response's size in bytes."""
+        # so that the server stops when we do
         timeout = f"{math.ceil(self._timeout_seconds)}s"
         body = urllib.parse.urlencode({**parameters, "timeout": timeout}).encode("ascii")
         reply = self._post(body)
         if reply.status != HTTPStatus.OK:
-            self._refuse(reply)
+            self._raise_for_status(reply)
         try:
             document = json.loads(reply.body)
             data = document["data"]
             if document["status"] != "success" or data["resultType"] != kind:
                 raise ValueError
-            found = [understand(series) for series in data["result"]]
+            found = [parse(series) for series in data["result"]]
             return found, _warnings(document), len(reply.body)
         except (OverflowError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             kind = _short(reply.content_type.partition(";")[0]) or "no type"
             raise ProbeError(
-                f"{self.url} answers nothing that Prometheus would ({kind},"
-                f" {len(reply.body)} bytes): is it a Prometheus?"
+                f"{self.url} does not answer like Prometheus ({kind},"
+                f" {len(reply.body)} bytes): is it a Prometheus server?"
             ) from None
 
     def _post(self, body: bytes) -> _Reply:
@@ -133,7 +133,7 @@ class Server:
         def work() -> None:
             try:
                 outcome.put(self._exchange(body))
-            except Exception as error:  # handed over, not lost in a thread
+            except Exception as error:  # passed on to the caller
                 outcome.put(error)
 
         threading.Thread(target=work, daemon=True).start()
@@ -147,7 +147,7 @@ class Server:
         return result
 
     def _exchange(self, body: bytes) -> _Reply:
-        """One request and the whole answer. Raises OSError, HTTPException, _TooLargeError."""
+        """One request and its response. Raises OSError, HTTPException, _TooLargeError."""
         connection = self._connection()
         try:
             headers = {
@@ -179,28 +179,28 @@ class Server:
             )
         return http.client.HTTPConnection(access.host, access.port, timeout=self._timeout_seconds)
 
-    def _refuse(self, reply: _Reply) -> NoReturn:
-        status, said = reply.status, _said(reply)
-        because = f": {said}" if said else ""
+    def _raise_for_status(self, reply: _Reply) -> NoReturn:
+        status, message = reply.status, _error_message(reply)
+        because = f": {message}" if message else ""
         if status == HTTPStatus.UNAUTHORIZED:
             raise NotPermittedError(
-                f"{self.url} lets nobody in without the right password (401): --username and"
+                f"{self.url} requires authentication (401): --username and"
                 " --password-file, or --bearer-token-file"
             )
         if status == HTTPStatus.FORBIDDEN:
             raise NotPermittedError(
-                f"{self.url} refuses this query (403){because}; may this user read it?"
+                f"{self.url} denies this query (403){because}; is this user allowed to read?"
             )
         if status == HTTPStatus.NOT_FOUND:
             raise ProbeError(
-                f"{self.url} has no {QUERY_PATH} (404): is it a Prometheus, and its path right?"
+                f"{self.url} has no {QUERY_PATH} (404): is it a Prometheus server's base URL?"
             )
         if 300 <= status < 400:
             where = _short(reply.location) or "nowhere"
-            raise ProbeError(f"{self.url} redirects to {where}, unfollowed: give the final address")
-        if "HTTP request to an HTTPS server" in said:
+            raise ProbeError(f"{self.url} redirects to {where}, unfollowed: use the final URL")
+        if "HTTP request to an HTTPS server" in message:
             raise ProbeError(f"{self.url} speaks TLS: use https://")
-        raise ProbeError(f"{self.url} answers with an error ({status}){because}")
+        raise ProbeError(f"{self.url} returned an error ({status}){because}")
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
@@ -215,73 +215,70 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 
 def _reason(error: Exception, access: Access, timeout_seconds: float) -> str | None:
-    """The end of a sentence that begins with the URL; None for what is our own mistake."""
+    """The rest of a message that begins with the URL; None for a bug of ours."""
     if isinstance(error, _TooLargeError):
-        return (
-            f"answers with more than {MAX_ANSWER_BYTES >> 20} MiB: ask --by cpu, or for one --job"
-        )
+        return f"returned more than {MAX_ANSWER_BYTES >> 20} MiB: use --by cpu, or a single --job"
     if isinstance(error, TimeoutError):
         return (
             f"did not answer within {timeout_seconds:g} s: is it up and reachable? A longer"
             " --timeout may help"
         )
     if isinstance(error, socket.gaierror):
-        return f"can't be reached: no address is known for {access.host} ({error.strerror})"
+        return f"can't be reached: can't resolve {access.host} ({error.strerror})"
     if isinstance(error, ConnectionRefusedError):
-        return "does not answer: connection refused; is Prometheus running there?"
+        return "can't be reached: connection refused; is Prometheus running there?"
     if access.scheme == "https":
         import ssl
 
         if isinstance(error, ssl.SSLCertVerificationError):
             if error.verify_code in STRICT_CODES:
                 return (
-                    f"is not trusted: {printable(error.verify_message)}, as RFC 5280 demands and"
-                    " Python 3.13 and later check: a certificate of the chain must be issued anew"
-                    " (for an authority: keyUsage=critical,keyCertSign)"
+                    f"is not trusted: {printable(error.verify_message)}, as RFC 5280 requires and"
+                    " Python 3.13 and later check: reissue the offending certificate"
+                    " (for a CA: keyUsage=critical,keyCertSign)"
                 )
             return (
-                f"is not trusted: {printable(error.verify_message)}; --ca-file names whose"
-                " certificates are good"
+                f"is not trusted: {printable(error.verify_message)}; --ca-file sets the CA to trust"
             )
-        # TLS 1.3 refuses a client after its first words, so that a reset may come before the alert
+        # TLS 1.3 rejects a client certificate after the handshake: a reset may precede the alert
         reset = isinstance(error, ConnectionResetError | BrokenPipeError)
         if isinstance(error, ssl.SSLEOFError) or (reset and access.cert_file is None):
-            return "breaks TLS off: does it want a client's certificate (--cert-file)?"
+            return "closes the TLS connection: does it need a client certificate (--cert-file)?"
         if isinstance(error, ssl.SSLError):
             return _tls_reason(error)
     if isinstance(error, http.client.HTTPException | ConnectionResetError | BrokenPipeError):
-        return "breaks off or speaks no HTTP: is it a Prometheus?"
+        return "closes the connection or does not speak HTTP: is it a Prometheus server?"
     if isinstance(error, OSError):
-        return f"does not answer: {(error.strerror or str(error)).lower()}"
-    if isinstance(error, UnicodeError):  # a host name that can't be one
-        return "can't be reached: no such host name"
+        return f"can't be queried: {(error.strerror or str(error)).lower()}"
+    if isinstance(error, UnicodeError):  # not a valid host name
+        return "can't be reached: invalid host name"
     return None
 
 
 def _tls_reason(error: OSError) -> str:
-    reason = str(getattr(error, "reason", None) or error.strerror or "the handshake failed")
+    reason = str(getattr(error, "reason", None) or error.strerror or "unknown reason")
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-        return "speaks no TLS: use http://"
+        return "does not speak TLS: use http://"
     if "CERTIFICATE_REQUIRED" in reason:
-        return "wants a client's certificate: --cert-file and --key-file"
-    return f"refuses TLS: {reason.lower().replace('_', ' ')}"
+        return "needs a client certificate: --cert-file and --key-file"
+    return f"failed the TLS handshake: {reason.lower().replace('_', ' ')}"
 
 
-def _said(reply: _Reply) -> str:
-    """What the server gave as the reason of an error: in JSON, or in a line of text."""
+def _error_message(reply: _Reply) -> str:
+    """The server's error message, from JSON or plain text."""
     try:
         return _short(json.loads(reply.body)["error"])
     except (ValueError, TypeError, KeyError, RecursionError):
         if "html" in reply.content_type:
             return ""
-        return _short(reply.body[: 4 * MAX_SAID_CHARACTERS].decode("utf-8", "replace"))
+        return _short(reply.body[: 4 * MAX_ERROR_CHARACTERS].decode("utf-8", "replace"))
 
 
 def _short(text: object) -> str:
     if not isinstance(text, str):
         return ""
     line = printable(" ".join(text.split()))
-    return line if len(line) <= MAX_SAID_CHARACTERS else f"{line[:MAX_SAID_CHARACTERS]} ..."
+    return line if len(line) <= MAX_ERROR_CHARACTERS else f"{line[:MAX_ERROR_CHARACTERS]} ..."
 
 
 def _series(element: dict[str, Any]) -> Series:

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the policy would cost on many hosts, and whether it is safe there: one more question.
+"""What the policy would cost on many hosts, and whether it is safe there: one more query.
 
 Rates are over five minutes, as in grafana/rules/dynstack-recording.yml, which records the same
-figures. A host that tells only some of them, as one that is scraped slim or has just been
-started, counts for these.
+figures. A host that exports only some of them, such as one that is scraped slim or has just
+started, counts for these only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from dynstack_probe.fleet.client import Series, is_sensible
+from dynstack_probe.fleet.client import Series, is_valid
 from dynstack_probe.fleet.model import Costs
 from dynstack_probe.model.history import History, mean
 
-# our own label, by which the parts of one answer are told apart
+# a label of ours that tells the parts of a result apart
 FIGURE = "dynstack_figure"
 RATE_SECONDS = 300
 CPUS = "dynstack_host_cpus"
@@ -27,7 +27,7 @@ RATES = {
 }
 HEADROOM, DEEPEST = "dynstack_memory_headroom_bytes", "dynstack_deepest_stack_bytes"
 TOO_DEEP = "dynstack_policy_over_limit_tasks"
-# The figures that no sum of hosts is made of.
+# Figures aggregated over hosts by min or max instead of a sum.
 EXTREMES = {"headroom": ("min", HEADROOM), "deepest": ("max", DEEPEST)}
 
 # of one metric, with more matchers if any
@@ -35,21 +35,21 @@ Selector = Callable[..., str]
 
 
 def tagged(figure: str, expression: str) -> str:
-    """An expression whose result is known by that name in a union of several."""
+    """Labels the expression's result, to be found in a union of several."""
     return f'label_replace({expression}, "{FIGURE}", "{figure}", "", "")'
 
 
 def by_host(of: Selector) -> str:
-    """Each host's own figures."""
+    """The query for each host's figures."""
     parts = [tagged(figure, _rate(of, figure)) for figure in RATES]
     parts += [tagged(figure, of(metric)) for figure, (_, metric) in EXTREMES.items()]
     return " or ".join([*parts, tagged("too_deep", of(TOO_DEEP))])
 
 
 def grouped(of: Selector, label: str, chosen: str, match: str) -> str:
-    """The same, put together by a label that `match` brings. chosen: only hosts that have that.
+    """The same, aggregated by a label that `match` adds. chosen: a selector that limits the hosts.
 
-    match: from an operator on; it ignores our own labels and FIGURE.
+    match: begins with a binary operator, and ignores our own labels and FIGURE.
     """
     only = f"and ignoring ({FIGURE}, mode, policy) {chosen}"
     summed = [tagged(figure, _rate(of, figure)) for figure in RATES]
@@ -76,19 +76,19 @@ def _rate(of: Selector, figure: str) -> str:
 def of_series(
     series: Iterable[Series], key: Callable[[Mapping[str, str]], object]
 ) -> dict[object, dict[str, float]]:
-    """The figures of each host or group; those that are no number are left out."""
+    """The figures of each host or group, without invalid ones."""
     found: dict[object, dict[str, float]] = {}
     for element in series:
         figure = element.labels.get(FIGURE, "")
-        if is_sensible(element.value):
+        if is_valid(element.value):
             found.setdefault(key(element.labels), {})[figure] = element.value
     return found
 
 
 def over_range(history: History, policy: str, cpus: int) -> Costs:
-    """What the policy would have cost one host over a range of its past, in CPUs of then.
+    """What the policy would have cost one host over a past range. cpus: its CPUs at the time.
 
-    Rates are the range's means; the most tasks at a time that were too deep.
+    Rates are means over the range; too_deep_tasks is the maximum at any time.
     """
     figures = {}
     for figure, (metric, _) in RATES.items():
@@ -110,7 +110,7 @@ def _labels(metric: str, policy: str) -> dict[str, str]:
 
 
 def costs_of(figures: Mapping[str, float], cpus: int | None = None) -> Costs:
-    """What a host's or a group's figures come to. cpus: of the host, None of a group."""
+    """Costs from the figures of a host or group. cpus: the host's; None for a group."""
 
     def cpus_with(figure: str) -> int:
         if cpus is not None:
@@ -118,11 +118,11 @@ def costs_of(figures: Mapping[str, float], cpus: int | None = None) -> Costs:
         return int(figures.get(RATES[figure][1], 0))
 
     knows_cost = "faults_cpu" in figures and "forks_cpu" in figures
-    told = 1 if cpus is not None else int(figures.get("hosts", 0))
+    hosts = 1 if cpus is not None else int(figures.get("hosts", 0))
     headroom, deepest = figures.get("headroom"), figures.get("deepest")
     too_deep = figures.get("too_deep")
     return Costs(
-        hosts=told if knows_cost else 0,
+        hosts=hosts if knows_cost else 0,
         cpus=cpus_with("faults_cpu") if knows_cost else 0,
         faults_cpu=figures.get("faults_cpu", 0.0) if knows_cost else 0.0,
         forks_cpu=figures.get("forks_cpu", 0.0) if knows_cost else 0.0,

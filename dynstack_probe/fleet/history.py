@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One host's past, as a Prometheus server has it.
+"""One host's past, from a Prometheus server.
 
-A range is asked for as a subquery, which any server answers at the address where the
-client already asks, and whose steps are the same moments for all series.
+A range is queried as a subquery: it works at the instant-query endpoint of any compatible
+server, and its steps are aligned across all series.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from dynstack_probe.errors import ProbeError
 from dynstack_probe.fleet.ask import quoted
-from dynstack_probe.fleet.client import Server, is_sensible
+from dynstack_probe.fleet.client import Server, is_valid
 from dynstack_probe.fleet.costs import EXTREMES, FIGURE, RATES, TOO_DEEP, tagged
 from dynstack_probe.fleet.model import NAMES_SHOWN
 from dynstack_probe.model.history import SCANNED_AT, History, Range, Track
@@ -47,7 +47,7 @@ _CGROUPS = ("dynstack_cgroup_stack_bytes", "dynstack_cgroup_policy_stack_bytes")
 
 
 def _tracks(server: Server, expression: str, asked: Range) -> tuple[list[Track], list[str]]:
-    """Series and warnings. Raises ProbeError, in one line, for whatever goes wrong."""
+    """Series and warnings. Raises ProbeError, one line, if the query fails."""
     steps = f"[{math.ceil(asked.seconds)}s:{asked.step_seconds}s]"
     return server.query_as_of(f"{expression}{steps}", asked.end, _track)
 
@@ -57,7 +57,7 @@ def _track(element: dict[str, Any]) -> Track:
     if not all(isinstance(value, str) for value in labels.values()):
         raise TypeError
     values = {float(at): float(value) for at, value in element["values"]}
-    return Track(labels, {at: v for at, v in values.items() if is_sensible(v)})
+    return Track(labels, {at: v for at, v in values.items() if is_valid(v)})
 
 
 def history_of(
@@ -67,9 +67,9 @@ def history_of(
     instance: str | None = None,
     job: str | None = None,
 ) -> History:
-    """All that is needed of one host; of its cgroups under one policy.
+    """One host's metrics over a range; of its cgroups under one policy.
 
-    Raises ProbeError if there is none in that time, or several that could be meant.
+    Raises ProbeError if no host matches in that time, or more than one.
     """
     instance, job = _the_host(server, asked, instance, job)
     chosen = f"instance={quoted(instance)},job={quoted(job)}"
@@ -77,7 +77,7 @@ def history_of(
     cgroups, _ = _tracks(
         server, f'{{__name__=~"{"|".join(_CGROUPS)}",policy=~"|{policy}",{chosen}}}', asked
     )
-    # of gauges whose extremes matter all that was scraped, not only what stands at each step
+    # for min and max use every scraped sample, not only the one at each step
     parts = [
         tagged(
             metric,
@@ -102,16 +102,16 @@ def _the_host(
     )
     hosts = sorted({(one.labels.get("instance", ""), one.labels.get("job", "")) for one in found})
     if not hosts:
-        wanted = f" of {printable(instance)}" if instance else ""
+        where = f" of {printable(instance)}" if instance else ""
         raise ProbeError(
-            f"{server.url} has no metrics of dynstack-probe{wanted} from that time: does it scrape"
+            f"{server.url} has no dynstack metrics{where} from that time: does it scrape"
             " `dynstack-probe serve`? `fleet` lists hosts"
         )
     if len(hosts) > 1:
         names = ", ".join(printable(f"{name} (job {of})") for name, of in hosts[:NAMES_SHOWN])
         more = f" and {len(hosts) - NAMES_SHOWN} more" if len(hosts) > NAMES_SHOWN else ""
         raise ProbeError(
-            f"{server.url} knows {len(hosts)} hosts, choose one by --instance and --job:"
+            f"{server.url} has {len(hosts)} hosts, choose one with --instance and --job:"
             f" {names}{more}"
         )
     return hosts[0]
@@ -125,5 +125,5 @@ def _by_name(tracks: Iterable[Track], label: str = "__name__") -> dict[str, list
 
 
 def range_of(start: float | None, seconds: float) -> Range:
-    """From `start` on for so long, or up to now."""
+    """`seconds` from `start` (Unix time), or up to now."""
     return Range(time.time() if start is None else start + seconds, seconds)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What there is to say about a fleet: rows, their sum, and how far they can be trusted."""
+"""A fleet's rows, their total, and how complete and fresh they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dynstack_probe.analysis.cost import may_take_ns
 from dynstack_probe.model.savings import Savings
 from dynstack_probe.model.unknown import merged
 
-# Prometheus itself forgets a sample after that time
+# Prometheus' default lookback delta
 STALE_SECONDS = 300
 NAMES_SHOWN = 5
 
@@ -24,12 +24,12 @@ class By(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Costs:
-    """Of some hosts: what the policy would take of their CPU time, and how safe it would be.
+    """The policy's CPU cost and safety on some hosts.
 
-    hosts, cpus: those whose cost is known. faults_cpu, forks_cpu: CPU seconds a second that
-    stack faults take and forks save, modelled. fault_cpus, page_fault_cpus: the CPUs of those
-    who count the faults beside them. headroom_kib: the least of all; deepest_bytes: the most.
-    None: nobody says.
+    hosts, cpus: those whose cost is known. faults_cpu, forks_cpu: CPU seconds per second that
+    stack faults take and forks save, modelled. fault_cpus, page_fault_cpus: CPUs of the hosts
+    that the following rate covers. headroom_kib: minimum; deepest_bytes: maximum. None: no
+    host reports it.
     """
 
     hosts: int = 0
@@ -76,21 +76,21 @@ class Costs:
 
     @property
     def stack_fault_ns(self) -> float | None:
-        """What each stack fault may take before all take 0.1% of CPU time."""
+        """Break-even cost of a stack fault: where all take 0.1% of CPU time."""
         return may_take_ns(0.001, self.faults_per_second, self.fault_cpus)
 
     @property
     def kernel_page_fault_ns(self) -> float | None:
-        """How much more each page fault in kernel mode may take before that is 0.1%."""
+        """Break-even extra cost of a kernel-mode page fault: 0.1% of CPU time."""
         return may_take_ns(0.001, self.kernel_page_faults_per_second, self.page_fault_cpus)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Savings):
-    """The hosts that have one thing in common, and what the policy would save on them.
+    """A host or a group of hosts, and what the policy would save there.
 
-    kernel_stacks is what those kernels count, None if a host of the row does not say. The
-    last three are known for a single host only.
+    kernel_stacks is the kernels' own count, None if a host does not report it. cpu_model,
+    kernel_release and sample_age_seconds are set for a single host only.
     """
 
     name: str
@@ -116,7 +116,7 @@ def total(rows: Sequence[Row]) -> Row:
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
-    """What saves most comes first."""
+    """Largest saving first."""
     return sorted(rows, key=lambda row: (-row.saved_kib, row.name))
 
 
@@ -124,8 +124,8 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
 class Health:
     """How many hosts answered their last scrape, and how old their samples are.
 
-    asked is None where the server scrapes nothing itself, as one that is written to. The
-    names are some of the hosts meant, at most NAMES_SHOWN.
+    asked is None if the server does not scrape, such as a remote-write receiver. The names
+    are at most NAMES_SHOWN of the hosts.
     """
 
     asked: int | None
@@ -139,9 +139,9 @@ class Health:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The answer. left_out counts hosts that answered and are in no row.
+    """The result. left_out counts hosts that answered but are in no row.
 
-    They have no figures of this policy, or some that are no sensible numbers.
+    Their figures for this policy are missing or invalid.
     """
 
     url: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A fleet as table, JSON and CSV: the RFC's columns, a row a host, CPU model or kernel."""
+"""A fleet as table, JSON and CSV: the RFC's columns, one row per host, CPU model or kernel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dynstack_probe.text import counted, duration, printable, small_percent
 
 SCHEMA_VERSION = 1
 ROWS_SHOWN = 20
-# of a name below the table; a label may be a megabyte long
+# per name below the table; a label may be a megabyte long
 NAME_CHARACTERS = 60
 FIRST_COLUMN = {By.host: "Host", By.cpu: "CPU", By.kernel: "Kernel"}
 # What the policy would cost, and whether it is safe. Ratios are of all CPU time.
@@ -60,7 +60,7 @@ def _costs(row: Row) -> Costs:
 
 
 COSTS_OF_ROW: tuple[Column[Row], ...] = tuple(of(_costs, COSTS))
-# Of a group of hosts; the last three of a single one.
+# Of a group of hosts; HOST's of a single one.
 GROUP: tuple[Column[Row], ...] = (
     Column("name", lambda row: row.name),
     Column("hosts", lambda row: row.hosts, "#Hosts"),
@@ -103,7 +103,7 @@ def as_table(fleet: Fleet) -> str:
 
 
 def _name_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    """What the figures leave of a line."""
+    """The width left for names."""
     from dynstack_probe.output.tables import WIDTH
 
     widths = (max(map(len, column)) for column in zip(headings, *rows, strict=True))
@@ -111,7 +111,7 @@ def _name_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
 
 
 def _shorten(name: str, width: int) -> str:
-    """Cut in the middle: what tells two processors apart is at the end."""
+    """Elide the middle: CPU models differ at the end."""
     if len(name) <= width or width < 3:
         return name
     tail = width * 3 // 5
@@ -127,8 +127,8 @@ def _lines(fleet: Fleet, everything: Row) -> Iterable[tuple[str, str]]:
     yield "Cost", _cost(everything)
     yield (
         "Safety",
-        "free KiB: least above the minimum watermarks of any host; deepest: bytes, of the living;"
-        " too deep: tasks that the policy's stack could not have held. All measured",
+        "free KiB: least above the minimum watermarks of any host; deepest: bytes, of living"
+        " tasks; too deep: tasks that exceed the policy's stack. All measured",
     )
     counted = "?" if everything.kernel_stacks is None else str(everything.kernel_stacks)
     yield "Coverage", f"the kernels count {counted} stacks; read {everything.stacks}"
@@ -138,10 +138,10 @@ def _lines(fleet: Fleet, everything: Row) -> Iterable[tuple[str, str]]:
         names = _named(fleet.left_out_names, fleet.left_out)
         yield (
             "Left out",
-            f"{fleet.left_out} hosts without sensible figures of {fleet.policy}{names}",
+            f"{fleet.left_out} hosts without valid figures for {fleet.policy}{names}",
         )
     if health.asked is None:
-        yield "Note", "This server scrapes none of them itself: which are down is unknown."
+        yield "Note", "This server does not scrape them itself: which are down is unknown."
     for warning in fleet.warnings:
         yield "Warning", warning
 
@@ -151,14 +151,11 @@ def _cost(everything: Row) -> str:
     told = f"of {counted(known, 'host')}"
     if known < everything.hosts:
         silent = everything.hosts - known
-        told += (
-            f"; {silent} {'tells' if silent == 1 else 'tell'} none: scraped slim, not calibrated,"
-            " or not yet scraped twice"
-        )
+        told += f"; {silent} unknown: scraped slim, not calibrated, or not yet scraped twice"
     return (
-        "net CPU: stack faults less cheaper forks, of all CPU time, modelled. stack fault, kernel"
-        " #PF: what one may cost, or cost more, before all take 0.1% of CPU time. Rates over"
-        f" 5 min, {told}"
+        "net CPU: stack faults minus what cheaper forks save, of all CPU time, modelled. stack"
+        " fault, kernel #PF: the cost, or extra cost, of one at which all take 0.1% of CPU time."
+        f" Rates over 5 min, {told}"
     )
 
 
@@ -194,7 +191,7 @@ def _named(names: Sequence[str], count: int) -> str:
 
 
 def as_json(fleet: Fleet) -> str:
-    """schema_version 1. Fields are added, never renamed; those of `estimate` have its names."""
+    """schema_version 1. Fields are added, never renamed; shared ones are named as in `estimate`."""
     return json_text(document(fleet))
 
 
@@ -231,7 +228,7 @@ def _figures(row: Row) -> dict[str, Any]:
 
 
 def as_csv(fleet: Fleet) -> str:
-    """A header line and a row a group, without their sum, so that a column can be summed."""
+    """A header line and one row per group, without a total, so that columns can be summed."""
     columns: tuple[Column[Row], ...] = (
         Column("policy", lambda _: fleet.policy),
         Column("by", lambda _: fleet.by.value),

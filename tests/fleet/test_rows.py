@@ -94,7 +94,7 @@ def test_a_host_of_nonsense_is_left_out_and_named() -> None:
         fleet = asked(By.host, *host_series(instance="good"), *bad)
         assert [row.name for row in fleet.rows] == ["good"]
         assert fleet.left_out_names == ["bad"]
-        assert "hosts without sensible figures of rfc-v1: bad" in report.as_table(fleet)
+        assert "hosts without valid figures for rfc-v1: bad" in report.as_table(fleet)
 
 
 def test_a_clock_ahead_makes_no_negative_age() -> None:
@@ -138,7 +138,7 @@ def test_by_cpu() -> None:
 
 def test_a_sum_that_lacks_a_host_is_no_sum() -> None:
     series = [*grouped("cpu_model", "Big"), *counts(2, dynstack_host_cpus=1)]
-    with pytest.raises(ProbeError, match="missing or senseless: --by host"):
+    with pytest.raises(ProbeError, match="missing or invalid: --by host"):
         asked(By.cpu, *series)
 
 
@@ -203,14 +203,14 @@ def test_costs_of_a_group_are_those_of_the_hosts_that_tell() -> None:
     text = report.as_table(fleet)
     costs = [line.split() for line in text.splitlines() if line.startswith("CPU ")][-1]
     assert costs == ["CPU", "0.0050%", "-", "400", "us", "4096", "9000", "7"]
-    assert "of 2 hosts; 1 tells none" in " ".join(text.split())
+    assert "of 2 hosts; 1 unknown" in " ".join(text.split())
 
 
 def test_a_server_that_knows_no_costs() -> None:
     fleet = asked(By.host, *host_series(instance="a"))
     assert fleet.rows[0].costs == Costs()
     text = report.as_table(fleet)
-    assert "of 0 hosts; 1 tells none" in " ".join(text.split())
+    assert "of 0 hosts; 1 unknown" in " ".join(text.split())
     (row,) = csv.DictReader(io.StringIO(report.as_csv(fleet)))
     assert (row["cost_hosts"], row["net_cpu_ratio"], row["least_headroom_kib"]) == ("0", "", "")
 
@@ -285,7 +285,7 @@ def test_selectors_can_not_be_escaped_from() -> None:
             try:
                 ask(server, by, 'a"}\\\n', '"} or x{y="')
             except Exception as error:
-                assert "has figures of policy" in str(error)  # noqa: PT017
+                assert "exports policy" in str(error)  # noqa: PT017
     assert all('job="\\"} or x{y=\\""' in query for query in queries if "job" in query)
     assert any('policy="a\\"}\\\\\\n"' in query for query in queries)
 

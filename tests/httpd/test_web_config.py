@@ -544,7 +544,7 @@ def test_an_empty_file_asks_for_nothing(folder: Folder, text: str) -> None:
         ("\0", "not valid YAML"),
         ("a: *x", "not valid YAML: found undefined alias"),
         (
-            "!!python/object/apply:os.abort []",
+            "!!python/object/apply:os.system [ls]",
             "not valid YAML: could not determine a constructor",
         ),
         ("--- 1\n--- 2\n", "not valid YAML"),

@@ -362,7 +362,7 @@ def test_the_command(recorded: str, tmp_path: Path) -> None:
     assert "nobody" in nobody.stderr
     later = run(tmp_path, "--prometheus", recorded, "--format", "text")
     assert later.returncode == 1
-    assert "no metrics of dynstack-probe from that time" in later.stderr
+    assert "no dynstack metrics from that time" in later.stderr
 
 
 def matrix(*series: tuple[dict[str, str], Sequence[Sequence[object]]]) -> Reply:
@@ -375,7 +375,7 @@ def test_several_hosts_are_named() -> None:
     hosts = [({"instance": f"h{n}\x1b", "job": "j"}, [[1.0, "1"]]) for n in range(7)]
     with answering(lambda _: matrix(*hosts)) as stub, pytest.raises(ProbeError) as caught:
         history_of(server_at(stub.url), HOUR, HEADLINE)
-    assert "7 hosts, choose one by --instance and --job: h0\\x1b (job j)" in str(caught.value)
+    assert "7 hosts, choose one with --instance and --job: h0\\x1b (job j)" in str(caught.value)
     assert str(caught.value).endswith("and 2 more")
 
 
@@ -392,7 +392,7 @@ def test_an_answer_of_another_kind_is_one_line(body: bytes) -> None:
     with answering(lambda _: (200, JSON, body)) as stub, pytest.raises(ProbeError) as caught:
         history_of(server_at(stub.url), HOUR, HEADLINE)
     assert len(str(caught.value).splitlines()) == 1
-    assert "is it a Prometheus?" in str(caught.value)
+    assert "is it a Prometheus server?" in str(caught.value)
 
 
 def test_figures_without_sense_are_left_out() -> None:
