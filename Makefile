@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Each target does its own set-up: system packages once, then .venv, then the job.
+# Each target sets itself up first: missing system packages, then .venv.
 
 PYTHON ?= /usr/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # The child that loads BPF needs Debian's bcc, under the system's Python.
 SYSTEM_PACKAGES := python3 python3-venv python3-bpfcc
-# For tests: bpftool looks for what we left behind; the python3-* are the oldest
-# versions that we run against.
+# For tests: bpftool finds leaked BPF objects; the python3-* are the oldest versions that
+# we support.
 BPFTOOL := $(shell . /etc/os-release 2>/dev/null; \
 	[ "$$ID" = ubuntu ] && echo linux-tools-common linux-tools-generic || echo bpftool)
 TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-rich \
@@ -18,10 +18,10 @@ TEST_PACKAGES := $(BPFTOOL) python3-typer python3-prometheus-client python3-rich
 DEB_PACKAGES := python3 python3-all python3-typer python3-hatchling debhelper dh-python \
 	pybuild-plugin-pyproject dpkg-dev
 
-# Compiled loops, and what a user would otherwise run.
+# The compiled loops, and the tools that `serve` is compared with.
 BENCH_PACKAGES := make gcc libc6-dev bpfcc-tools bpftrace prometheus-node-exporter
 
-# A kernel of one's own, built with CONFIG_DEBUG_STACK_USAGE.
+# To build a kernel with CONFIG_DEBUG_STACK_USAGE.
 TRUTH_PACKAGES := make gcc libc6-dev flex bison bc pahole libelf-dev libssl-dev xz-utils kmod \
 	qemu-system-x86 debian-archive-keyring util-linux
 
@@ -30,17 +30,17 @@ TRUTH_PACKAGES := make gcc libc6-dev flex bison bc pahole libelf-dev libssl-dev 
 estimate: can-become-root .venv/.installed  ## what dynamic kernel stacks would save on this host
 	@$(SUDO) .venv/bin/dynstack-probe estimate
 
-# Said before anything is set up.
+# Checked before anything is installed.
 .PHONY: can-become-root
 can-become-root:
 	@[ -z "$(SUDO)" ] || command -v $(SUDO) >/dev/null || { \
-		echo "this needs root, and there is no sudo here: run make $(MAKECMDGOALS) as root"; exit 1; }
+		echo "this needs root, and sudo is not installed: run make $(MAKECMDGOALS) as root"; exit 1; }
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Fast: no root, no BPF, no VM, no browser, no network.
-check: .venv/.installed-dev  ## lint and the tests that need nothing, under a minute
+check: .venv/.installed-dev  ## lint and unit tests, under a minute
 	@.venv/bin/ruff check --quiet .
 	@HYPOTHESIS_PROFILE=quick .venv/bin/python -m pytest -m "not (live or vm or browser or prometheus or slow)"
 
@@ -48,18 +48,18 @@ test: .venv/.installed-dev .venv/.test-packages  ## all tests, as root: BPF, Pro
 	@$(SUDO) .venv/bin/python -m pytest
 
 # Debian's kernels in QEMU, and the package under a real systemd there; downloaded into a
-# cache and never installed. Hours in emulation; RESUME=1 goes on from a run of the last day.
-vm-test: .venv/.installed-dev .venv/.test-packages  ## other kernels in QEMU
+# cache, never installed. Takes hours in emulation; RESUME=1 resumes a run of the last 24 h.
+vm-test: .venv/.installed-dev .venv/.test-packages  ## Debian's kernels in QEMU, hours
 	@$(SUDO) env DYNSTACK_VM=all DYNSTACK_VM_RESUME=$(RESUME) .venv/bin/python -m pytest tests/vm
 
-# README top to bottom in fresh chroots, each from its own archive; DISTRIBUTIONS=debian-13 for one.
+# README top to bottom in fresh chroots, each from its distribution's archive; DISTRIBUTIONS=debian-13 for one.
 DISTRIBUTIONS ?= all
 distributions: .venv/.installed-dev .venv/.test-packages  ## Debian 12, 13 and Ubuntu, from scratch
 	@$(SUDO) env DYNSTACK_DISTRIBUTIONS=$(DISTRIBUTIONS) \
 		.venv/bin/python -m pytest tests/distributions
 
-# Against the kernel's own figures: sysrq-t and kstack_* of one that has them. Not in CI.
-truth: can-become-root .venv/.installed-dev .venv/.truth-packages  ## the kernel's own figures: docs/accuracy.md
+# Against the kernel's own figures, sysrq-t and kstack_*, of a kernel built with them. Not in CI.
+truth: can-become-root .venv/.installed-dev .venv/.truth-packages  ## check against the kernel's own figures: docs/accuracy.md
 	@$(SUDO) .venv/bin/python -m tests.truth
 
 lint: .venv/.installed-dev  ## ruff, mypy, clang-format
@@ -68,13 +68,13 @@ lint: .venv/.installed-dev  ## ruff, mypy, clang-format
 	.venv/bin/mypy
 	.venv/bin/clang-format --dry-run -Werror $(shell find probes tests -name '*.[ch]')
 
-format: .venv/.installed-dev  ## put the source in order
+format: .venv/.installed-dev  ## format the source
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 	.venv/bin/clang-format -i $(shell find probes tests -name '*.[ch]')
 
-# About 20 minutes on a machine that does nothing else.
-bench: .venv/.installed-dev .venv/.bench-packages  ## what it costs: docs/performance.md, 20 minutes
+# About 20 minutes on an otherwise idle machine.
+bench: .venv/.installed-dev .venv/.bench-packages  ## benchmarks: docs/performance.md, 20 minutes
 	@$(SUDO) .venv/bin/python tests/bench/estimate_bench.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/serve_bench.py docs/performance.md
 	@$(SUDO) .venv/bin/python tests/bench/daemon_bench.py docs/performance.md
@@ -87,14 +87,14 @@ bench: .venv/.installed-dev .venv/.bench-packages  ## what it costs: docs/perfor
 soak: .venv/.installed-dev .venv/.test-packages  ## half an hour of fork storms
 	@$(SUDO) .venv/bin/python tests/bench/soak.py docs/performance.md --minutes 30
 
-# Real software as real loads, each recorded: docs/results.md. 30 minutes on 2 CPUs.
-# LOADS=a,b runs only those; the names: .venv/bin/python tests/results/run.py --list
-results: can-become-root .venv/.installed-dev  ## real loads: docs/results.md, 30 minutes
+# Real workloads, each recorded: docs/results.md. 30 minutes on 2 CPUs.
+# LOADS=a,b runs only those; .venv/bin/python tests/results/run.py --list lists them.
+results: can-become-root .venv/.installed-dev  ## real workloads: docs/results.md, 30 minutes
 	@$(call need,linux-perf bpftrace $$(.venv/bin/python tests/results/run.py --packages --loads "$(LOADS)"))
 	@$(SUDO) .venv/bin/python tests/results/run.py --loads "$(LOADS)"
 
 # Thousands of simulated hosts under a real Prometheus: docs/scale.md.
-scale: .venv/.installed-dev .venv/.test-packages  ## thousands of hosts: docs/scale.md
+scale: .venv/.installed-dev .venv/.test-packages  ## thousands of simulated hosts: docs/scale.md
 	@$(SUDO) .venv/bin/python tests/scale/measure.py docs/scale.md
 
 # grafana/dashboards/*.json from grafana/generate
@@ -104,16 +104,16 @@ dashboards: .venv/.installed-dev  ## grafana/dashboards from grafana/generate
 documents: .venv/.installed-dev  ## docs/metrics.md and docs/policies.md from the code
 	.venv/bin/python -m tests.documents.reference
 
-# Not --quiet: then a dead link would not fail.
-site: .venv/.installed-dev  ## the documents as pages, in dist/site
+# Not --quiet, which would let dead links pass.
+site: .venv/.installed-dev  ## the documentation as HTML, in dist/site
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
-	@echo "dist/site/index.html (with its search: .venv/bin/mkdocs serve)"
+	@echo "dist/site/index.html (for its search: .venv/bin/mkdocs serve)"
 
 deb:  ## the Debian package and its source package, in dist/
 	@$(call need,$(DEB_PACKAGES))
 	@packaging/build-deb.sh
 
-clean:  ## take away what make made
+clean:  ## remove what make created
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.installed: pyproject.toml
@@ -142,12 +142,12 @@ clean:  ## take away what make made
 	@$(call need,$(TRUTH_PACKAGES))
 	@touch $@
 
-# Installs what is missing of a list of Debian packages; asks apt for nothing else.
+# Installs those of the Debian packages that are missing; else does not call apt.
 define need
 	missing=$$(for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	if [ -n "$$missing" ]; then \
 		command -v apt-get >/dev/null || { \
-			echo "No apt here: please install what gives" $$missing; exit 1; }; \
+			echo "No apt here: please install the equivalents of" $$missing; exit 1; }; \
 		echo "Installing" $$missing "..."; \
 		$(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: which subcommands there are, and how errors end."""
+"""The command line: subcommands and global options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dynstack_probe.commands import (
     top,
 )
 
-# Typers before 0.12 draw boxes around help where rich is installed, whatever their markup mode.
+# typer before 0.12 draws boxes around help if rich is installed, whatever rich_markup_mode says.
 if getattr(typer.core, "rich", None) is not None:
     setattr(typer.core, "rich", None)  # noqa: B010
 
@@ -49,7 +49,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     verbose: bool = typer.Option(
-        False, "--verbose", "-v", help="On an error, show what bcc and the kernel said."
+        False, "--verbose", "-v", help="On an error, show the output of bcc and the kernel."
     ),
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version."
@@ -59,7 +59,7 @@ def _root(
 
 
 def _run(arguments: list[str]) -> int:
-    """What app() does, less its own ways to end: it has some for Ctrl-C and for closed pipes."""
+    """As app(), but without its handling of Ctrl-C and closed pipes, which ending.py does."""
     if _COMPLETION in os.environ:
         app(prog_name=PROGRAM)
     command = typer.main.get_command(app)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a command ends, whichever process it is: a line on stderr and an exit code.
+"""Top-level error handling of every process: one line on stderr and an exit code.
 
-It knows no command line's library, as the daemon has none.
+Does not import typer, which the daemon runs without.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ REPORT = "report this, with the traceback that `dynstack-probe -v ...` shows"
 
 
 def is_verbose() -> bool:
-    """Whether -v was given, also where the command line itself was wrong."""
+    """Whether -v was given, even if the command line did not parse."""
     return bool({"-v", "--verbose"} & set(sys.argv[1:]))
 
 
 def _complain(message: str, details: str = "") -> None:
-    """One line; what is behind it only for those who ask."""
+    """Print one line; the details only with --verbose."""
     say(f"dynstack-probe: {message}")
     if details and is_verbose():
         say(details)
 
 
 def _open_standard_streams() -> None:
-    """Put something where the caller closed 0, 1 or 2 (`>&-`), before a file takes the number.
+    """Open /dev/null on any of 0, 1, 2 that the caller closed (`>&-`), before a file gets it.
 
-    Writing to 1 then fails as it should; what goes to 2 is lost, as it should.
+    As intended, a write to 1 then fails, and one to 2 is discarded.
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.dup2(os.open(os.devnull, flags), number)  # of itself: the lowest free number
+            os.dup2(os.open(os.devnull, flags), number)  # open() may have returned it already
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
@@ -53,8 +53,8 @@ def _open_standard_streams() -> None:
         sys.stdout = StandardOutput(sys.stdout)
 
 
-def _settle_output() -> None:
-    """What can't be written of stdout's buffer is lost: no second error at Python's end."""
+def _flush_or_discard() -> None:
+    """Flush stdout; discard what can't be written, or Python would report it again at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ProbeError):
@@ -62,7 +62,7 @@ def _settle_output() -> None:
 
 
 def run(command: Callable[[], int]) -> int:
-    """What the command returns, or its error's exit code. Users never see a traceback."""
+    """The command's exit code, or its error's. Users see a traceback only with --verbose."""
     _open_standard_streams()
     try:
         interrupts.raise_interrupt()
@@ -70,18 +70,18 @@ def run(command: Callable[[], int]) -> int:
         interrupts.ignore()
     except BaseException as error:
         interrupts.ignore()
-        return _end_of(error)
+        return _report(error)
     return code
 
 
-def _end_of(error: BaseException) -> int:
-    """Tell in one line what ended the command; returns the exit code."""
-    _settle_output()
+def _report(error: BaseException) -> int:
+    """Report the error in one line; returns the exit code."""
+    _flush_or_discard()
     notes = getattr(error, "__notes__", ())
     if isinstance(error, ProbeError):
         _complain("; ".join((str(error), *notes)), error.details)
         return error.exit_code
-    # While a class is being made Python raises another error from it, as in an import.
+    # Ctrl-C during class creation, as in an import, comes wrapped in another error.
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
         _complain("; ".join(("interrupted", *notes)))
         return interrupts.EXIT_CODE
@@ -89,16 +89,15 @@ def _end_of(error: BaseException) -> int:
         return 0
     if isinstance(error, SystemExit):  # shell completion
         return error.code if isinstance(error.code, int) else 0
-    # A usage error of click, which newer typers carry inside: known by its shape.
+    # A usage error of click; newer typers bundle their own copy, so recognise it by its method.
     describe = getattr(error, "format_message", None)
     if describe is not None:
         _complain(f"{describe()} (see dynstack-probe --help)")
         return 2
-    return _unforeseen(error, notes)
+    return _report_unexpected(error, notes)
 
 
-def _unforeseen(error: BaseException, notes: Iterable[str]) -> int:
-    """The last line of defence."""
+def _report_unexpected(error: BaseException, notes: Iterable[str]) -> int:
     log = "".join(traceback.format_exception(error)).rstrip()
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
@@ -111,7 +110,7 @@ def _unforeseen(error: BaseException, notes: Iterable[str]) -> int:
 
 
 class Ending(threading.Event):
-    """Set when a command is to end; `worthwhile` once there is something that it can keep."""
+    """Set when a command is to stop; `worthwhile` is true once it has results to keep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,9 +119,9 @@ class Ending(threading.Event):
 
 @contextlib.contextmanager
 def ended_by_signal(*, worthwhile: bool = False) -> Iterator[Ending]:
-    """Set by Ctrl-C or SIGTERM: both end what the command does, not the program.
+    """An Ending that Ctrl-C or SIGTERM sets: they stop the measurement, not the program.
 
-    Before it is worthwhile they raise KeyboardInterrupt.
+    Until it is worthwhile they raise KeyboardInterrupt.
     """
     stop = Ending()
     stop.worthwhile = worthwhile

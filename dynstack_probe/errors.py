@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One exception type for each exit code; each message is one line that a person can act on."""
+"""An exception type per exit code; each message is one line that the user can act on."""
 
 
 class ProbeError(Exception):
     """The tool failed.
 
-    The message says what happened, why, and what to do. `details` may hold further
-    lines, such as what bcc printed, which are shown below it.
+    The message says what happened, why, and what to do. `details` are further lines, such
+    as the output of bcc, shown below it with --verbose.
     """
 
     exit_code = 1
@@ -17,7 +17,7 @@ class ProbeError(Exception):
 
 
 class UsageError(ProbeError):
-    """What was asked for makes no sense or can't be written."""
+    """Invalid arguments or input, or an output path that can't be written."""
 
     exit_code = 2
 

@@ -13,8 +13,8 @@ from typing import IO
 
 from dynstack_probe.errors import ProbeError, UsageError, WriteError
 
-# The place that was asked for is wrong; any other reason is the machine's.
-_WRONG_PLACE = {
+# The path is at fault; any other error is the system's.
+_BAD_PATH = {
     errno.EACCES,
     errno.EISDIR,
     errno.ELOOP,
@@ -29,13 +29,13 @@ _RANDOM = len(".12345678.part") + 1
 
 
 def reason(error: OSError) -> str:
-    """Why a system call failed, in the C library's words."""
+    """Why a system call failed, as strerror(3) says it."""
     return error.strerror or str(error) or type(error).__name__
 
 
 def cannot_write(path: Path | str, error: OSError) -> ProbeError:
-    """What to raise if `path` can't be written: UsageError for a wrong place, else WriteError."""
-    kind = UsageError if error.errno in _WRONG_PLACE else WriteError
+    """What to raise if `path` can't be written: UsageError for a bad path, else WriteError."""
+    kind = UsageError if error.errno in _BAD_PATH else WriteError
     return kind(f"can't write {path}: {reason(error)}")
 
 
@@ -45,17 +45,17 @@ def already_exists(path: Path) -> UsageError:
 
 
 def check_place(path: Path) -> os.stat_result | None:
-    """What is at `path` now; raises before any work if no file can be put there.
+    """stat(2) of `path`, None if absent; raises up front if no file can be created there.
 
-    UsageError if the place is wrong, WriteError if its file system is read-only, which is
-    asked for apart since root passes every check of permissions.
+    UsageError if the path is bad, WriteError if its file system is read-only, which has a
+    check of its own since root passes every permission check.
     """
     found = _stat(path)
     if found is not None and stat.S_ISDIR(found.st_mode):
-        raise UsageError(f"{path} is a folder: name a file")
+        raise UsageError(f"{path} is a directory: name a file")
     folder = _stat(path.parent)
     if folder is None or not stat.S_ISDIR(folder.st_mode):
-        raise UsageError(f"can't write {path}: there is no folder {path.parent}")
+        raise UsageError(f"can't write {path}: there is no directory {path.parent}")
     if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
         raise cannot_write(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -75,9 +75,9 @@ def _stat(path: Path) -> os.stat_result | None:
 def create_beside(
     path: Path, *, hidden: bool = True, mode: int | None = None
 ) -> tuple[IO[bytes], Path]:
-    """A new file in the folder of `path` and its name, which ends in .part.
+    """A new file in the directory of `path`, and its path, which ends in .part.
 
-    mode: None for what a program's files usually have, 0666 less the umask. Raises OSError.
+    mode: None for the usual default, 0666 & ~umask. Raises OSError.
     """
     stem = os.fsdecode(os.fsencode(path.name)[: _NAME_MAX - _RANDOM])
     prefix = f".{stem}." if hidden else f"{stem}."
@@ -92,7 +92,7 @@ def create_beside(
 
 
 def put_in_place(part: Path, path: Path, *, force: bool) -> None:
-    """Give it its name. Raises FileExistsError if that is taken, without `force`, or OSError."""
+    """Move to `path`. Raises FileExistsError if that exists, unless `force`; or OSError."""
     if force:
         part.replace(path)
         return
@@ -101,14 +101,14 @@ def put_in_place(part: Path, path: Path, *, force: bool) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL))  # takes the name, or fails
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))  # claims the name, or fails
         part.replace(path)
         return
     part.unlink()
 
 
 def write_whole(data: bytes, path: Path, *, force: bool, mode: int | None = None) -> None:
-    """All of it or nothing; errors as put_in_place()."""
+    """Write atomically; raises as put_in_place()."""
     file, part = create_beside(path, mode=mode)
     try:
         with file:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ctrl-C: one line and exit code 130, at whichever moment it comes.
+"""Ctrl-C: one line and exit code 130, whenever it comes.
 
-Standard library only, and little of it: this is imported before anything else.
+Imports as little as possible: this is loaded before anything else.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ def _quit(*_: object) -> NoReturn:
 
 
 def _is_ignored() -> bool:
-    """Whether our caller wants it so, as a shell does for what runs in its background."""
+    """Whether our caller ignores SIGINT, as a shell does for background jobs."""
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def quit_at_once() -> None:
-    """From now on Ctrl-C ends the process: for as long as there is nothing to clean up."""
+    """From now on Ctrl-C ends the process at once: for while there is nothing to clean up."""
     if not _is_ignored():
         signal.signal(signal.SIGINT, _quit)
 
 
 def raise_interrupt() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt, so that files and children are seen to.
+    """From now on Ctrl-C raises KeyboardInterrupt, so that files and children are cleaned up.
 
-    Where Python can't raise it, as in a callback, it would print a traceback and go on: there
-    the process ends at once.
+    Where Python can't propagate it, as from a callback, it would print a traceback and
+    continue: there the process ends at once.
     """
     if _is_ignored():
         return
@@ -52,16 +52,16 @@ def raise_interrupt() -> None:
 
 
 def ignore() -> None:
-    """From now on Ctrl-C does nothing: all is done but for Python's own end."""
+    """From now on Ctrl-C does nothing: only interpreter shutdown is left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with this exit code, for what `python -m` runs.
+    """End the process with this exit code, even under `python -m`.
 
-    Of a KeyboardInterrupt that left code given to exec(), as a dataclass is made by, `python -m`
-    kills itself with SIGINT at its end, though it was caught (pymain_run_python() and
-    exit_sigint() of CPython's Modules/main.c): then it must not get there.
+    Once a KeyboardInterrupt has passed through exec(), which dataclasses use, `python -m` ends
+    by SIGINT even though it was caught (pymain_run_python() and exit_sigint() in CPython's
+    Modules/main.c). os._exit() skips that.
     """
     if code == EXIT_CODE:
         os._exit(code)

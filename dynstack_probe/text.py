@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Text that is safe to show, whatever a task or cgroup calls itself."""
+"""Text that is safe to print, whatever a task or cgroup is called."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 
 def printable(name: str | bytes) -> str:
-    r"""The name with all that is not printable escaped: \x1b, \u202e, \xff.
+    r"""The name with non-printable characters escaped: \x1b, \u202e, \xff.
 
     Task names are up to 15 arbitrary bytes (prctl(2), PR_SET_NAME): they may hold
-    terminal control sequences, line feeds, broken UTF-8.
+    terminal control sequences, line feeds, invalid UTF-8.
     """
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
     return "".join(
@@ -24,12 +24,12 @@ def printable(name: str | bytes) -> str:
 
 
 def spreadsheet_safe(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula: such names get a leading quote."""
+    """The cell, with a leading quote if a spreadsheet would take it for a formula."""
     return f"'{cell}" if cell[:1] in tuple("=+-@") else cell
 
 
 def counted(number: int, thing: str) -> str:
-    """A number of things: 1 CPU, 2 CPUs."""
+    """Number and noun, with a plural s: 1 CPU, 2 CPUs."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
@@ -39,7 +39,7 @@ def percent(ratio: float) -> str:
 
 
 def small_percent(ratio: float) -> str:
-    """A ratio of all memory: two digits, however far below a hundredth of a percent."""
+    """As percent(), but with two significant digits below 0.1%, however small."""
     value = abs(ratio * 100)
     if value == 0 or value >= 0.1:
         return percent(ratio)
@@ -50,7 +50,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def duration(seconds: float) -> str:
-    """In the largest unit that has two, rounded down: 3 d, 5 h, 12 min, 4.53 s, 1.5 ms."""
+    """In the largest unit with 2 or more, d to min rounded down: 3 d, 12 min, 4.53 s, 1.5 ms."""
     for size, unit in _UNITS:
         if seconds >= 2 * size:
             return f"{int(seconds // size)} {unit}"
@@ -66,21 +66,21 @@ def short_duration(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Since a beginning: 2:30, 1:02:30."""
+    """Elapsed time: 2:30, 1:02:30."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def names_in_words(counts: Sequence[tuple[str | bytes, int]], most: int) -> str:
-    """Names with their numbers, as many as may be shown: `a 3, b 2, 4 more names`."""
+    """At most `most` names with their counts: `a 3, b 2, 4 more names`."""
     shown = [f"{printable(name)} {count}" for name, count in counts[:most]]
     rest = len(counts) - most
     return ", ".join([*shown, f"{rest} more names"] if rest > 0 else shown)
 
 
 def date(unix_time: float) -> str:
-    """In UTC, to the minute; ? where it is unknown or beyond all calendars."""
+    """In UTC, to the minute; ? if unknown (0) or out of range."""
     if not unix_time:
         return "?"
     try:
@@ -91,11 +91,11 @@ def date(unix_time: float) -> str:
 
 
 def say(message: str) -> None:
-    """A line on standard error; that nobody can read it any more changes nothing."""
+    """Print a line on stderr; errors, such as a closed pipe, are ignored."""
     with contextlib.suppress(OSError):
         print(message, file=sys.stderr, flush=True)
 
 
 def tell(message: str) -> None:
-    """The same, in the name of the program."""
+    """The same, prefixed with the program's name."""
     say(f"dynstack-probe: {message}")

@@ -41,7 +41,7 @@ def test_existing_output(tmp_path: Path) -> None:
 
 
 def test_unwritable_output(tmp_path: Path) -> None:
-    complains(run("estimate", "--output", str(tmp_path / "no" / "out")), 2, "there is no folder")
+    complains(run("estimate", "--output", str(tmp_path / "no" / "out")), 2, "there is no directory")
 
 
 def test_no_arguments_show_help() -> None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One file a subcommand: parse, call, render; no logic."""
+"""One module per subcommand: parse, call, render; no logic."""

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from dynstack_probe.analysis.evidence import Evidence
     from dynstack_probe.measure.call_paths import ContextWatch
 
-# Frames of a live measurement.
+# Frames in a live measurement.
 FRAMES = 6
 
 HELP = """Estimate the CPU cost, and check safety.
 
 What would growing stacks cost in CPU time, and is it safe? Watches this host for
 --duration, or reads a capture that holds a series: stack faults and cheaper forks as
-shares of all CPU time, at prices calibrated on this host; how much each
-page fault may cost before it matters; how much memory was free when stacks grew.
+shares of all CPU time, at prices calibrated on this host; the break-even cost of a
+fault; how much memory was free when stacks grew.
 
 \b
   sudo dynstack-probe cost
@@ -61,7 +61,7 @@ def command(
         metavar="N",
         min=1,
         max=1e9,
-        help="What a stack fault and its refill take, instead of the calibrated range.",
+        help="Cost of a stack fault and its refill, instead of the calibrated range.",
     ),
     form: Format = options.FORMAT,
     partial: bool = options.PARTIAL,
@@ -83,8 +83,8 @@ def command(
     def of(found: Evidence, watch: ContextWatch | str = "") -> str:
         if found.whole is None or found.seconds <= 0:
             raise UsageError(
-                f"{found.source} holds a single frame: what happens in a second takes a"
-                " series, as of record --duration 1m"
+                f"{found.source} holds a single frame: rates need a series, as made by"
+                " record --duration 1m"
             )
         cost = host_cost(found.source, found.frame, found.whole, policies, fault_ns)
         safety = safety_of(policies[0], found)
@@ -116,7 +116,7 @@ def command(
 
 
 def _contexts(stack: contextlib.ExitStack, btf: Path) -> ContextWatch | str:
-    """Samples until the stack is closed; the reason where this kernel lets us take none."""
+    """Sample until the ExitStack is closed; if that is impossible here, the reason."""
     from dynstack_probe.loader import Loader
     from dynstack_probe.measure.call_paths import ContextWatch, load_call_paths
 

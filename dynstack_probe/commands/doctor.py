@@ -16,16 +16,16 @@ class Format(enum.StrEnum):
     json = "json"
 
 
-HELP = """Check what a measurement needs.
+HELP = """Check whether this host can be measured.
 
 \b
   sudo dynstack-probe doctor
 
-Says how to fix what is missing. Also loads what each command loads, and says which
-commands work here.
+Says how to fix what is missing. Loads the probe of each command to tell which of them
+work here.
 
 Exit codes: 0 this host can be measured, 3 this kernel or machine can't, 4 it could,
-but not by this user; --format json has what each command would end with.
+but not by this user; --format json has the exit code of each command.
 """
 
 

@@ -32,7 +32,7 @@ class By(enum.StrEnum):
 HELP = """Estimate what dynamic stacks would save.
 
 Reads every task's kernel stack high-water mark through BPF (about a second; nothing stays
-behind) and prints the row that this host would have in the RFC's table: BASE(kb) is
+loaded) and prints the row that this host would have in the RFC's table: BASE(kb) is
 what its kernel stacks hold now, Dynamic(kb) what they would hold if they grew on demand.
 
 \b
@@ -44,8 +44,8 @@ what its kernel stacks hold now, Dynamic(kb) what they would hold if they grew o
 
 --by syscall groups user tasks by the system call in which they sleep now.
 
-With captures (see `record`) it reads those, needs no privileges, and prints a row each
-and a total; of a series it takes the frame with the median saving.
+Given captures (see `record`) it reads those, without privileges, and prints a row for
+each and a total; from a series it takes the frame with the median saving.
 
 Dynamic(kb) errs low: under the RFC a freed stack keeps its grown pages for the next
 task, which one scan cannot see. Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel
@@ -67,14 +67,14 @@ def command(
     depths: bool = typer.Option(
         False,
         "--depths",
-        help="Also show depth ever and now by role, and the random offset's cost.",
+        help="Also show high-water mark and current depth by role, and the random offset's cost.",
     ),
     partial: bool = options.PARTIAL,
     output: Optional[Path] = options.OUTPUT,  # noqa: UP045
     force: bool = options.FORCE,
     btf: Path = options.BTF,
     verbose: bool = typer.Option(
-        False, "--verbose", "-v", help="Show what bcc printed and what each step took."
+        False, "--verbose", "-v", help="Show the output of bcc and the time of each step."
     ),
 ) -> None:
     from dynstack_probe.analysis.host_estimate import host_estimate
@@ -106,7 +106,7 @@ def command(
 def _of_capture(
     path: Path, policies: Sequence[Policy], by: str | None, depths: bool, partial: bool
 ) -> HostEstimate:
-    """Of a series the moment with the median saving. Raises UsageError."""
+    """The capture's frame, of a series the one with the median saving. Raises UsageError."""
     from dynstack_probe.analysis.evidence import evidence_of
     from dynstack_probe.analysis.host_estimate import host_estimate
     from dynstack_probe.capture import Capture

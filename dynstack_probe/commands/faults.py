@@ -13,24 +13,24 @@ from dynstack_probe.commands.options import Format, refuse_unused, seconds_of
 
 HELP = """Show which system calls grow stacks.
 
-Watches every task for --duration or until Ctrl-C. The first use of a further page of a
-stack is a crossing: it says which task, in which system call, how deep and how old the
-task was; then it ranks the system calls. A kernel with grow-only stacks takes a fault for a
-crossing unless the page came with a stack that an earlier task had: how many are faults and
-how many reuse avoids is counted as `serve` counts it.
+Watches every task for --duration or until Ctrl-C. A stack's first use of its next page is
+a crossing: reported are the task, its age, the system call and the depth, and then the
+system calls, ranked. With grow-only stacks each crossing is a fault unless the page was
+left by an earlier task on the same stack; faults, and those that reuse avoids, are
+counted as `serve` counts them.
 
 \b
   sudo dynstack-probe faults --duration 10s
   sudo dynstack-probe faults --duration 1m --format csv --output faults.csv
   sudo dynstack-probe faults -d 1m --rate 999 --deeper-than 3072 --flamegraph deep.svg
 
-With --folded or --flamegraph it also samples which functions tasks are in while deeper
-than --deeper-than; this needs CAP_SYSLOG too, for the functions' names.
+With --folded or --flamegraph it also samples the call paths of tasks deeper than
+--deeper-than; this needs CAP_SYSLOG too, for symbol names.
 
-It looks at the end of each system call, and so costs some 50 to 150 ns a call while it runs
-(measured and printed at the end), nothing afterwards. What a page fault without I/O, a
-signal or other work outside system calls grows, counts for the next call of its task.
-Without files to write it drops all privileges once it has started.
+It runs at the exit of each system call, which costs some 50 to 150 ns a call (measured and
+printed at the end) and nothing afterwards. Growth outside system calls, as by a signal or a
+page fault without I/O, is attributed to the task's next call.
+With no file to write it drops all privileges once it has started.
 
 Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not permitted
 (CAP_BPF and CAP_PERFMON are needed).
@@ -50,7 +50,7 @@ def command(
     flamegraph: Optional[Path] = typer.Option(  # noqa: UP045
         None, "--flamegraph", help="Write a flame graph of them here: .svg or .html."
     ),
-    rate: int = typer.Option(99, "--rate", metavar="HZ", help="Samples per second and CPU."),
+    rate: int = typer.Option(99, "--rate", metavar="HZ", help="Samples per second on each CPU."),
     deeper_than: int = typer.Option(
         4096, "--deeper-than", metavar="BYTES", help="Keep samples of stacks deeper than this."
     ),

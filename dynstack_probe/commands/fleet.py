@@ -14,16 +14,16 @@ from dynstack_probe.fleet.model import By
 
 HELP = """Show the RFC's table for a whole fleet.
 
-Asks a Prometheus for the newest sample of each host's `dynstack-probe serve`, and says how
-many hosts answered and how old their samples are. Needs no privileges, and reads nothing
-of this host.
+Queries a Prometheus server for the latest sample of each host's `dynstack-probe serve`,
+and says how many hosts reported and how old their samples are. Needs no privileges and
+does not measure this host.
 
 \b
   dynstack-probe fleet --prometheus http://prometheus.example:9090
   dynstack-probe fleet --by kernel --policy static-8k
   dynstack-probe fleet --by host --format csv --output hosts.csv
 
-Thanos, Mimir and VictoriaMetrics answer too: give the address below which they have
+Thanos, Mimir and VictoriaMetrics work too: give the URL under which they serve
 /api/v1/query. Exit codes: 0 good, 1 the server failed or has no such metrics, 2 usage,
 4 the server refused (401, 403).
 """
@@ -32,9 +32,9 @@ Thanos, Mimir and VictoriaMetrics answer too: give the address below which they 
 def command(
     context: typer.Context,
     prometheus: str = typer.Option(
-        "http://127.0.0.1:9090", "--prometheus", metavar="URL", help="The server to ask."
+        "http://127.0.0.1:9090", "--prometheus", metavar="URL", help="The server to query."
     ),
-    by: By = typer.Option(By.cpu, "--by", help="What a row stands for."),
+    by: By = typer.Option(By.cpu, "--by", help="Group rows by this."),
     policy: str = typer.Option(
         "rfc-v1", "--policy", metavar="NAME", help="Allocator model; the hosts must export it."
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Options that several commands have, and how their values are understood."""
+"""Options shared by several commands, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Format(enum.StrEnum):
 
 
 def render(how: ModuleType, form: Format, *what: object) -> str:
-    """What as_table(), as_json() or as_csv() of a module makes of it."""
+    """The output of the module's as_table(), as_json() or as_csv()."""
     text: str = getattr(how, f"as_{form.value}")(*what)
     return text
 
@@ -37,22 +37,20 @@ FORMAT = typer.Option(Format.table, "--format", help="Output format.")
 OUTPUT = typer.Option(None, "--output", "-o", help="Write to this file instead of the terminal.")
 FORCE = typer.Option(False, "--force", help="Overwrite --output if it exists.")
 PARTIAL = typer.Option(False, "--partial", help="Read a damaged capture up to the damage.")
-BTF = typer.Option(
-    Path("/sys/kernel/btf/vmlinux"), "--btf", help="The running kernel's type information."
-)
+BTF = typer.Option(Path("/sys/kernel/btf/vmlinux"), "--btf", help="BTF of the running kernel.")
 CAPTURES = typer.Argument(
     None, metavar="[CAPTURE]...", help="Files made by `record`, instead of this host."
 )
 
 
 def _no_nan(seconds: float) -> float:
-    """The one value that typer's range lets through."""
+    """Reject NaN, which typer's range check accepts."""
     if math.isnan(seconds):
         raise UsageError("--timeout: must be a number of seconds")
     return seconds
 
 
-# How to reach a Prometheus server, and be let in.
+# Connecting and authenticating to a Prometheus server.
 TIMEOUT = typer.Option(
     10.0,
     "--timeout",
@@ -60,27 +58,27 @@ TIMEOUT = typer.Option(
     min=0.1,
     max=3600,
     callback=_no_nan,
-    help="Limit for each query.",
+    help="Timeout of each query.",
 )
 USERNAME = typer.Option(
-    None, "--username", metavar="NAME", help="Log in with this name (HTTP basic)."
+    None, "--username", metavar="NAME", help="User name for HTTP basic authentication."
 )
 PASSWORD_FILE = typer.Option(
     None,
     "--password-file",
-    help="Its password; or in the environment: DYNSTACK_PROMETHEUS_PASSWORD.",
+    help="Its password; or set DYNSTACK_PROMETHEUS_PASSWORD.",
 )
 BEARER_TOKEN_FILE = typer.Option(
-    None, "--bearer-token-file", help="Log in with this token instead."
+    None, "--bearer-token-file", help="Authenticate with this token instead."
 )
 HEADER = typer.Option(
-    [], "--header", metavar="'NAME: VALUE'", help="Send this header too, such as Mimir's tenant."
+    [], "--header", metavar="'NAME: VALUE'", help="Send this header too, such as Mimir's tenant ID."
 )
-CA_FILE = typer.Option(None, "--ca-file", help="Trust certificates of this authority too.")
+CA_FILE = typer.Option(None, "--ca-file", help="Also trust this certificate authority.")
 CERT_FILE = typer.Option(
     None, "--cert-file", help="Client certificate, if the server asks for one."
 )
-KEY_FILE = typer.Option(None, "--key-file", help="Its key.  [default: in --cert-file]")
+KEY_FILE = typer.Option(None, "--key-file", help="Its private key.  [default: in --cert-file]")
 INSECURE = typer.Option(False, "--insecure", help="Do not verify the server's certificate.")
 ACCESS = (
     *("username", "password_file", "bearer_token_file", "header"),
@@ -89,7 +87,7 @@ ACCESS = (
 
 
 def access(context: typer.Context, url: str) -> Access:
-    """How to reach that server, by the options above. Raises UsageError."""
+    """URL and credentials from the options above. Raises UsageError."""
     from dynstack_probe.fleet.access import parse_access
 
     given = {name: context.params[name] for name in ACCESS}
@@ -102,9 +100,9 @@ LONGEST_SECONDS = 30 * 86400
 
 
 def refuse_unused(context: typer.Context, names: Sequence[str], why: str) -> None:
-    """UsageError if one of the options was given, as nothing would come of it.
+    """Raise UsageError if one of these options was given, as it would have no effect.
 
-    names: of the command's parameters; why: what they are for.
+    names: of the command's parameters; why: what they apply to.
     """
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
@@ -115,7 +113,7 @@ def refuse_unused(context: typer.Context, names: Sequence[str], why: str) -> Non
 def refuse_unused_common(
     context: typer.Context, *, live: bool, output: Path | bool | None = True
 ) -> None:
-    """The same for --btf (if not `live`), --partial (if it is) and --force without a file."""
+    """The same for --btf unless `live`, --partial if `live`, and --force without --output."""
     if live:
         refuse_unused(context, ["partial"], "for captures")
     else:
@@ -134,7 +132,7 @@ def seconds_of(text: str, option: str) -> float:
 
 
 def interval_of(text: str) -> float:
-    """The value of --interval in seconds; UsageError below what a scan may take."""
+    """The value of --interval in seconds; UsageError below 0.1 s."""
     seconds = seconds_of(text, "--interval")
     if seconds < 0.1:
         raise UsageError(f"--interval {text}: must be 0.1s or more")
@@ -142,9 +140,9 @@ def interval_of(text: str) -> float:
 
 
 def series_interval(context: typer.Context, text: str, duration_seconds: float) -> float:
-    """The value of --interval for a series, seconds; its default at most half the duration.
+    """Sampling interval of a series, seconds; by default at most half the duration.
 
-    Raises UsageError if there would be no second frame.
+    Raises UsageError if the series would hold a single frame.
     """
     seconds = interval_of(text)
     source = context.get_parameter_source("interval")
@@ -159,9 +157,9 @@ def series_interval(context: typer.Context, text: str, duration_seconds: float) 
 
 
 def choose_policies(names: Sequence[str]) -> list[Policy]:
-    """Built-in policies by name, and those described by *.toml files; each once.
+    """Built-in policies by name and custom ones from *.toml files, without duplicates.
 
-    Raises UsageError for what is unknown, unreadable or wrong.
+    Raises UsageError for an unknown name, or an unreadable or invalid file.
     """
     from dynstack_probe.policy import BUILT_IN
 
@@ -191,5 +189,5 @@ def _read_policy(path: Path) -> Policy:
         return policy_from(tomllib.loads(text))
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
-    except ValueError as error:  # of TOML, of UTF-8, or of a key
+    except ValueError as error:  # invalid TOML, UTF-8 or key
         raise UsageError(f"{path}: {str(error).splitlines()[0]}") from error

@@ -19,8 +19,8 @@ from dynstack_probe.errors import UsageError
 
 HELP = """Compare all proposed stack allocators.
 
-All on the same evidence: a scan of this host, or a capture. From a capture that holds a
-series it also works out faults and refills per second.
+All on the same data: a scan of this host, or a capture. From a series it also derives
+faults and refills per second.
 
 \b
   sudo dynstack-probe policies
@@ -28,7 +28,7 @@ series it also works out faults and refills per second.
   dynstack-probe policies host.dsp --policy rfc-v1 --policy mine.toml
   dynstack-probe policies --explain vendor
 
-To add a policy of your own, describe it in a TOML file:
+To compare a policy of your own, describe it in a TOML file:
 
 \b
   name = "mine"
@@ -49,7 +49,7 @@ def command(
         [], "--policy", metavar="NAME", help="Only this policy, or a .toml file; repeatable.  [all]"
     ),
     explain: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--explain", metavar="NAME", help="Print a policy in words and as a formula."
+        None, "--explain", metavar="NAME", help="Print a policy's description and formula."
     ),
     form: Format = options.FORMAT,
     partial: bool = options.PARTIAL,

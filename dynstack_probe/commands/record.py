@@ -17,8 +17,8 @@ from dynstack_probe.errors import UsageError
 HELP = """Record kernel stacks in a capture file.
 
 Takes one frame of this host, or with --duration a series that also counts tasks created
-and exited in between. Ctrl-C ends a series early and keeps what was recorded so far. Every
-command that reads the live host also reads a capture, on any machine and without
+and exited in between. Ctrl-C ends a series early and keeps what was recorded so far.
+estimate, cost, policies, report and top also read captures, on any machine and without
 privileges.
 
 \b
@@ -29,7 +29,7 @@ privileges.
   dynstack-probe policies host.dsp
 
 --anonymize replaces command and cgroup names by tokens, the same name by the same token.
-Tokens differ from capture to capture unless --anonymize-key FILE gives a secret.
+Tokens differ between captures unless --anonymize-key FILE gives a secret key.
 Exit codes: 0 good, 1 failed, 2 usage, 3 this kernel can't be measured, 4 not permitted.
 """
 
@@ -50,7 +50,7 @@ def command(
         None,
         "--anonymize-key",
         metavar="SECRET",
-        help="File whose content the tokens are keyed by.",
+        help="File with the secret key of the tokens.",
     ),
     force: bool = typer.Option(False, "--force", help="Overwrite FILE if it exists."),
     btf: Path = options.BTF,

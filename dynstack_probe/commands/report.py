@@ -29,10 +29,10 @@ class Format(enum.StrEnum):
 
 HELP = """Write a full report, as HTML or plain text.
 
-One HTML page that needs no network and runs no script, or with --format text plain ASCII
-for a mail, at most 71 columns wide: method and its error, the RFC's table, depths ever
-and now, every policy, what it would cost, whether it is safe, faults over time, who goes
-deep, and how to repeat it.
+One self-contained HTML page without scripts, or with --format text plain ASCII for a
+mail, at most 71 columns wide: method and error, the RFC's table, high-water marks and
+current depths, every policy, CPU cost, safety, faults over time, the deepest tasks, and
+how to reproduce it.
 
 \b
   sudo dynstack-probe report
@@ -69,19 +69,19 @@ def command(
         "5s", "--interval", metavar="TIME", help="Sampling interval, with --duration."
     ),
     prometheus: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--prometheus", metavar="URL", help="Ask this server about a host's past."
+        None, "--prometheus", metavar="URL", help="Report a host's history from this server."
     ),
     instance: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--instance", metavar="NAME", help="Which host, if the server knows several."
+        None, "--instance", metavar="NAME", help="Which host, if the server has several."
     ),
     job: Optional[str] = typer.Option(  # noqa: UP045
-        None, "--job", metavar="NAME", help="Of which scrape job, if several have it."
+        None, "--job", metavar="NAME", help="Which scrape job, if several have that host."
     ),
     start: Optional[str] = typer.Option(  # noqa: UP045
         None,
         "--from",
         metavar="TIME",
-        help="Where the range begins: 2026-11-23T08:00, in UTC unless said.  [up to now]",
+        help="Start of the range: 2026-11-23T08:00, UTC by default.  [up to now]",
     ),
     partial: bool = options.PARTIAL,
     output: Optional[Path] = typer.Option(  # noqa: UP045

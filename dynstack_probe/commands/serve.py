@@ -12,16 +12,16 @@ from dynstack_probe.errors import UsageError
 
 HELP = """Export metrics to Prometheus, as a daemon.
 
-Counts every task that is created or exits, scans the living every 15 seconds (less often
-where there are very many), and answers at http://127.0.0.1:10016/metrics. Privileges are
-needed at start only: once the probes are loaded every capability is dropped.
+Counts every task created or exited, scans all tasks every 15 seconds (less often if there
+are very many), and serves http://127.0.0.1:10016/metrics. Privileges are needed only at
+start: once the probes are loaded every capability is dropped.
 
 \b
   sudo dynstack-probe serve
   sudo dynstack-probe serve --listen :10016 --web.config.file web.yml
   sudo dynstack-probe serve --textfile /var/lib/node_exporter/dynstack.prom
 
-SIGHUP reads --config again; SIGTERM ends it. Exit codes: 0 ended by a signal, 1 failed,
+SIGHUP reloads --config; SIGTERM stops it. Exit codes: 0 ended by a signal, 1 failed,
 2 usage, 3 this kernel can't be measured, 4 not permitted.
 """
 
@@ -32,13 +32,13 @@ def command(
         "--listen",
         "--web.listen-address",
         metavar="HOST:PORT",
-        help="Where to serve.  [default: 127.0.0.1:10016]",
+        help="Address to listen on.  [default: 127.0.0.1:10016]",
     ),
     config: Optional[Path] = typer.Option(  # noqa: UP045
         None, "--config", help="Settings in TOML: interval, policies, top cgroups, ..."
     ),
     web_config: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--web.config.file", help="TLS and passwords, as in Prometheus' exporter-toolkit."
+        None, "--web.config.file", help="TLS and passwords, as of Prometheus' exporter-toolkit."
     ),
     textfile: Optional[Path] = typer.Option(  # noqa: UP045
         None, "--textfile", help="Also write each sample to this .prom file for node_exporter."
@@ -47,7 +47,7 @@ def command(
         None, "--page-faults/--no-page-faults", help="Count page faults.  [default: yes]"
     ),
     systemd_socket: bool = typer.Option(
-        False, "--web.systemd-socket", help="Serve on the socket that systemd hands over."
+        False, "--web.systemd-socket", help="Listen on the socket passed by systemd."
     ),
 ) -> None:
     from dynstack_probe.serve.options import Options, become_daemon

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 HELP = """Watch kernel stacks and the saving live.
 
-Shows the saving and its trend, tasks by pages used, faults a second, the deepest tasks
-and the largest groups. Reads as `record` does: tracepoints count tasks created and
+Shows the saving and its trend, tasks by pages used, faults per second, the deepest tasks
+and the largest groups. Measures as `record` does: tracepoints count tasks created and
 exited, and an iterator reads the stacks.
 
 \b
@@ -33,16 +33,16 @@ exited, and an iterator reads the stacks.
 \b
 Keys:  q        quit
        p space  pause, resume
-       s r      sort tasks by mark, depth now, age, name; reverse
+       s r      sort tasks by mark, current depth, age, name; reverse
        c        groups by cgroup, container, comm, kind
-       /        only tasks whose name contains ...; Enter; Esc shows all again
+       /        filter tasks by name; Enter applies, Esc clears
        arrows   scroll (also j, k, Page Up, Page Down, g, G)
        < >      left, right: previous, next frame (with --replay)
        ?        help
 
---once prints a frame and ends; with --interval it takes two, that far apart, to tell
-what happens a second. --replay needs no privileges; its first line is the median by
-time of the frames so far, as all commands have it, and the frame shown comes second.
+--once prints a frame and exits; with --interval it takes two, that far apart, for rates
+per second. --replay needs no privileges; its first line is the median over time of the
+frames so far, as in all commands, its second the frame shown.
 Exit codes: 0 good, 1 failed, 2 usage, or no terminal, 3 this kernel can't be measured,
 4 not permitted.
 """
@@ -58,9 +58,9 @@ def command(
     policy: str = typer.Option(
         "rfc-v1", "--policy", metavar="NAME", help="Allocator model, or a .toml file."
     ),
-    once: bool = typer.Option(False, "--once", help="Print one frame and end."),
+    once: bool = typer.Option(False, "--once", help="Print one frame and exit."),
     replay: Optional[Path] = typer.Option(  # noqa: UP045
-        None, "--replay", metavar="CAPTURE", help="Show a file made by `record`, not this host."
+        None, "--replay", metavar="CAPTURE", help="Replay a file made by `record`, not this host."
     ),
     partial: bool = options.PARTIAL,
     btf: Path = options.BTF,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A series of this host that can be walked through twice."""
+"""A series of this host that can be iterated more than once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynstack_probe.output.progress import progress
 
 @contextlib.contextmanager
 def watched(seconds: float, interval_seconds: float, btf: Path) -> Iterator[Frames]:
-    """A series of this host, in a capture that is gone afterwards."""
+    """A series of this host, in a temporary capture."""
     with tempfile.TemporaryDirectory(prefix="dynstack-probe-") as folder:
         path = Path(folder) / "host.dsp"
         with (

@@ -255,7 +255,7 @@ def test_wrong_options(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (("--timeout", "nan"), "--timeout"),
         (("--timeout", "0"), "--timeout"),
         (("--by", "moon"), "moon"),
-        (("--output", str(tmp_path)), "is a folder"),
+        (("--output", str(tmp_path)), "is a directory"),
     ):
         complains(run(*options), 2, about)
 

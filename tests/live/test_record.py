@@ -198,7 +198,7 @@ def test_captures_need_no_privileges(series: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["record", "/nonexistent/x"], "no folder /nonexistent"),
+        (["record", "/nonexistent/x"], "no directory /nonexistent"),
         (["record", "x", "--duration", "soon"], "must be a time"),
         (["record", "x", "--duration", "99999d"], "30 days"),
         (["record", "x", "--duration", "3s", "--interval", "5s"], "is longer than --duration 3s"),

@@ -162,7 +162,7 @@ class TestOutputs:
     ) -> None:
         path = tmp_path / "nowhere" / f"out{SUFFIX.get(name, '')}"
         result = run(arguments(command, capture, prometheus, (option, path)))
-        one_line(result, 2, str(path), "there is no folder")
+        one_line(result, 2, str(path), "there is no directory")
 
     def test_name_of_300_letters(
         self, command: str, name: str, option: str, capture: Path, prometheus: str, tmp_path: Path

@@ -76,10 +76,10 @@ def test_must_end_in_prom(name: str, tmp_path: Path, registry: CollectorRegistry
 
 
 def test_says_why_it_cant_be_written(tmp_path: Path, registry: CollectorRegistry) -> None:
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(UsageError, match="there is no directory"):
         textfile.write(tmp_path / "none" / "a.prom", registry)
     (tmp_path / "folder.prom").mkdir()
-    with pytest.raises(UsageError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a directory"):
         textfile.write(tmp_path / "folder.prom", registry)
     # root has the permission, and then there can be no such file
     refused = WriteError if os.geteuid() == 0 else UsageError
