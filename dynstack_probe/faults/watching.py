@@ -85,9 +85,9 @@ class Watching:
         counters = self.sampling.counters()
         return counters._replace(deep=self.paths.contexts.total() + counters.lost)
 
-    def look_at_all(self) -> None:
+    def scan_all_tasks(self) -> None:
         """Find what no system call's end has shown, and name new cgroups while they live."""
-        self.watch.look_at_all()
+        self.watch.scan_all_tasks()
         self.read()
         if self._unnamed:
             found = cgroups.paths_by_id(self._unnamed)
@@ -155,12 +155,12 @@ def _watch_for(watching: Watching, duration: float | None) -> float:
             time.sleep(min(READ_SECONDS, max(0.0, end - now)))
             now = time.monotonic()
             if now >= next_scan + SCAN_SECONDS:
-                watching.look_at_all()
+                watching.scan_all_tasks()
                 next_scan = now
             else:
                 watching.read()
             show(now - started)
-        watching.look_at_all()
+        watching.scan_all_tasks()
     return time.monotonic() - started
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The few bpf(2) calls that the daemon makes itself, on descriptors that it was handed.
+"""The few bpf(2) calls that the daemon makes itself, on descriptors passed to it.
 
-None needs a capability since Linux 5.19, which made unprivileged_bpf_disabled forbid only
-the creation of programs and maps (commit c8644cd0efe7).
+None needs a capability since Linux 5.19, where unprivileged_bpf_disabled forbids only the creation
+of programs and maps (commit c8644cd0efe7).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def attach_raw_tracepoint(program_fd: int, tracepoint: str) -> int:
 def map_items(
     map_fd: int, key_bytes: int, value_bytes: int, max_entries: int
 ) -> tuple[bytes, bytes]:
-    """All keys of a hash map and all its values, by one call. Raises OSError."""
+    """All keys and all values of a hash map, in one call. Raises OSError."""
     keys = ctypes.create_string_buffer(key_bytes * max_entries)
     values = ctypes.create_string_buffer(value_bytes * max_entries)
     token = ctypes.create_string_buffer(max(8, key_bytes))
@@ -67,7 +67,7 @@ def map_items(
     try:
         _bpf(_MAP_LOOKUP_BATCH, attributes, 56)
     except OSError as error:
-        if error.errno != errno.ENOENT:  # that is how it says: these were the last
+        if error.errno != errno.ENOENT:  # it marks the end of the map
             raise
     (count,) = struct.unpack_from("=I", attributes.raw, 32)
     # Views: `.raw` would copy all of a buffer.
@@ -79,7 +79,7 @@ def map_items(
 
 
 def map_delete(map_fd: int, key: bytes) -> None:
-    """Take an element away; none is no error. Raises OSError for anything else."""
+    """Delete an element, if it exists. Raises OSError for any other error."""
     buffer = ctypes.create_string_buffer(key, len(key))
     attributes = ctypes.create_string_buffer(
         struct.pack("=IIQQQ", map_fd, 0, ctypes.addressof(buffer), 0, 0), 32

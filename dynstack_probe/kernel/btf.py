@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the fields of kernel structures lie, and of which types they are: BTF, through libbpf.
+"""Offsets and types of the fields of kernel structures: BTF, through libbpf.
 
-libbpf comes with bcc, so it is on every machine that can load our probes. It is
-called by ctypes; to parse the 100,000 types in Python would take far longer.
+libbpf comes with bcc, so it is on every machine that can load our probes. It is called through
+ctypes; parsing the 100,000 types in Python would take far longer.
 Format: Documentation/bpf/btf.rst in the kernel tree.
 """
 
@@ -24,16 +24,16 @@ VMLINUX = Path("/sys/kernel/btf/vmlinux")
 KIND_INT, KIND_PTR, KIND_ARRAY, KIND_STRUCT, KIND_UNION, KIND_ENUM = 1, 2, 3, 4, 5, 6
 KIND_FWD, KIND_TYPEDEF, KIND_FUNC, KIND_VAR, KIND_DATASEC, KIND_ENUM64 = 7, 8, 12, 14, 15, 19
 POINTER_BYTES = 8  # x86-64
-MAX_DEPTH = 8  # of types within types that we follow
+MAX_DEPTH = 8  # of nested types that we follow
 _MODIFIERS = {KIND_TYPEDEF, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
 
 # libbpf.h: what os.strerror() calls unknown errors
 _LIBBPF_ERRORS = {
     4000: "libelf failed",
     4001: "neither an ELF file nor raw BTF",
-    4002: "the version of the kernel is wrong",
-    4003: "it is of the other byte order",
-    4004: "it is broken",
+    4002: "wrong kernel version",
+    4003: "wrong byte order",
+    4004: "corrupt",
 }
 
 _TYPE = struct.Struct("=III")  # struct btf_type: name_off, info, size or type
@@ -48,7 +48,7 @@ class Shape(enum.Enum):
     """What a program may do with a field."""
 
     NUMBER = "number"  # an integer, an enumeration or a bit-field: load it
-    POINTER = "pointer"  # load it and go on from there
+    POINTER = "pointer"  # load it and follow it
     TEXT = "text"  # an array of bytes
     OTHER = "other"  # a structure, a union, any other array: nothing
 
@@ -72,9 +72,9 @@ class Member:
 
 @dataclass(frozen=True)
 class FieldType:
-    """The type of a field: its size in bytes, and how C would write it.
+    """The type of a field: its size in bytes, and its C declaration.
 
-    Of a pointer also through how many pointers it leads, and to which type.
+    For a pointer also the levels of indirection, and the type at the end.
     """
 
     shape: Shape
@@ -112,7 +112,7 @@ def _libbpf() -> ctypes.CDLL:
 
 
 def _check_readable(path: Path) -> None:
-    """UsageError, saying why, for a file of the user's that can't be read."""
+    """Raise UsageError, with the reason, if the user's file can't be read."""
     try:
         with path.open("rb") as file:
             file.read(1)
@@ -124,7 +124,7 @@ class Btf:
     """The types of one kernel. Use as a context manager: it holds some 6 MB."""
 
     def __init__(self, path: Path = VMLINUX) -> None:
-        """Parse `path`; UnmeasurableError if it is missing or no valid BTF."""
+        """Parse `path`; UnmeasurableError if it is missing or not valid BTF."""
         if path != VMLINUX:
             _check_readable(path)
         elif not path.exists():
@@ -139,7 +139,7 @@ class Btf:
         if self._btf is None or failed_0x:
             code = 2**64 - self._btf if self._btf else ctypes.get_errno()
             why = _LIBBPF_ERRORS.get(code) or os.strerror(code)
-            raise UnmeasurableError(f"{path} holds no valid BTF: {why}")
+            raise UnmeasurableError(f"{path} is not valid BTF: {why}")
 
     def __enter__(self) -> Btf:
         return self
@@ -151,7 +151,7 @@ class Btf:
         """Kind, kind flag, vlen and size-or-type of a type."""
         address = self._lib.btf__type_by_id(self._btf, type_id)
         if not address:
-            raise UnmeasurableError(f"{self.path} is broken: it has no type {type_id}")
+            raise UnmeasurableError(f"{self.path} is corrupt: it has no type {type_id}")
         _, info, size = _TYPE.unpack(ctypes.string_at(address, _TYPE.size))
         return info >> 24 & 0x1F, info >> 31, info & 0xFFFF, size
 
@@ -161,19 +161,19 @@ class Btf:
         name = self._lib.btf__name_by_offset(self._btf, name_offset) if name_offset else b""
         return (name or b"").decode(errors="replace")
 
-    def _behind(self, type_id: int, length: int) -> bytes:
-        """What follows a type's header."""
+    def _payload(self, type_id: int, length: int) -> bytes:
+        """The data that follows a type's header."""
         address = self._lib.btf__type_by_id(self._btf, type_id)
         return ctypes.string_at(address + _TYPE.size, length)
 
     def _resolve(self, type_id: int) -> int:
         """The type behind typedefs and const."""
-        for _ in range(64):  # a hostile file may hold a circle
+        for _ in range(64):  # a hostile file may contain a cycle
             kind, _, _, target = self._type(type_id)
             if kind not in _MODIFIERS:
                 return type_id
             type_id = target
-        raise UnmeasurableError(f"{self.path} is broken: type {type_id} goes in a circle")
+        raise UnmeasurableError(f"{self.path} is corrupt: type {type_id} refers to itself")
 
     def has(self, name: str, kind: int = KIND_STRUCT) -> bool:
         """Whether a type (or a per-CPU variable, KIND_VAR) of that name exists."""
@@ -190,7 +190,7 @@ class Btf:
     def per_cpu_offset(self, name: str) -> int | None:
         """Where a per-CPU variable lies in its section, bytes; None if BTF does not say.
 
-        Only differences mean something: the section is not linked at 0 since commit
+        Only differences are meaningful: the section is not linked at 0 since commit
         9d7de2aa8b41 ("x86/percpu/64: Use relative percpu offsets"), in 6.15.
         """
         find = self._lib.btf__find_by_name_kind
@@ -199,7 +199,7 @@ class Btf:
         if section <= 0 or variable <= 0:
             return None
         _, _, vlen, _ = self._type(section)
-        raw = self._behind(section, vlen * _VAR_IN_SECTION.size)
+        raw = self._payload(section, vlen * _VAR_IN_SECTION.size)
         places = _VAR_IN_SECTION.iter_unpack(raw)
         return next((offset for type_id, offset, _ in places if type_id == variable), None)
 
@@ -208,12 +208,12 @@ class Btf:
         return self.enumerator("bpf_func_id", f"BPF_FUNC_{name}") is not None
 
     def enumerator(self, enumeration: str, name: str) -> int | None:
-        """The value that a name has in an enumeration; None if this kernel has no such."""
+        """The value of an enumerator; None if this kernel has none of that name."""
         found = self._lib.btf__find_by_name_kind(self._btf, enumeration.encode(), KIND_ENUM)
         if found <= 0:
             return None
         _, _, vlen, _ = self._type(found)
-        wanted, raw = name.encode(), self._behind(found, vlen * _ENUMERATOR.size)
+        wanted, raw = name.encode(), self._payload(found, vlen * _ENUMERATOR.size)
         for name_offset, value in _ENUMERATOR.iter_unpack(raw):
             if self._lib.btf__name_by_offset(self._btf, name_offset) == wanted:
                 return int(value)
@@ -224,7 +224,7 @@ class Btf:
         kind, has_bitfields, vlen, _ = self._type(type_id)
         if kind not in (KIND_STRUCT, KIND_UNION) or depth > MAX_DEPTH:
             return None
-        raw = self._behind(type_id, vlen * _MEMBER.size)
+        raw = self._payload(type_id, vlen * _MEMBER.size)
         wanted = field.encode()
         for name_offset, member_type, offset in _MEMBER.iter_unpack(raw):
             offset_bits, width = (offset & 0xFFFFFF, offset >> 24) if has_bitfields else (offset, 0)
@@ -238,11 +238,11 @@ class Btf:
         return None
 
     def _member(self, offset_bits: int, type_id: int, width: int) -> Member:
-        """An integer type may itself say that it is a bit-field (encoders before 2018)."""
+        """An integer type may itself encode a bit-field (encoders before 2018)."""
         resolved = self._resolve(type_id)
         kind, _, _, size = self._type(resolved)
         if kind == KIND_INT and not width:
-            (encoding,) = _UINT.unpack(self._behind(resolved, _UINT.size))
+            (encoding,) = _UINT.unpack(self._payload(resolved, _UINT.size))
             bits = encoding & 0xFF
             if bits != size * 8:
                 return Member(offset_bits + (encoding >> 16 & 0xFF), type_id, bits)
@@ -277,7 +277,7 @@ class Btf:
             return FieldType(Shape.POINTER, POINTER_BYTES, text, depth, self._text(target))
         if kind != KIND_ARRAY:
             return FieldType(Shape.OTHER, size, text)
-        element, _, count = _ARRAY.unpack(self._behind(resolved, _ARRAY.size))
+        element, _, count = _ARRAY.unpack(self._payload(resolved, _ARRAY.size))
         element_kind, _, _, element_size = self._type(self._resolve(element))
         is_text = element_kind == KIND_INT and element_size == 1
         return FieldType(Shape.TEXT if is_text else Shape.OTHER, count * element_size, text)
@@ -293,7 +293,7 @@ class Btf:
             pointed = self._text(target, depth + 1)
             return f"{pointed}*" if pointed.endswith("*") else f"{pointed} *"
         if kind == KIND_ARRAY:
-            element, _, count = _ARRAY.unpack(self._behind(type_id, _ARRAY.size))
+            element, _, count = _ARRAY.unpack(self._payload(type_id, _ARRAY.size))
             return f"{self._text(element, depth + 1)}[{count}]"
         tag = {
             KIND_STRUCT: "struct ",
@@ -305,7 +305,7 @@ class Btf:
         return f"{tag}{self._name(type_id) or '{...}'}"
 
     def _follow(self, type_id: int) -> tuple[int, int]:
-        """How many pointers a type is, and the type behind them all; 0 is void."""
+        """A type's levels of indirection, and the type at the end; 0 is void."""
         depth = 0
         while type_id and depth < MAX_DEPTH:
             resolved = self._resolve(type_id)

@@ -2,7 +2,7 @@
 """Whether this process may load BPF programs.
 
 bpf() asks for CAP_BPF and, for programs that read kernel memory, CAP_PERFMON;
-CAP_SYS_ADMIN counts as both (include/linux/capability.h, since Linux 5.8).
+CAP_SYS_ADMIN implies both (include/linux/capability.h, since Linux 5.8).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def effective() -> int:
 
 
 def missing_for_bpf(mask: int | None = None) -> list[str]:
-    """The names of the capabilities that `mask` (default: ours) lacks."""
+    """The capabilities, by name, that `mask` (default: ours) lacks."""
     mask = effective() if mask is None else mask
     if mask >> CAP_SYS_ADMIN & 1:
         return []
@@ -41,7 +41,7 @@ def explain_missing() -> str:
     )
 
 
-# Debian's and Ubuntu's kernels know levels above 2, which CAP_PERFMON does not open.
+# Debian's and Ubuntu's kernels have levels above 2, which CAP_PERFMON does not override.
 LARGEST_PARANOIA = 2
 
 
@@ -65,5 +65,5 @@ def explain_refusal() -> str:
         return "a seccomp filter, as containers have, forbids it: allow it, or run on the host"
     return (
         "neither a user namespace nor a seccomp filter is the reason: a security module"
-        " (AppArmor, SELinux) may be, see the kernel's log"
+        " (AppArmor, SELinux) may be, see the kernel log"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names of cgroups: from the id that the kernel uses to the path people know."""
+"""Cgroup paths, by the kernel's cgroup ids."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from dynstack_probe.kernel.features import Root
 
-# Controllers of version 1 by which tasks may be grouped, the first that is mounted.
+# Version 1 controllers by which tasks may be grouped: the first mounted one is used.
 V1_CONTROLLERS = ("memory", "pids")
 
-# Of the root of each hierarchy, since Linux 5.5 (kernfs counts its ids from 1).
+# The root of each hierarchy, since Linux 5.5 (kernfs ids start at 1).
 ROOT_ID = 1
 
 
@@ -27,14 +27,14 @@ class Hierarchy(NamedTuple):
 def hierarchy(root: Root | None = None) -> Hierarchy:
     """cgroup2 if it is in use, else the mount of a version 1 controller.
 
-    In use: has a group below its root, or nothing else is mounted. Containers are often
-    grouped by version 1 alone beside a cgroup2 mount that nobody uses.
+    In use: it has a group below its root, or nothing else is mounted. Containers are often grouped
+    by version 1 alone, beside an unused cgroup2 mount.
     """
     found: dict[str, Path] = {}
     unified: Path | None = None
     for line in ((root or Root()).read("proc/self/mountinfo") or "").splitlines():
         fields, _, rest = line.partition(" - ")
-        # proc(5): space, tab, newline and backslash are octal
+        # proc(5): space, tab, newline and backslash are octal escapes
         mount = Path(fields.split()[4].encode().decode("unicode_escape"))
         kind, _, options = (*rest.split(" ", 2), "", "")[:3]
         if kind == "cgroup2":
@@ -59,8 +59,8 @@ def _has_groups(mount: Path) -> bool:
 def paths_by_id(ids: Iterable[int], mount: Path | None = None) -> dict[int, str]:
     """Paths below the mount, "/" for its root, of those of `ids` that still exist.
 
-    A cgroup's id is its inode number (kernfs, on 64 bits). Raises nothing: a cgroup
-    which goes away meanwhile is left out.
+    A cgroup's id is its inode number (kernfs, on 64 bits). Raises nothing: a cgroup removed
+    meanwhile is left out.
     """
     mount = mount or hierarchy().mount
     wanted = set(ids)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What this kernel was built with and how it runs, asked by looking, not by version."""
+"""The kernel's build options and state, detected by inspection, not by version."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Root:
 
 @dataclass(frozen=True)
 class Features:
-    """Questions to a running kernel. None means: can't be told."""
+    """Properties of the running kernel. None: unknown."""
 
     root: Root = Root()
 
     @cached_property
     def config(self) -> dict[str, str]:
-        """CONFIG_ options as built; {} where the kernel keeps them to itself."""
+        """CONFIG_ options as built; {} where the kernel does not show them."""
         release = os.uname().release
         for name in ("proc/config.gz", f"boot/config-{release}", f"lib/modules/{release}/config"):
             path = self.root.path / name
@@ -69,9 +69,9 @@ class Features:
         return values[-1] if values else None
 
     def lockdown(self) -> str | None:
-        """none, integrity or confidentiality (Documentation: kernel_lockdown(7)).
+        """none, integrity or confidentiality (kernel_lockdown(7)).
 
-        Without securityfs the boot parameter tells, which can only have been raised since.
+        Without securityfs, the boot parameter's; it can only have been raised since.
         """
         folder = self.root.path / "sys/kernel/security"
         text = self.root.read("sys/kernel/security/lockdown")
@@ -83,14 +83,14 @@ class Features:
         return chosen if chosen in ("integrity", "confidentiality") else None
 
     def in_initial_pid_namespace(self) -> bool | None:
-        """Whether every task of the machine can be seen."""
+        """Whether every task of the host is visible."""
         try:
             return (self.root.path / "proc/self/ns/pid").stat().st_ino == INITIAL_PID_NAMESPACE
         except OSError:
             return None
 
     def isolated_cpus(self) -> bool:
-        """Whether some CPUs are kept free of kernel work (isolcpus=, nohz_full=)."""
+        """Whether some CPUs are isolated (isolcpus=, nohz_full=)."""
         folder = "sys/devices/system/cpu"
         texts = [self.root.read(f"{folder}/{name}") for name in ("isolated", "nohz_full")]
         return any((text or "").strip() not in ("", "(null)") for text in texts)
@@ -132,7 +132,7 @@ class Features:
         kstack_offset per task" (2026, stable kernels too) is in, a field of task_struct.
         """
         built = self.built_with("RANDOMIZE_KSTACK_OFFSET")
-        if built is None:  # a look through all of BTF takes 20 ms
+        if built is None:  # searching all of BTF takes 20 ms
             known = btf.has("kstack_offset", KIND_VAR) or btf.find("task_struct.kstack_offset")
             built = True if known else None
         if not built:
@@ -147,6 +147,6 @@ def check_machine(features: Features) -> None:
     """Raise UnmeasurableError where no BPF program could read a stack."""
     machine = os.uname().machine
     if machine != "x86_64":
-        raise UnmeasurableError(f"{machine} stacks are not understood: run on x86-64")
+        raise UnmeasurableError(f"{machine} stacks are not supported: run on x86-64")
     if features.lockdown() == "confidentiality":
         raise UnmeasurableError(IN_LOCKDOWN)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machine: processor, memory, and what its kernel counts."""
+"""The host: processor, memory and kernel counters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynstack_probe.model.host import Host
 
 
 def cpu_model(root: Root | None = None) -> str:
-    """The processor's name without its decoration, as people write it in mails."""
+    """The CPU model without trademarks, clock rate and core count."""
     text = (root or Root()).read("proc/cpuinfo") or ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     name = found.group(1) if found else os.uname().machine
@@ -21,7 +21,7 @@ def cpu_model(root: Root | None = None) -> str:
 
 
 def online_cpus() -> int:
-    """CPUs that run tasks now: each would hold a reserve under the RFC."""
+    """Online CPUs: each would hold a reserve under the RFC."""
     return os.cpu_count() or 1
 
 
@@ -33,7 +33,7 @@ def possible_cpus(root: Root | None = None) -> int:
 
 
 def figure(file: str, name: str) -> int | None:
-    """The number behind a name that begins a line of a file in /proc; None without one."""
+    """The number after a name at the start of a line of a /proc file; None if missing."""
     found = re.search(rf"^{name}\s+(\d+)\b", Root().read(file) or "", re.MULTILINE)
     return int(found.group(1)) if found else None
 
@@ -67,10 +67,10 @@ def this_host(thread_size_bytes: int) -> Host:
 
 
 def refresh_vmstat(features: Features) -> bool:
-    """Fold each CPU's share into /proc/vmstat; False if that was not done.
+    """Fold the per-CPU counters into /proc/vmstat; False if that was not done.
 
-    Only root may. It runs a kworker on every CPU and waits for it, so machines with
-    isolated CPUs are left in peace.
+    Root only. It runs a kworker on every CPU and waits for it, so it is skipped on hosts with
+    isolated CPUs.
     """
     if features.isolated_cpus():
         return False
@@ -82,7 +82,7 @@ def refresh_vmstat(features: Features) -> bool:
 
 
 def kernel_stack_count(features: Features, thread_size_bytes: int) -> tuple[int, int] | None:
-    """What the kernel counts: nr_kernel_stack in KiB, and the stacks which that makes.
+    """nr_kernel_stack in KiB, and the number of stacks that it amounts to.
 
     With dynamic stacks nr_kernel_stack holds the pages present, of which
     nr_dynamic_stacks_faults were grown beyond each stack's first (RFC, 14/14).

@@ -16,17 +16,17 @@ from dynstack_probe.errors import NotPermittedError, UnmeasurableError
 
 KALLSYMS = Path("/proc/kallsyms")
 _TEXT = frozenset("tTwW")
-# include/asm-generic/sections.h: where text ends. What follows has no name until a module begins.
+# include/asm-generic/sections.h: end of text. What follows is unnamed, up to the first module.
 _ENDS = frozenset({"_etext", "_einittext"})
 
-# x86: ftrace patches a call of 5 bytes into a traced function, at its very start or behind
-# ENDBR64; BPF's fentry, fexit and LSM programs are called from there, and live patches.
+# x86: ftrace patches a 5-byte call into a traced function, at its start or after ENDBR64; fentry,
+# fexit and BPF LSM programs and live patches are called from there.
 _HOOK_RETURNS = frozenset({5, 4 + 5})
 
 
 @dataclass(frozen=True)
 class Symbols:
-    """Functions in the order of their addresses."""
+    """Functions, sorted by address."""
 
     addresses: array[int]
     names: list[str]
@@ -37,13 +37,13 @@ class Symbols:
         return f"{address:#x}" if at < 0 or self.names[at] in _ENDS else self.names[at]
 
     def returns_to_hook(self, address: int) -> bool:
-        """Whether a return address is that of the call that a traced function begins with."""
+        """Whether a return address is that of the ftrace call at a function's start."""
         at = bisect_right(self.addresses, address) - 1
         return at >= 0 and address - self.addresses[at] in _HOOK_RETURNS
 
 
 def read_symbols(path: Path = KALLSYMS) -> Symbols:
-    """All functions that the kernel names, a module's with its name in brackets.
+    """All named kernel functions, those of a module with its name in brackets.
 
     Raises NotPermittedError where the addresses are hidden, UnmeasurableError without
     CONFIG_KALLSYMS.
@@ -62,7 +62,7 @@ def read_symbols(path: Path = KALLSYMS) -> Symbols:
         ) from error
     if not any(address for address, _ in found):
         raise NotPermittedError(
-            f"the kernel hides its symbols' addresses ({path}): CAP_SYSLOG is missing, or"
+            f"the kernel hides symbol addresses ({path}): CAP_SYSLOG is missing, or"
             " kernel.kptr_restrict is 2"
         )
     found.sort(key=lambda symbol: symbol[0])

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the probes must know of this kernel's structures, as C macros.
+"""The layout of this kernel's structures, as C macros for the probes.
 
 `task_struct.thread.sp` becomes TASK_STRUCT_THREAD_SP, its offset in bytes,
-TASK_STRUCT_THREAD_SP_BYTES, how many of them to load, and _SHIFT and _BITS, where in what
-was loaded the field lies: FIELD() and PEEK() of probes/task.h read by all four.
+TASK_STRUCT_THREAD_SP_BYTES, how many of them to load, and _SHIFT and _BITS, where the field lies in
+what was loaded: FIELD() and PEEK() of probes/task.h use all four.
 
-The types beside the fields below are those of Linux 5.8. They tell what the probes do with
-a field: a number is loaded with whatever size it has here, a pointer is followed, a text
-is copied. A field that is none of this any more is refused before anything is compiled.
+The types of the fields below are those of Linux 5.8. They say what the probes do with a field: a
+number is loaded with whatever size it has here, a pointer is followed, a text is copied. A field
+that no longer fits is rejected before anything is compiled.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ REQUIRED_FIELDS = {
     "bpf_iter_meta.session_id": "u64",
 }
 
-# What the absence of a field means, where that is known.
+# Why a field may be missing, where known.
 REASONS = {
     "task_struct.stack_vm_area": "the kernel was built without CONFIG_VMAP_STACK",
     "task_struct.cgroups": "the kernel was built without CONFIG_CGROUPS",
 }
 
-# Absent from some kernels, which then are measured without.
+# Missing from some kernels, which are measured without them.
 OPTIONAL_FIELDS = {
-    # CONFIG_SMP: the scheduler has no other way since commit cac5cefbade9, in 6.17
+    # CONFIG_SMP: unconditional in the scheduler since commit cac5cefbade9, in 6.17
     "task_struct.on_cpu": "int",
     "task_struct.thread_info.status": "u32",
 }
 
-# What stack_faults.c and call_paths.c need besides.
+# Also needed by stack_faults.c and call_paths.c.
 REGISTER_FIELDS = {
     "pt_regs.orig_ax": "unsigned long",
     "pt_regs.cs": "unsigned long",
@@ -65,7 +65,7 @@ REGISTER_FIELDS = {
     "task_struct.thread_info.status": "u32",
 }
 
-# The way to each CPU's idle task; without it those stacks count as missed.
+# The path to each CPU's idle task; without it their stacks count as missed.
 IDLE_FIELDS = {
     "rq.idle": "struct task_struct *",
     "rq.cpu": "int",
@@ -77,28 +77,28 @@ TASK_GROUP_FIELDS = {
     "task_group.cfs_rq": "struct cfs_rq **",
 }
 
-# The way to a task's cgroup in a version 1 hierarchy, by the controller's number.
+# The path to a task's cgroup in a version 1 hierarchy, by the controller's number.
 CGROUP_V1_FIELDS = {
     "cgroup_subsys_state.cgroup": "struct cgroup *",
 }
 
-# The way to a cgroup's path; without it the daemon walks the tree of cgroups for it.
+# For the names of cgroups; without them the daemon walks the cgroup tree.
 CGROUP_NAME_FIELDS = {
     "kernfs_node.name": "const char *",
     "kernfs_node.count.counter": "int",
 }
-# The first that there is: renamed in Linux 6.15 (commit 633488947ef6).
+# The first that exists: renamed in Linux 6.15 (commit 633488947ef6).
 KERNFS_PARENTS = ("kernfs_node.__parent", "kernfs_node.parent")
 
 LOADABLE_BYTES = (1, 2, 4, 8)
-# Structures whose fields are read through a pointer that another field is.
+# Structures that are read through a pointer in another field.
 _FOLLOWED = {
     f"struct {path.partition('.')[0]}"
     for fields in (REQUIRED_FIELDS, IDLE_FIELDS, TASK_GROUP_FIELDS)
     for path in fields
 }
 
-# linux/sched.h, not in BTF: found by a bit-field which came in the same series.
+# linux/sched.h, not in BTF: detected by a bit-field added in the same series.
 PF_IO_WORKER = 0x00000010  # with kernel_clone_args.io_thread: commit cc440e8738e5, in 5.12
 PF_USER_WORKER = 0x00004000  # with .user_worker: commit 54e6842d0775, in 6.4
 
@@ -139,9 +139,9 @@ def probe_macros(btf: Btf) -> dict[str, int]:
 
 
 def _cgroup_v1_macros(btf: Btf) -> dict[str, int]:
-    """Where css_set keeps the state of the controller by which tasks are grouped.
+    """Where css_set keeps the state of the controller that groups tasks.
 
-    {} where cgroup2 is mounted, or no controller of version 1 that limits memory or tasks:
+    {} where cgroup2 is in use, or no version 1 controller that limits memory or tasks is mounted:
     then cgroups are those of the default hierarchy.
     """
     controller = hierarchy().controller
@@ -156,7 +156,7 @@ def _cgroup_v1_macros(btf: Btf) -> dict[str, int]:
 
 
 def cgroup_name_macros(btf: Btf) -> dict[str, int]:
-    """Where a cgroup's node has its name and the node above it; {} if that can't be told."""
+    """Offsets of a cgroup node's name and parent; {} if unknown."""
     parent = next((path for path in KERNFS_PARENTS if btf.find(path)), None)
     if parent is None:
         return {}
@@ -173,16 +173,16 @@ def register_macros(btf: Btf) -> dict[str, int]:
         if btf.find(path) is None:
             raise UnmeasurableError(
                 f"this kernel's BTF ({btf.path}) has no field {path}: its system calls can't"
-                " be told; please report this release to us"
+                " be identified; please report this release to us"
             )
     return field_macros(btf, REGISTER_FIELDS)
 
 
 def preemption_macros(btf: Btf) -> dict[str, int]:
-    """Where each CPU's preempt count lies, from its run queue on; {} if that can't be told.
+    """Distance of a CPU's preempt count from its run queue, bytes; {} if unknown.
 
-    Both are per-CPU variables, so their distance is the same on each CPU, and any task knows
-    its run queue. The count was in pcpu_hot from commit 64701838bf05, in 6.2, to commit
+    Both are per-CPU variables, so it is the same on each CPU, and every task points to its run
+    queue. The count was in pcpu_hot from commit 64701838bf05, in 6.2, to commit
     46e8fff6d45f, in 6.15.
     """
     queue = btf.per_cpu_offset("runqueues")
@@ -202,7 +202,7 @@ def macro_name(path: str) -> str:
 
 
 def field_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
-    """The four macros of each field that there is."""
+    """The four macros of each field that exists."""
     macros: dict[str, int] = {}
     for path, expected in fields.items():
         member = btf.find(path)
@@ -213,7 +213,7 @@ def field_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
         if place is None:
             raise UnmeasurableError(
                 f"{path} is of type {found.text} on Linux {os.uname().release}, where"
-                f" {expected} was known: its stacks can't be read;"
+                f" {expected} was expected: its stacks can't be read;"
                 " please report this release to us"
             )
         names = (f"{macro_name(path)}{suffix}" for suffix in ("", "_BYTES", "_SHIFT", "_BITS"))
@@ -222,7 +222,7 @@ def field_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
 
 
 def _all_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
-    """The same; {} where a field is missing or can't be read any more."""
+    """As field_macros(); {} where a field is missing or no longer readable."""
     try:
         macros = field_macros(btf, fields)
     except UnmeasurableError:
@@ -231,7 +231,7 @@ def _all_macros(btf: Btf, fields: Mapping[str, str]) -> dict[str, int]:
 
 
 def _is_readable(found: FieldType, expected: str) -> bool:
-    """Whether a field can still be read as what it was."""
+    """Whether a field can be read as the expected type."""
     if expected.endswith("]"):
         length = int(expected.partition("[")[2][:-1])
         return found.shape is Shape.TEXT and found.size_bytes >= length
@@ -240,14 +240,14 @@ def _is_readable(found: FieldType, expected: str) -> bool:
     target, _, stars = expected.partition(" *")
     if found.shape is not Shape.POINTER or found.pointers != 1 + len(stars):
         return False
-    # only where we follow it does it matter what a pointer leads to
+    # a pointer's target matters only where we follow it
     return target not in _FOLLOWED or found.target == target
 
 
 def _place(member: Member, found: FieldType) -> tuple[int, int, int, int] | None:
-    """From which byte on how many to load, by how much to shift that, how many bits to keep.
+    """Offset and number of the bytes to load, bits to shift that by, bits to keep.
 
-    None where no one load does it.
+    None where no single load does it.
     """
     if not member.bit_field_bits:
         is_loadable = found.shape is Shape.TEXT or found.size_bytes in LOADABLE_BYTES
@@ -262,10 +262,10 @@ def _place(member: Member, found: FieldType) -> tuple[int, int, int, int] | None
 
 
 def _idle_macros(btf: Btf) -> dict[str, int]:
-    """The way to the idle tasks, {} if there is none (no CONFIG_FAIR_GROUP_SCHED).
+    """The path to the idle tasks, {} if there is none (no CONFIG_FAIR_GROUP_SCHED).
 
-    bpf_map_lookup_percpu_elem() (commit 07343110b293, in 5.19) tells how far apart CPUs keep
-    their variables, and so where each run queue lies. Before, task_group.cfs_rq has a pointer
+    bpf_map_lookup_percpu_elem() (commit 07343110b293, in 5.19) gives the distance between CPUs'
+    per-CPU areas, and so the address of each run queue. Before, task_group.cfs_rq has a pointer
     for each possible CPU; since commit b8fea7af0e40, in 7.2, it is a per-CPU pointer.
     """
     macros = _all_macros(btf, IDLE_FIELDS)

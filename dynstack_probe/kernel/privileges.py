@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Gives up everything that this process could do beyond any other one of its user.
+"""Drops every privilege that this process has beyond those of its user.
 
-The child of the loader needs CAP_BPF and CAP_PERFMON; a process that listens on the
-network, once it holds the file descriptors, needs nothing: see capabilities(7).
+The loader's child needs CAP_BPF and CAP_PERFMON; a process that listens on the network needs
+neither once it holds the file descriptors: see capabilities(7).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 # linux/capability.h
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
-# what must be true afterwards; the bounding set depends on CAP_SETPCAP
+# must be empty afterwards; the bounding set depends on CAP_SETPCAP
 EMPTY_SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
@@ -47,14 +47,13 @@ class _CapabilityData(ctypes.Structure):
 
 
 def drop_privileges() -> None:
-    """Keep no capability, and no way to get one back, not even through a setuid program.
+    """Drop all capabilities irrevocably: not even a setuid program gets one back.
 
     The effective, permitted, inheritable and ambient sets become empty, the bounding set
-    too if we hold CAP_SETPCAP, and no_new_privs is set. The user stays who it is.
+    too if we hold CAP_SETPCAP, and no_new_privs is set. The user id does not change.
 
     Call it before threads start: capabilities belong to a thread, and new threads inherit
-    their creator's. Raises ProbeError if anything fails or if the kernel says afterwards
-    that something was kept.
+    their creator's. Raises ProbeError if a step fails or the kernel then reports anything kept.
     """
     _require_single_thread()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -69,10 +68,10 @@ def drop_privileges() -> None:
 
 
 def may_iterate_without_privileges(links: Iterable[int]) -> bool:
-    """Whether this kernel lets a process without any begin a BPF iterator (since 5.19).
+    """Whether this kernel lets an unprivileged process start a BPF iterator (since 5.19).
 
-    Tried in a child, which has none any more. Ctrl-C goes to the child as well, where it would
-    unwind what is its parent's and be told a second time: blocked there.
+    Tried in a child that has dropped its privileges. Ctrl-C reaches the child as well, where it
+    would unwind the parent's context managers and be reported twice: blocked there.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -117,7 +116,7 @@ def _verify() -> None:
         kept.append("NoNewPrivs")
     if kept:
         told = ", ".join(f"{name} is {fields.get(name, 'unknown')}" for name in kept)
-        raise ProbeError(f"dropping privileges did not work: {told}")
+        raise ProbeError(f"privileges were not dropped: {told}")
 
 
 def _prctl(libc: ctypes.CDLL, purpose: str, option: int, argument: int) -> None:

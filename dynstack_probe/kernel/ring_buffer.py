@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Read a BPF ring buffer by its descriptor alone: no bcc, no libbpf, no capability.
+"""Read a BPF ring buffer through its descriptor alone: no bcc, no libbpf, no capability.
 
 Layout (Documentation/bpf/ringbuf.rst, kernel/bpf/ringbuf.c): one page that holds the
-consumer's position, one with the producer's, then the data, mapped twice in a row so that
-no record is ever split. A record is a header of 8 bytes, whose first four hold its length
+consumer's position, one with the producer's, then the data, mapped twice back to back so that no
+record wraps around. A record is a header of 8 bytes, whose first four hold its length
 and two flags, and the record itself, padded to 8 bytes.
 """
 
@@ -17,7 +17,7 @@ _HEADER_BYTES = 8
 
 
 class RingBuffer:
-    """The records of a ring buffer of `size_bytes` data, each given once."""
+    """The records of a ring buffer with `size_bytes` of data, each returned once."""
 
     def __init__(self, fd: int, size_bytes: int) -> None:
         """Map it; `fd` need not stay open. Raises OSError."""

@@ -41,7 +41,7 @@ _MAX_FDS = 64
 
 
 def probes_dir() -> Path:
-    """Where the BPF sources lie: in the package when installed, beside it in a checkout."""
+    """The folder of BPF sources: in the package when installed, beside it in a checkout."""
     package = Path(__file__).parent.parent
     inside = package / "probes"
     return inside if inside.is_dir() else package.parent / "probes"
@@ -79,7 +79,7 @@ class Iterator:
 
 @dataclass(frozen=True)
 class PerfEvent:
-    """A perf event of every online CPU, and the C function that it calls.
+    """A perf event on every online CPU, and the C function that it calls.
 
     type and config as in linux/perf_event.h; called each `period` events, or if that is 0
     `frequency` times a second. An optional one may be refused: it then has no descriptor.
@@ -104,7 +104,7 @@ class Bcc:
 
 
 class Closing:
-    """What is closed at the end of its `with` block."""
+    """A context manager that calls close() on exit."""
 
     def __enter__(self) -> Self:
         return self
@@ -120,9 +120,9 @@ class Closing:
 class LoadedProbe(Closing):
     """Descriptors of a loaded probe, by name.
 
-    `links` keep iterators attached, and bpf.create_iterator() gives a scan of one; `maps` are
-    those asked for; `tracepoints` and `perf_events`, one a CPU, keep programs
-    attached while they are open; `programs` are loaded, and bpf.attach_raw_tracepoint()
+    `links` keep iterators attached, and bpf.create_iterator() starts a scan of one; `maps` are
+    those requested; `tracepoints` and `perf_events`, one per CPU, keep programs attached while they
+    are open; `programs` are loaded, and bpf.attach_raw_tracepoint()
     attaches them.
 
     child_start_seconds, compile_seconds and load_seconds say what the child did;
@@ -141,7 +141,7 @@ class LoadedProbe(Closing):
     programs: dict[str, int] = field(default_factory=dict)
 
     def detach(self) -> None:
-        """Take the programs off tracepoints and perf events; maps stay readable."""
+        """Detach the programs from tracepoints and perf events; maps stay readable."""
         for fd in (*self.tracepoints.values(), *chain(*self.perf_events.values())):
             os.close(fd)
         self.tracepoints.clear()
@@ -164,7 +164,7 @@ class _NoBccError(ProbeError):
 
 
 class Child:
-    """One child process. It starts at once; what to load may be told it later."""
+    """One child process. It starts at once; send() tells it later what to load."""
 
     def __init__(self, python: str) -> None:
         """Start `python` on child.py; ProbeError if that can't be done."""
@@ -194,7 +194,7 @@ class Child:
             theirs.close()
 
     def close(self) -> None:
-        """End the child if it still runs, and reap it."""
+        """Kill the child if it is still running, and reap it."""
         self._socket.close()
         if self._process.poll() is None:
             self._process.kill()
@@ -202,7 +202,7 @@ class Child:
         self._output.close()
 
     def wait(self) -> None:
-        """Wait for its end, so that a scan does not count it; kill it if it lingers."""
+        """Wait for it to exit, so that a scan does not count it; kill it if it lingers."""
         try:
             self._process.wait(max(0.001, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -216,11 +216,11 @@ class Child:
         return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text).strip()
 
     def failed(self, what: str) -> ProbeError:
-        """An error that says what this child did, with what it printed."""
+        """An error that says what this child did, with its output."""
         return ProbeError(f"the BPF loader ({self.python}) {what}", self.native_output())
 
     def send(self, job: Mapping[str, Any]) -> None:
-        """Tell the child what to load. A dead child is noticed in receive()."""
+        """Tell the child what to load. A dead child is detected in receive()."""
         self._source = Path(str(job.get("source", ""))).name
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.send(json.dumps(job).encode())
@@ -228,22 +228,22 @@ class Child:
     def receive(self) -> tuple[dict[str, Any], list[int]]:
         """The child's answer and the descriptors that came with it.
 
-        Raises ProbeError if it died, hung or sent what is no answer, _NoBccError,
-        NotPermittedError or UnmeasurableError as it says.
+        Raises ProbeError if it died, hung or sent a malformed answer; _NoBccError,
+        NotPermittedError or UnmeasurableError if the answer says so.
         """
         self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
         try:
             try:
                 data, fds, flags, _ = self._receive_once()
-            except ConnectionResetError:  # it ended without reading its job: an answer
-                data, fds, flags, _ = self._receive_once()  # may wait behind that
+            except ConnectionResetError:  # it exited without reading its job: an answer
+                data, fds, flags, _ = self._receive_once()  # may be queued behind it
         except TimeoutError:
             seconds = self._deadline - self.started
             raise self.failed(
                 f"did not answer within {seconds:g} s; set {TIMEOUT_VARIABLE} to wait longer"
             ) from None
         try:
-            answer = self._understand(data, flags)
+            answer = self._parse(data, flags)
             self._receive_rest(fds, answer.get("fds", 0))
         except (ProbeError, OSError) as error:
             for fd in fds:
@@ -264,7 +264,7 @@ class Child:
     def _receive_once(self) -> tuple[bytes, list[int], int, Any]:
         return socket.recv_fds(self._socket, _MAX_MESSAGE_BYTES, _MAX_FDS)
 
-    def _understand(self, data: bytes, flags: int) -> dict[str, Any]:
+    def _parse(self, data: bytes, flags: int) -> dict[str, Any]:
         if not data:
             status = self._process.wait()
             how = f"was killed by signal {-status}" if status < 0 else f"ended with code {status}"
@@ -283,7 +283,7 @@ class Child:
         if kind in ("no-bcc", "wrong-bcc"):
             return _NoBccError(f"{self.python}: {message}")
         output = self.native_output()
-        # A seccomp filter stops bcc at its first map, of which only its output tells.
+        # A seccomp filter stops bcc at its first map, which only its output shows.
         if kind == "permission" or ("could not open bpf map" in output and _EPERM in output):
             what, _, _ = message.partition("\n")
             return NotPermittedError(
@@ -324,10 +324,10 @@ _early: Child | None = None
 
 
 def start_early() -> None:
-    """Start the child that the next Loader will use, or that ends with this process.
+    """Start the child for the next Loader early; unused, it ends with this process.
 
-    For a command that will want one, before it imports what it is parsed with. What goes
-    wrong here goes wrong in the Loader again, and is told there.
+    For commands that will need one, to overlap with their imports. Errors are ignored here: the
+    Loader runs into them again and reports them.
     """
     global _early
     candidates = python_candidates()
@@ -348,8 +348,8 @@ class Loader(Closing):
     def __init__(self, *, check_capabilities: bool = True) -> None:
         """Start the first candidate.
 
-        Before that raises UnmeasurableError or NotPermittedError if it can't succeed;
-        `check_capabilities=False` asks for neither.
+        Raises UnmeasurableError or NotPermittedError first where loading can't succeed;
+        `check_capabilities=False` skips these checks.
         """
         if check_capabilities:
             check_machine(Features())
@@ -374,9 +374,9 @@ class Loader(Closing):
     ) -> LoadedProbe:
         """Compile and attach `source`; tries each interpreter until one has bcc.
 
-        Beside `macros` it is given POSSIBLE_CPUS, the length of maps with an element a CPU.
-        `maps` are those whose descriptors are wanted; `tracepoints` are raw ones, each
-        with the function to attach; `perf_events` are attached on every online CPU; `programs`
+        POSSIBLE_CPUS, the length of maps with one element per CPU, is added to `macros`. `maps` are
+        those whose descriptors are wanted; `tracepoints` are raw ones, each with the function to
+        attach; `perf_events` are attached on every online CPU; `programs`
         are functions for raw tracepoints, loaded only.
 
         Raises UnmeasurableError if none has, else what Child.receive() raises.

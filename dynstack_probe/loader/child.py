@@ -6,7 +6,7 @@ Usage: python3 -I child.py SOCKET_FD PARENT_PID. Standard library and bcc only.
 Reads one job (JSON, see Loader.load) from the socket, answers with one message:
 either {"error": kind, "message": text}, or what was loaded together with the
 descriptors of the links of all iterators, then of maps, tracepoints and perf events,
-of which there is one a CPU. Descriptors that do not fit into one message follow in
+of which there is one per CPU. Descriptors that do not fit into one message follow in
 further ones. Whatever bcc and LLVM print goes to stdout and stderr, which the parent keeps.
 """
 
@@ -36,7 +36,7 @@ FDS_A_MESSAGE = 64  # the kernel takes up to 253 (SCM_MAX_FD)
 
 
 class RefusalError(Exception):
-    """What the parent is told instead of a result."""
+    """The error that the parent gets instead of a result."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class RefusalError(Exception):
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Never outlive the parent, not even while LLVM works."""
+    """Never outlive the parent, not even while LLVM compiles."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:  # it died before the call above
         os._exit(1)
@@ -52,19 +52,18 @@ def die_with_parent(parent_pid: int) -> None:
 
 @contextlib.contextmanager
 def not_as_root(parent_pid: int) -> Iterator[None]:
-    """Have another effective user than root, with the same capabilities, where that can be.
+    """Switch the effective user from root to nobody, keeping capabilities, where possible.
 
-    As root, bcc reads all of /proc/kallsyms to see whether the kernel has
-    bpf_probe_read_kernel(), for accesses that it makes up itself: half of the time that it
-    takes. Our programs name each access. With the user the kernel forgets what it was told
-    by die_with_parent().
+    As root, bcc searches /proc/kallsyms for bpf_probe_read_kernel(), for accesses that it rewrites
+    itself: half of its run time. Our programs spell out each access. A change of user resets
+    PR_SET_PDEATHSIG, so die_with_parent() is repeated.
     """
     prctl = ctypes.CDLL(None).prctl
     bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0)
     if os.geteuid() or bits < 0 or prctl(PR_SET_SECUREBITS, bits | NO_SETUID_FIXUP, 0, 0, 0):
         yield
         return
-    with contextlib.suppress(OSError):  # it has no such user here
+    with contextlib.suppress(OSError):  # no such user in this user namespace
         os.seteuid(NOBODY)
         die_with_parent(parent_pid)
     try:
@@ -75,7 +74,7 @@ def not_as_root(parent_pid: int) -> Iterator[None]:
 
 
 def import_bcc() -> Any:
-    """The real bcc; RefusalError if there is none, or the lattice library of that name."""
+    """Import the real bcc; RefusalError if missing, or if it is PyPI's lattice library."""
     try:
         import bcc
     except ImportError as error:
@@ -87,9 +86,9 @@ def import_bcc() -> Any:
 
 
 def with_headers(path: Path, seen: set[Path]) -> str:
-    """A source with the headers beside it in place of their #include lines, each once.
+    """A source with its local #include lines replaced by the headers, each once.
 
-    bcc makes helper calls of a map's methods in the main file only.
+    bcc turns map methods into helper calls in the main file only.
     """
     seen.add(path)
     lines = [f'#line 1 "{path}"']
@@ -104,7 +103,7 @@ def with_headers(path: Path, seen: set[Path]) -> str:
 
 
 def load(bpf: Any, function: str, kind: int) -> Any:
-    """Load one program, of a BPF_PROG_TYPE_; RefusalError if the kernel does not take it."""
+    """Load one program, of a BPF_PROG_TYPE_; RefusalError if the kernel rejects it."""
     try:
         return bpf.load_func(function, kind)
     except Exception as error:
@@ -115,9 +114,9 @@ def load(bpf: Any, function: str, kind: int) -> Any:
 
 
 def load_together(bpf: Any, functions: list[str]) -> None:
-    """Load iterator programs at the same time: the verifier takes some 30 ms for each.
+    """Load iterator programs in parallel: the verifier takes some 30 ms for each.
 
-    One that the kernel refuses is loaded again by whoever wants it, and then told of.
+    Errors are ignored here: attaching a refused program loads it again and reports it.
     """
 
     def quietly(function: str) -> None:
@@ -149,7 +148,7 @@ def attach_iterator(bcc: Any, bpf: Any, function: str, map_name: str | None) -> 
 
 
 def attach_raw_tracepoint(bpf: Any, tracepoint: str, function: str) -> int:
-    """Attach a program to a raw tracepoint; returns the descriptor that keeps it there."""
+    """Attach a program to a raw tracepoint; returns the descriptor that keeps it attached."""
     load(bpf, function, BPF_PROG_TYPE_RAW_TRACEPOINT)
     try:
         bpf.attach_raw_tracepoint(tp=tracepoint.encode(), fn_name=function.encode())
@@ -203,9 +202,9 @@ def run(job: dict[str, Any], bcc: Any) -> tuple[dict[str, Any], list[int]]:
         return answer, []
 
     started = time.monotonic()
-    # Our stubs stand for the kernel headers, which bcc would look for otherwise.
+    # Our stubs replace the kernel headers, which bcc would otherwise search for.
     os.environ["BCC_KERNEL_SOURCE"] = job["stubs"]
-    # bcc looks for headers in the current folder first, and that may be anybody's.
+    # bcc searches the current folder for headers first, and that may be untrusted.
     os.chdir(Path(job["source"]).parent)
     try:
         text = with_headers(Path(job["source"]), set())
@@ -239,7 +238,7 @@ def main() -> None:
         bcc = import_bcc()
         job = connection.recv(1 << 16)
         if not job:
-            return  # the parent has gone
+            return  # the parent is gone
         answer, fds = run(json.loads(job), bcc)
     except RefusalError as refusal:
         answer = {"error": refusal.kind, "message": str(refusal)}
@@ -251,7 +250,7 @@ def main() -> None:
     else:
         connection.send(data)
     sys.stdout.flush()
-    os._exit(0)  # LLVM's clean-up takes 50 ms, and the kernel does it
+    os._exit(0)  # LLVM's teardown takes 50 ms; the kernel cleans up anyway
 
 
 if __name__ == "__main__":

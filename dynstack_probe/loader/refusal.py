@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel's verifier or the compiler said, in its own last words."""
+"""The verifier's or compiler's own error message, extracted from its log."""
 
 from __future__ import annotations
 
 import re
 
-# A verifier's log repeats each instruction and what it knows of the registers.
+# The verifier logs each instruction and the state of the registers.
 _TRACE = re.compile(r"^(\d+: [(\[R]|R\d+|from \d+|last_idx|regs=|parent |; |\(\w+\) |func#|HINT)")
 _SUMMARY = re.compile(r"^(processed \d+ insns|verification time|stack depth|max_states)")
 MAX_WORDS = 200
 
 
 def verifier_words(log: str) -> str:
-    """Why the verifier refused a program: the last line that is no trace; "" if none is.
+    """Why the verifier refused a program: the last line that is not a trace; "" if none.
 
     `log` is what bcc printed; the verifier ends its own with "processed N insns".
     """

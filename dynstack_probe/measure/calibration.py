@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Time a few kernel operations here and now: well under a second, no privilege.
+"""Time a few kernel operations on this host: well under a second, unprivileged.
 
-The loops that are timed run in C: assigning to every 4096th byte of an mmap touches a page
-a byte, and each system call here moves many pages.
+The timed loops run in C: assigning to every 4096th byte of an mmap touches one byte per page, and
+each system call here covers many pages.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.host import PAGE_BYTES
 
 BATCHES = 81
-_PAGES = 256  # 1 MiB: a batch takes a fraction of a millisecond, few meet an interrupt
-# 32 MiB: more than the kernel keeps of pages just freed, and than a CPU's own caches hold.
+_PAGES = 256  # 1 MiB: a batch takes a fraction of a millisecond, so few are interrupted
+# 32 MiB: more than the kernel's per-CPU lists of freed pages and a CPU's private caches hold.
 _COLD_BATCHES = 32
 _CALLS = 1000
 
 
 def calibrate(batches: int = BATCHES) -> Calibration:
-    """Measure. Raises OSError where there is no memory for it, 1 MiB; 32 for cold_fault_ns."""
+    """Raises OSError if 1 MiB can't be allocated; cold_fault_ns needs 32 MiB, else is None."""
     with (
         _private(_PAGES) as memory,
         open("/dev/zero", "rb", buffering=0) as zero,  # noqa: PTH123
@@ -42,18 +42,18 @@ def calibrate(batches: int = BATCHES) -> Calibration:
         def clear() -> None:
             zero.readinto(memory)
 
-        def forget() -> None:
+        def discard() -> None:
             memory.madvise(mmap.MADV_DONTNEED)
 
         faults, bare, clears, calls = [], [], [], []
-        # in turns, so that all meet the same load
+        # interleaved, so that all see the same load
         for _ in range(batches):
-            forget()
+            discard()
             bare.append(_ns(lambda: memory[::PAGE_BYTES]) / _PAGES)
-            forget()
-            faults.append(_first_less_second(write))
+            discard()
+            faults.append(_first_minus_second(write))
             clears.append(_ns(clear) / _PAGES)
-            calls.append(_ns_a_call(os.getppid) - _ns_a_call(_thread.get_ident))
+            calls.append(_ns_per_call(os.getppid) - _ns_per_call(_thread.get_ident))
         cold = _cold_fault_ns()
     low, median, high = (_nearest(faults, quarter / 4) for quarter in (1, 2, 3))
     return Calibration(
@@ -69,7 +69,7 @@ def calibrate(batches: int = BATCHES) -> Calibration:
 
 
 def _cold_fault_ns() -> float | None:
-    """A fault whose page is in no cache; None where there is no memory for it."""
+    """A fault on a page that is in no CPU cache; None if memory can't be allocated."""
     ones = b"\1" * _PAGES
     faults = []
     try:
@@ -78,20 +78,20 @@ def _cold_fault_ns() -> float | None:
                 write = partial(
                     memory.__setitem__, slice(at, at + _PAGES * PAGE_BYTES, PAGE_BYTES), ones
                 )
-                faults.append(_first_less_second(write))
+                faults.append(_first_minus_second(write))
     except OSError:
         return None
     return _nearest(faults, 0.5)
 
 
-def _first_less_second(write: Callable[[], object]) -> float:
-    """What the first write to each of _PAGES pages takes more than the second: ns a page."""
+def _first_minus_second(write: Callable[[], object]) -> float:
+    """First write to each of _PAGES pages minus the second: ns per page."""
     first = _ns(write)
     return (first - _ns(write)) / _PAGES
 
 
 def _private(pages: int) -> mmap.mmap:
-    """Memory of small pages, none of them there yet. Raises OSError."""
+    """Private memory in small pages, none faulted in yet. Raises OSError."""
     memory = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_NOHUGEPAGE)
@@ -104,14 +104,14 @@ def _nearest(values: list[float], share: float) -> float:
 
 
 def _ns(work: Callable[[], object]) -> int:
-    """CPU time of this thread: a busy host lets others run in the middle of each batch."""
+    """CPU time of this thread, ns: on a busy host other tasks run within each batch."""
     before = time.thread_time_ns()
     began = time.thread_time_ns()
     work()
-    return time.thread_time_ns() - began - (began - before)  # this clock is a system call
+    return time.thread_time_ns() - began - (began - before)  # reading this clock is a system call
 
 
-def _ns_a_call(function: Callable[[], object]) -> float:
+def _ns_per_call(function: Callable[[], object]) -> float:
     def calls() -> None:
         for _ in itertools.repeat(None, _CALLS):
             function()
@@ -121,7 +121,7 @@ def _ns_a_call(function: Callable[[], object]) -> float:
 
 @contextlib.contextmanager
 def _pinned() -> Iterator[bool]:
-    """This thread on one CPU; False where that is not allowed, as under the systemd unit."""
+    """Pin this thread to one CPU; False if not allowed, as under the systemd unit."""
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {max(before)})

@@ -3,8 +3,8 @@
 
 Exact: the depth at the sampled stack pointer, and the chain of functions as the kernel
 unwinds it. The depth of each caller is where its callee's return address lies on the
-stack: searched for from the stack pointer upwards, so that a stale copy of the same
-address, left by an earlier call, can make a frame look smaller than it is.
+stack: searched for from the stack pointer upwards, so a stale copy of the same address, left by an
+earlier call, can make a frame look smaller than it is.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from dynstack_probe.model.syscalls import NONE, syscall_name
 DEFAULT_RATE_HZ = 99
 DEFAULT_DEEPER_THAN = 4096
 RING_PAGES = 1024  # 4 MiB: 700 samples of 6 KB between two reads
-MAX_PATHS = 20_000  # kept apart; further ones are counted
+MAX_PATHS = 20_000  # tallied separately; samples of further ones are only counted
 
 EVENT_SOURCES = Path("/sys/bus/event_source/devices")
-READ_SECONDS = 0.25  # between two looks at the ring buffer
+READ_SECONDS = 0.25  # between reads of the ring buffer
 
-# As long a user-mode sample is waited for: thirty of them at 99 Hz.
+# How long to wait for a user-mode sample: thirty periods at 99 Hz.
 LEARNING_SECONDS = 0.3
 
 # linux/perf_event.h: PERF_TYPE_HARDWARE, PERF_COUNT_HW_CPU_CYCLES; PERF_TYPE_SOFTWARE,
@@ -48,7 +48,7 @@ LEARNING_SECONDS = 0.3
 _HARDWARE, _CPU_CYCLES = 0, 0
 _SOFTWARE, _CPU_CLOCK = 1, 0
 CYCLES, CLOCK = "cycles", "clock"
-_COUNTERS_OF_CPUS = ("cpu", "cpu_core")  # in /sys/bus/event_source/devices
+_CPU_PMUS = ("cpu", "cpu_core")  # in /sys/bus/event_source/devices
 
 # asm/segment.h: __USER_CS, __USER32_CS, __USER_DS; where pt_regs, which end at the top of
 # the stack, hold them, in words from the end. With FRED two words of padding follow.
@@ -56,7 +56,7 @@ _USER_CS, _USER_DS = (0x33, 0x23), 0x2B
 _SS, _CS, _ORIG_AX = -1, -4, -6
 _PADDINGS = (0, 2)
 
-# What stands between both halves of a traced function: a trampoline, named or not.
+# Generated code between the two halves of a traced function: a trampoline, named or not.
 _GENERATED = ("bpf_trampoline_", "0x")
 
 _KIND_NAMES = {
@@ -69,7 +69,7 @@ _KIND_NAMES = {
 class Frame(NamedTuple):
     """A function of a call path.
 
-    depth_bytes is from the top of the stack to its frame's end, None where it can't be told.
+    depth_bytes is from the top of the stack to its frame's end, None if unknown.
     """
 
     function: str
@@ -78,7 +78,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One deep moment of a task. Frames from the outermost to the innermost."""
+    """One sample of a task deep in its stack. Frames from the outermost to the innermost."""
 
     tid: int
     comm: bytes
@@ -149,7 +149,7 @@ def load_call_paths(
 ) -> LoadedProbe:
     """Load the probe; it samples from here on. Errors as load_faults().
 
-    By CPU cycles where the machine counts them and the kernel lets us, else by the clock:
+    On CPU cycles where the machine counts them and the kernel allows it, else on the clock:
     perf_events of what is returned has CYCLES or CLOCK.
     """
     require_fixed_stacks(Features())
@@ -168,7 +168,7 @@ def load_call_paths(
             perf_events=[event],
         )
 
-    if not any((EVENT_SOURCES / name).exists() for name in _COUNTERS_OF_CPUS):
+    if not any((EVENT_SOURCES / name).exists() for name in _CPU_PMUS):
         return load(loader, clock)
     cycles = PerfEvent(
         CYCLES, _HARDWARE, _CPU_CYCLES, "on_sample", frequency=rate_hz, optional=True
@@ -182,25 +182,25 @@ def load_call_paths(
 
 
 class Sampling(Closing):
-    """Reads a loaded probe. One thread at a time."""
+    """Reads a loaded probe. Not thread-safe."""
 
     def __init__(self, probe: LoadedProbe, symbols: Symbols | None = None) -> None:
-        """Map what `probe`, which must stay open, hands over; learn what sampling itself counts.
+        """Map the buffers of `probe`, which must stay open; learn the baseline preempt count.
 
-        Without symbols functions are addresses.
+        Without symbols, functions are shown as addresses.
         """
         self._layout = read_layout(HEADER, "path_sample")
         self._ia32 = read_constants(HEADER, "FAULT")["IA32"]
         self.by_clock = CLOCK in probe.perf_events
         self._symbols = symbols or Symbols(array("Q"), [])
-        # as long as nobody says that it does not, as all that can preempt do
+        # assumed if unknown, as all preemptible kernels do
         self._counts_preemption = Features().built_with("PREEMPT_COUNT") is not False
         counters = probe.maps["counters"]
         self._counters = MappedRecords(counters, "sample_counters", of_each_cpu=True)
         self._ring = RingBuffer(probe.maps["paths"], RING_PAGES * mmap.PAGESIZE)
         deadline = time.monotonic() + LEARNING_SECONDS
         while self._learn_baseline() is None and time.monotonic() < deadline:
-            pass  # in user mode, for a sample to find
+            pass  # spin in user mode until a sample hits
 
     def close(self) -> None:
         self._counters.close()
@@ -215,13 +215,13 @@ class Sampling(Closing):
 
     def read(self) -> list[Sample]:
         """Deep samples since the last read, oldest first."""
-        return [self._understand(raw) for raw in self._ring.read()]
+        return [self._parse(raw) for raw in self._ring.read()]
 
     def counters(self) -> SampleCounters:
         """Since the probe was loaded."""
         return SampleCounters(*self._counters.sums(SampleCounters._fields))
 
-    def _understand(self, raw: bytes) -> Sample:
+    def _parse(self, raw: bytes) -> Sample:
         head = raw[: self._layout.size_bytes]
         values = self._layout.unpack(head)
         words = array("Q")
@@ -246,7 +246,7 @@ class Sampling(Closing):
 
 
 class ContextWatch:
-    """Counts the contexts of deep moments in a thread, while it is open."""
+    """Counts the contexts of deep samples in a background thread, while entered."""
 
     def __init__(self, probe: LoadedProbe) -> None:
         """`probe` must stay open."""
@@ -281,10 +281,10 @@ def named_frames(
 ) -> list[Frame]:
     """The frames of a chain, innermost first; see frame_depths.
 
-    A traced function begins with a call, of a trampoline which calls the rest of it (BPF's
-    fexit and LSM programs): the unwinder then finds the function twice, and rightly, as both
-    return addresses are on the stack. Called it was once, so the frame of that first call,
-    eight bytes, is left out. A function that calls itself does so from further inside.
+    A traced function begins with a call to a trampoline, which calls the rest of it (BPF's fexit
+    and LSM programs): the unwinder then correctly finds the function twice, as both return
+    addresses are on the stack. It was called once, so the frame of that first call, eight bytes, is
+    left out. A recursive call returns to a later address.
     """
     frames: list[Frame] = []
     inner = ""  # the last one that is not generated code
@@ -303,14 +303,14 @@ def frame_depths(chain: Sequence[int], words: array[int], depth_bytes: int) -> l
 
     `chain` is innermost first: an instruction pointer, then return addresses; `words` is
     the stack from the stack pointer upwards. The innermost frame ends at the stack
-    pointer, every other right above the return address into it.
+    pointer, every other just above the return address into it.
     """
     depths: list[int | None] = [depth_bytes] if chain else []
     at = 0
     for address in chain[1:]:
         try:
             at = words.index(address, at) + 1
-        except ValueError:  # not on this stack: the chain went on elsewhere
+        except ValueError:  # not on this stack: the chain continued on another
             depths.append(None)
             continue
         depths.append(depth_bytes - at * 8)
@@ -318,7 +318,7 @@ def frame_depths(chain: Sequence[int], words: array[int], depth_bytes: int) -> l
 
 
 def entry_name(words: array[int], *, ia32: bool = False) -> str:
-    """By what a user task entered the kernel, from the registers at the top of its stack."""
+    """How a user task entered the kernel, from the registers at the top of its stack."""
     for padding in _PADDINGS:
         if len(words) < padding - _ORIG_AX:
             continue

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a CPU was doing when it was sampled: its preempt count and the saved flags.
+"""The context that a sample interrupted: from the CPU's preempt count and the saved flags.
 
-The count as a sample finds it holds the sampling itself: an interrupt, and what perf and
-BPF disable. That part is the whole of it where user mode was interrupted, so it is learnt
-from such samples and taken off.
+The count that a sample reads includes the sampling itself: an interrupt, and what perf and BPF
+disable. In samples of user mode it is nothing else, so that baseline is learned from them and
+subtracted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ UNKNOWN_COUNT = 0xFFFFFFFF
 
 
 class Context(enum.StrEnum):
-    """The first of these that holds."""
+    """Contexts, in order of precedence."""
 
     NMI = "NMI"
     HARDIRQ = "hardirq"
@@ -35,7 +35,7 @@ def context_of(
     interrupts_on: bool,
     counts_preemption: bool = True,
 ) -> Context:
-    """baseline: the count while user mode is sampled, None if that is not known.
+    """baseline: the count in samples of user mode, None if unknown.
 
     counts_preemption: False on a kernel without CONFIG_PREEMPT_COUNT, where the count holds
     softirq, hardirq and NMI only.

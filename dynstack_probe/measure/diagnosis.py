@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Everything that a measurement needs of this machine, checked one by one."""
+"""Everything that a measurement needs from this host, checked one by one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOT_TRIED = "not tried: see above"
 
 
 def exit_code(checks: list[Check]) -> int:
-    """What `estimate` ends with: 3 if anything is missing, 4 if only permission is, else 0."""
+    """The exit code of `estimate`: 3 if anything is missing, 4 if only permission is, else 0."""
     codes = {c.exit_code for c in checks if c.status is Status.MISSING and not c.is_command}
     if not codes:
         return 0
@@ -35,7 +35,7 @@ def exit_code(checks: list[Check]) -> int:
 
 
 def command_exit_codes(checks: list[Check]) -> dict[str, int]:
-    """What each command would end with here: one that was not tried as `estimate` would."""
+    """The exit code of each command here; of one that was not tried, that of `estimate`."""
     code = exit_code(checks)
     codes = {"estimate": code}
     for check in checks:
@@ -63,7 +63,7 @@ def _architecture() -> Check:
     return Check(
         "architecture",
         Status.MISSING,
-        f"{machine}: only x86-64 stacks are understood",
+        f"{machine}: only x86-64 stacks are supported",
         "measure on an x86-64 machine",
     )
 
@@ -87,7 +87,7 @@ def _btf_checks(path: Path, features: Features) -> Iterator[Check]:
             "kernel and BTF",
             Status.MISSING,
             str(error),
-            "run a kernel with CONFIG_DEBUG_INFO_BTF=y and give its own file to --btf",
+            "run a kernel with CONFIG_DEBUG_INFO_BTF=y and pass its own file to --btf",
         )
 
 
@@ -109,13 +109,13 @@ def _kstack_erase(active: bool | None) -> Check:
     if active is None:
         return Check("KSTACK_ERASE", Status.OK, "not built in: marks are kept")
     if not active:
-        found = "switched off: tasks older than that keep lower bounds as marks"
+        found = "switched off: marks of tasks that ran before are lower bounds"
         return Check("KSTACK_ERASE", Status.NOTE, found)
     return Check(
         "KSTACK_ERASE",
         Status.NOTE,
         "on: a user task's stack is overwritten at each return to user mode, so its"
-        " mark is a lower bound and the saving too high",
+        " mark is a lower bound and the saving overestimated",
         "sysctl kernel.stack_erasing=0 before the tasks start, or a kernel without it",
     )
 
@@ -123,7 +123,7 @@ def _kstack_erase(active: bool | None) -> Check:
 def _random_offset(active: bool | None) -> Check:
     name = "RANDOMIZE_KSTACK_OFFSET"
     if active is None:
-        return Check(name, Status.NOTE, "can't be told: this kernel's configuration is not shown")
+        return Check(name, Status.NOTE, "unknown: this kernel does not show its configuration")
     if active:
         found = "on: system calls begin up to 1 KiB deeper, which marks include"
         return Check(name, Status.NOTE, found)
@@ -140,7 +140,7 @@ def _lockdown(features: Features) -> Check:
             "boot with lockdown=integrity or less",
         )
     if mode is None:
-        found = "can't be told: securityfs is not mounted and no boot parameter asks for it"
+        found = "unknown: securityfs is not mounted and no boot parameter sets it"
         return Check("lockdown", Status.NOTE, found)
     return Check("lockdown", Status.OK, "not in use" if mode == "none" else mode)
 
@@ -173,17 +173,17 @@ def _pid_namespace(features: Features) -> Check:
         return Check(
             "PID namespace",
             Status.NOTE,
-            "a container's: only its own tasks are seen, the kernel counts the machine's",
+            "a container's: only its own tasks are visible, the kernel counts the host's",
             "run on the host, or with the host's PID namespace (docker run --pid=host)",
         )
-    return Check("PID namespace", Status.OK, "the machine's: every task is seen")
+    return Check("PID namespace", Status.OK, "the host's: every task is visible")
 
 
 def _debug_stack_usage(features: Features) -> Check:
     state = {
         True: "on: sysrq-t can confirm marks (not with KSTACK_ERASE)",
         False: "off",
-        None: "can't be told",
+        None: "unknown",
     }
     return Check("DEBUG_STACK_USAGE", Status.OK, state[features.debug_stack_usage()])
 
@@ -192,11 +192,11 @@ def _dynamic_stacks(features: Features) -> Check:
     if features.dynamic_stacks():
         found = "this kernel has them: its own counters are shown beside the estimate"
         return Check("dynamic stacks", Status.NOTE, found)
-    return Check("dynamic stacks", Status.OK, "not in this kernel: the estimate is a model's")
+    return Check("dynamic stacks", Status.OK, "not in this kernel: the estimate is modelled")
 
 
 def _scan(btf_path: Path, code: int) -> Iterator[Check]:
-    """Features are asked for by trying: only a scan shows that it all works."""
+    """Tested by doing: only a real scan shows that everything works."""
     name = "estimate"
     if code:
         yield Check("THREAD_SIZE", Status.NOTE, "not measured: see above")
@@ -220,7 +220,7 @@ def _scan(btf_path: Path, code: int) -> Iterator[Check]:
 
 
 def _command(name: str, trial: Callable[[Path], str], btf_path: Path, code: int) -> Check:
-    """Whether a command's programs are taken by this kernel; a caveat makes a note of it."""
+    """Whether this kernel accepts a command's programs; a caveat makes it a note."""
     if code:
         return Check(name, Status.NOTE, NOT_TRIED, is_command=True)
     try:
@@ -256,7 +256,7 @@ def _try_page_faults() -> str:
 
 
 def _try_cost(btf_path: Path) -> str:
-    """What `cost` can do without is a caveat: page faults, and contexts."""
+    """What `cost` can do without is only a caveat: page faults, and contexts."""
     _try_series(btf_path)
     missed = [_try_page_faults()]
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who first uses a further page of its stack, and in which system call: stack_faults.c."""
+"""Which task first uses another page of its stack, in which system call: stack_faults.c."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from dynstack_probe.measure.stack_scan import ITERATORS, scan_records
 from dynstack_probe.model.host import PAGE_BYTES
 from dynstack_probe.model.syscalls import syscall_name
 
-# How far below a boundary a call that crossed it is looked for. Of 3,700 first crossings
-# under mixed load on Linux 6.18, when whole pages were compared, each had used a word
-# within 56 bytes. 64 bytes more cost about 4 ns a call; CHECK_WINDOW compares again.
+# How many bytes below a boundary are checked for a crossing. Of 3,700 first crossings under mixed
+# load on Linux 6.18, where whole pages were compared, each had used a word within 56 bytes. 64 more
+# bytes cost about 4 ns per call; CHECK_WINDOW repeats the comparison.
 WINDOW_BYTES = 128
 MAX_COLLIDED = 4096
 RING_PAGES = 512  # 2 MiB: 20,000 crossings between two reads
@@ -40,14 +40,14 @@ TRACEPOINTS = {
 }
 # linux/perf_event.h: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MAJ
 MAJOR_FAULTS = PerfEvent("major faults", 1, 6, "on_major_fault", period=1, optional=True)
-REMEMBERED = 4096  # tasks that crossed lately
+REMEMBERED = 4096  # tasks with recent crossings
 
 NULL_CALLS = 2000
 NULL_REPEATS = 40
 
 
 class Context(enum.IntEnum):
-    """What a task was in; the values are those of CONTEXT_ in probes/records.h."""
+    """Where a task was; the values are those of CONTEXT_ in probes/records.h."""
 
     SYSCALL = 0
     FORK_RETURN = 1
@@ -76,14 +76,13 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class StackFault:
-    """A task's stack first used one or more further pages.
+    """A task's stack has grown by one or more pages.
 
-    A grow-only kernel would have faulted `faults` times for it, and mapped `pages`: one
-    fault maps every page down to where it hit, so a page that was skipped took none.
-    mark_bytes is the high-water mark after it. `late`: a scan of all tasks found it, so
-    the call is the one that the task was in then. switches: the task's context switches so
-    far. headroom_pages: free above the minimum watermarks when the crossing was read, up to
-    a quarter of a second after it.
+    A grow-only kernel would have taken `faults` faults for it, and mapped `pages`: one fault maps
+    every page down to the faulting address, so a skipped page took none. mark_bytes is the
+    high-water mark after it. `late`: a scan of all tasks found it, so the call is the one that the
+    task was in then. switches: the task's context switches so far. headroom_pages: free above the
+    minimum watermarks when the crossing was read, up to a quarter of a second later.
     """
 
     tid: int
@@ -106,7 +105,7 @@ class StackFault:
 
 @dataclass
 class CallTally:
-    """What one system call, or one context outside any, caused."""
+    """Totals of one system call, or of one context outside any."""
 
     name: str
     events: int = 0
@@ -154,8 +153,8 @@ class Counters(NamedTuple):
 class WatchCost:
     """What the watch cost while it ran.
 
-    ns_per_syscall is getppid() with the probe minus without, taken in turns at the end;
-    scan_seconds what the scans took.
+    ns_per_syscall is getppid() with the probe minus without, measured at the end; scan_seconds is
+    the total time of the scans.
     """
 
     ns_per_syscall: float
@@ -164,19 +163,19 @@ class WatchCost:
 
 
 def require_fixed_stacks(features: Features) -> None:
-    """UnmeasurableError where the end of a stack that is in use must not be looked at.
+    """Raise UnmeasurableError where unused pages of a live stack must not be read.
 
-    With dynamic stacks, to read an unmapped page of one's own stack maps it.
+    With dynamic stacks, reading an unmapped page of one's own stack maps it.
     """
     if features.dynamic_stacks():
         raise UnmeasurableError(
-            "this kernel grows its stacks itself, and to look at a page would map it:"
-            " its own nr_dynamic_stacks_faults in /proc/vmstat tells what they take"
+            "this kernel has dynamic stacks, and reading an unmapped page would map it:"
+            " see its own nr_dynamic_stacks_faults in /proc/vmstat"
         )
 
 
 def caveats(probe: LoadedProbe) -> list[str]:
-    """Sentences that a reader of the figures must know. Ask before privileges are dropped."""
+    """What a reader of the figures must know. Call it before privileges are dropped."""
     sentences = []
     if Features().in_initial_pid_namespace() is False:
         sentences.append(
@@ -185,7 +184,7 @@ def caveats(probe: LoadedProbe) -> list[str]:
         )
     if not probe.perf_events[MAJOR_FAULTS.name]:
         sentences.append(
-            "Page faults that wait for I/O are not watched, and what they grow is found by the"
+            "Major page faults are not watched, and stack growth in them is found by the"
             f" next scan: the kernel refused the perf event; {explain_refused_perf_event()}."
         )
     return sentences
@@ -212,10 +211,10 @@ def load_faults(loader: Loader, *, btf_path: Path = VMLINUX) -> LoadedProbe:
 
 
 class FaultWatch(Closing):
-    """Reads a loaded probe. One thread at a time."""
+    """Reads a loaded probe. Not thread-safe."""
 
     def __init__(self, probe: LoadedProbe) -> None:
-        """Map what `probe`, which must stay open, hands over."""
+        """Map the buffers of `probe`, which must stay open."""
         self._layout = read_layout(HEADER, "stack_fault")
         self._flags = read_constants(HEADER, "FAULT")
         self._probe = probe
@@ -232,16 +231,16 @@ class FaultWatch(Closing):
         self._ring.close()
 
     def begin(self) -> None:
-        """Make the marks of all tasks known: what they use from here on counts."""
-        self.look_at_all()
+        """Record the current marks of all tasks: growth counts from here on."""
+        self.scan_all_tasks()
         self._ring.read()
         self._scans, self._scan_seconds = 0, 0.0
         self._at_begin = self._read_counters()
 
-    def look_at_all(self) -> None:
-        """One scan of all tasks: finds what no system call's end has shown.
+    def scan_all_tasks(self) -> None:
+        """Scan all tasks: finds growth that no exit from a system call has shown.
 
-        Raises OSError where the kernel lets no process without capabilities do so.
+        Raises OSError where the kernel requires capabilities for it.
         """
         started = time.perf_counter()
         for link in self._probe.links.values():
@@ -250,13 +249,13 @@ class FaultWatch(Closing):
         self._scan_seconds += time.perf_counter() - started
 
     def read(self) -> list[StackFault]:
-        """What has been found since the last read, oldest first."""
-        found = (self._understand(raw) for raw in self._ring.read())
+        """Growth found since the last read, oldest first."""
+        found = (self._parse(raw) for raw in self._ring.read())
         return [fault for fault in found if fault is not None]
 
-    def _understand(self, raw: bytes) -> StackFault | None:
+    def _parse(self, raw: bytes) -> StackFault | None:
         numbers = self._layout.unpack(raw)
-        # Both its task and a scan may tell of the same page: the first counts.
+        # Both the task and a scan may report the same page: the first counts.
         key = numbers["tid"], numbers["start_boot_ns"]
         before = max(numbers["pages_before"], self._known.pop(key, 0))
         after = -(-numbers["mark_bytes"] // PAGE_BYTES)
@@ -298,7 +297,7 @@ class FaultWatch(Closing):
         return Counters(*self._counters.sums(Counters._fields))
 
     def end(self) -> WatchCost:
-        """Detach the probe, and measure what a system call cost with it."""
+        """Measure a system call with the probe, detach it, and measure again."""
         with_probe = null_call_ns()
         self._probe.detach()
         return WatchCost(
@@ -309,7 +308,7 @@ class FaultWatch(Closing):
 
 
 def null_call_ns() -> float:
-    """The least that one getppid() took from here, nanoseconds: Python's own cost included."""
+    """Best time of one getppid() from here, nanoseconds, Python's overhead included."""
     call = os.getppid
     best = float("inf")
     for _ in range(NULL_REPEATS):
@@ -322,11 +321,11 @@ def null_call_ns() -> float:
 
 @dataclass
 class Runs:
-    """Crossings by run: what a task did on a CPU between two context switches.
+    """Crossings by run: a task's time on a CPU between two context switches.
 
-    Then the CPU's reserve, from which they are served, is not refilled. A call that slept
-    between two crossings is taken as one run, so both figures err high. Those found by a
-    pass are left out: when they happened is not known.
+    Within a run the CPU's reserve, which serves them, is not refilled. A call that slept between
+    two crossings counts as one run, so both figures err high. Those found by a scan are left out:
+    their time is unknown.
     """
 
     most_pages: int = 0

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Free memory above the minimum watermarks, sampled from /proc/zoneinfo.
 
-Memory that a stack's page may come from: GFP_KERNEL takes from every zone but Movable (and
-Device), and of the lower zones only what lowmem_reserve_ratio does not keep for others
-(__zone_watermark_ok() in mm/page_alloc.c). Pages on the CPUs' own lists are not counted.
+Memory that a stack's page may come from: GFP_KERNEL allocates from every zone but Movable (and
+Device), and from lower zones only what lowmem_reserve_ratio does not protect (__zone_watermark_ok()
+in mm/page_alloc.c). Pages on per-CPU lists are not counted.
 
 A kernel stack is charged to its task's memory cgroup, and a charge above memory.max reclaims
-in that cgroup, however much is free elsewhere. No counter of the zones shows it (allocstall
-and pgsteal_direct are of global reclaim: mm/vmscan.c, cgroup_reclaim()), so it is taken from
-the cgroups' own memory.events.
+in that cgroup, however much is free elsewhere. No zone counter shows it (allocstall and
+pgsteal_direct count global reclaim only: mm/vmscan.c, cgroup_reclaim()), so it is read from the
+cgroups' own memory.events.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from dynstack_probe.kernel.features import Features, Root
 from dynstack_probe.model.headroom import Headroom
 
 _NEVER = ("Movable", "Device")
-# The highest zone of GFP_KERNEL: what others keep from it stands at its place.
+# GFP_KERNEL's highest zone: its entry in a zone's `protection` is what that one withholds.
 _HIGHEST = "Normal"
 
 
 @dataclass(frozen=True)
 class Zone:
-    """A zone's line of /proc/zoneinfo, in pages. withheld: kept from GFP_KERNEL for others."""
+    """A zone's line of /proc/zoneinfo, in pages. withheld: reserved against GFP_KERNEL."""
 
     node: int
     name: str
@@ -40,7 +40,7 @@ class Zone:
 
 
 def read_zones(text: str) -> list[Zone]:
-    """Those that hold memory of which a kernel stack may be made."""
+    """Zones with memory that kernel stacks may be allocated from."""
     parts = re.split(r"^Node ", text, flags=re.MULTILINE)[1:]
     heads = [re.match(r"(\d+), zone +(\w+)", part) for part in parts]
     names = list(dict.fromkeys(head[2] for head in heads if head))
@@ -55,7 +55,7 @@ def read_zones(text: str) -> list[Zone]:
 
 
 def _withheld(part: str, names: list[str]) -> int:
-    """Of a zone's `protection`, which has a figure for each zone that there may be."""
+    """From a zone's `protection`, which has an entry for each possible zone."""
     protection = re.search(r"protection: \(([\d, ]*)\)", part)
     figures = re.findall(r"\d+", protection[1]) if protection else []
     at = names.index(_HIGHEST) if _HIGHEST in names else len(figures)
@@ -63,18 +63,18 @@ def _withheld(part: str, names: list[str]) -> int:
 
 
 def above_min_pages(zones: list[Zone]) -> int:
-    """Free pages above the watermarks; a zone below its own takes nothing from the others."""
+    """Free pages above the watermarks; a zone below its own subtracts nothing."""
     return sum(max(0, zone.free - zone.min - zone.withheld) for zone in zones)
 
 
-# Of each cgroup: how often it was at memory.max, and how often reclaim did not help.
+# Per cgroup: how often it hit memory.max, and how often reclaim did not help.
 _Limits = Mapping[str, tuple[int, int]]
 
 
 def read_limits(root: Root | None = None) -> _Limits | None:
-    """By memory.events of the cgroups below cgroup2's root, which have those below them.
+    """From memory.events of the top-level cgroups, which include their descendants.
 
-    None without the memory controller of version 2: version 1 has no such sum.
+    None without the version 2 memory controller: version 1 has no hierarchical count.
     """
     mount, controller = hierarchy(root)
     if mount is None or controller:
@@ -95,7 +95,7 @@ def read_limits(root: Root | None = None) -> _Limits | None:
 
 
 def _risen(before: _Limits | None, now: _Limits | None) -> tuple[int | None, int | None]:
-    """Of all cgroups; what one counted that is gone is lost."""
+    """Summed over all cgroups; the counts of a removed one are lost."""
     if now is None:
         return None, None
     was = before or {}
@@ -108,10 +108,10 @@ def _risen(before: _Limits | None, now: _Limits | None) -> tuple[int | None, int
 
 
 class HeadroomSampler:
-    """Gathers samples until they are taken; starts with one.
+    """Collects samples until take(); starts with one.
 
-    limits: whether cgroups at theirs are counted too, a file of each below the root at each
-    taking.
+    limits: whether to count cgroups at their limits too, which reads a file of each top-level one
+    at each take().
     """
 
     def __init__(self, root: Root | None = None, *, limits: bool = True) -> None:
@@ -135,7 +135,7 @@ class HeadroomSampler:
         return pages
 
     def take(self) -> Headroom | None:
-        """What was sampled since the last time; None if there was nothing."""
+        """What was sampled since the last call; None if nothing was."""
         counts, self._counts = self._counts, self._read_counts()
         samples, self._samples = tuple(self._samples), []
         below_low, self._below_low = self._below_low, 0

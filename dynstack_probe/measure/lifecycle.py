@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sample the running kernel with probes/stack_lifecycle.c, again and again."""
+"""Sample the running kernel repeatedly, with probes/stack_lifecycle.c."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from dynstack_probe.model.sample import Living, Sample
 from dynstack_probe.model.stacks import Kind
 
 MAX_CGROUPS = 4096
-ASKED_CGROUPS = 64  # whose names one read brings
+ASKED_CGROUPS = 64  # whose names one read returns
 KNOWN_SLOTS = 1 << 15  # 24 bytes each: 768 KiB, a GiB of stack addresses
 MIN_SEEN_SLOTS, MAX_SEEN_SLOTS = 1 << 12, 1 << 17  # 16 bytes each: 64 KiB to 2 MiB
-# So many grown stacks, read whole without one hiding a page, and exits are told by windows:
-# then with 95% confidence fewer than one in 1,300 of their kind would hide one.
+# After this many grown stacks, read whole, had no page that windows miss, exits are read by
+# windows: then with 95% confidence fewer than one in 1,300 of their kind would have one.
 PROVING_EXITS = 4096
 MAPS = (
     *("lifecycle", "living", "exit_proof", "cgroups", "known_stacks", "seen", "cpus"),
@@ -52,9 +52,9 @@ NAMES = Iterator("names", "bpf_iter__bpf_map_elem", map="asked")
 
 
 def seen_slots(mem_total_kib: int) -> int:
-    """Slots of the cache of what was seen last: a power of two, 0.025% of all memory.
+    """Slots of the last-seen cache: a power of two, 0.025% of all memory.
 
-    By memory, not by today's tasks: more may come, and 100,000 sleepers that share slots
+    Sized by memory, not by the current tasks: more may come, and 100,000 sleepers that collide
     would be read again at each scan.
     """
     wanted = 1 << (mem_total_kib // 64).bit_length()
@@ -88,12 +88,12 @@ def load_lifecycle(loader: Loader, *, btf_path: Path = VMLINUX) -> LoadedProbe:
             *(["asked", "name_scratch"] if names else []),
         ),
         tracepoints=tracepoints,
-        programs=tuple(tracepoints.values()),  # attached already: to ask the kernel of them
+        programs=tuple(tracepoints.values()),  # attached already: for their fdinfo
     )
 
 
 class Sampler(Closing):
-    """Takes samples from a loaded probe. One thread at a time; no capability needed."""
+    """Takes samples from a loaded probe. Not thread-safe; needs no capability."""
 
     def __init__(self, probe: LoadedProbe) -> None:
         """Map the counters of `probe`, which must stay open."""
@@ -122,9 +122,9 @@ class Sampler(Closing):
             self._asked.close()
 
     def prove_by(self, exits: int) -> None:
-        """Read exited stacks whole until so many grown ones hid nothing from windows.
+        """Read exited stacks whole until this many grown ones had no page that windows miss.
 
-        0: always. It counts from the last that did hide a page, and may change at any time.
+        0: always. Counted from the last one that had; may be changed at any time.
         """
         self._proof.set("needed", exits)
 
@@ -182,22 +182,22 @@ class Sampler(Closing):
             self._host = dataclasses.replace(self._host, thread_size_bytes=stack_bytes)
 
     def _sum_growth(self, lifecycle: Lifecycle, living: Living) -> tuple[int, ...]:
-        """Growth seen at exits and in all scans so far: only rises."""
+        """Growth seen at exits and in all scans so far: monotonic."""
         self._growth_of_living = _sums((self._growth_of_living, living.growth_by_age))
         return _sums((self._growth_of_living, lifecycle.growth_by_age))
 
     def _scan(self, link: int) -> bytearray:
-        """What the iterator writes: nothing, but names."""
+        """The iterator's output: empty, except for names."""
         try:
             return scan_records(link)
         except PermissionError:
             raise UnmeasurableError(NO_UNPRIVILEGED_ITERATORS) from None
 
     def lifecycle(self) -> Lifecycle:
-        """The counters as they stand, without a scan of the living.
+        """The current counters, without a scan of the live stacks.
 
-        A tracepoint's programs can be preempted since Linux 7, and the kernel then passes a
-        program by while it is at work for another task of that CPU. It counts how often.
+        Tracepoint programs are preemptible since Linux 7, and the kernel then skips a program that
+        is already running for another task of that CPU. It counts how often.
         """
         rows = self._lifecycle.all()
 
@@ -208,13 +208,13 @@ class Sampler(Closing):
             return _sums([row[name] for row in rows])
 
         [proof] = self._proof.all()
-        passed_by = {
+        missed_runs = {
             function: _fdinfo(program, "recursion_misses")
             for function, program in self._probe.programs.items()
         }
-        unread = passed_by.pop("on_exit", 0) + total("unread")
+        unread = missed_runs.pop("on_exit", 0) + total("unread")
         return Lifecycle(
-            created=total("created") + passed_by.get("on_new_task", 0),
+            created=total("created") + missed_runs.get("on_new_task", 0),
             reused=total("reused"),
             exited=_shapes(totals("exited")),
             skipped=totals("skipped"),
@@ -222,7 +222,7 @@ class Sampler(Closing):
             lost={
                 "exit_unread": unread,
                 "exit_pages_hidden": total("missed"),
-                "inheritance_forgotten": total("unremembered") + sum(passed_by.values()),
+                "inheritance_forgotten": total("unremembered") + sum(missed_runs.values()),
             },
             runs=total("created") + total("exits"),
             run_seconds=total("run_ns") / 1e9,
@@ -236,7 +236,7 @@ class Sampler(Closing):
         )
 
     def _read_cgroups(self) -> dict[int, tuple[int, ...]]:
-        """Those of the last scan; cgroups without a stack now are forgotten."""
+        """Those of the last scan; cgroups without a stack now are deleted."""
         fd = self._probe.maps["cgroups"]
         layout = self._cgroup_layout
         keys, values = bpf.map_items(fd, 8, layout.size_bytes, MAX_CGROUPS)
@@ -255,8 +255,8 @@ class Sampler(Closing):
     def cgroup_paths(self, ids: Collection[int]) -> dict[int, str]:
         """Paths from the root of the hierarchy, "/" itself, of cgroups of the last scan.
 
-        The kernel's own names, where its nodes are still those cgroups': one that is gone
-        may be left out. Costs nothing for the cgroups that nobody asks for.
+        The kernel's own names, where its nodes are still those cgroups': one that is gone may be
+        left out. Costs nothing for cgroups that are not asked for.
         """
         if self._asked is None or self._names is None:
             return cgroups.paths_by_id(ids)
@@ -270,17 +270,17 @@ class Sampler(Closing):
         return paths
 
     def bpf_memory_bytes(self) -> int:
-        """What the kernel says our maps hold (memlock in /proc/self/fdinfo)."""
+        """Memory of our maps according to the kernel (memlock in /proc/self/fdinfo)."""
         return sum(_fdinfo(fd, "memlock") for fd in self._probe.maps.values())
 
 
 def _fdinfo(fd: int, name: str) -> int:
-    """A number that the kernel tells of a descriptor; 0 where it does not."""
+    """A number from a descriptor's fdinfo; 0 if it is missing."""
     return host.figure(f"proc/self/fdinfo/{fd}", f"{name}:") or 0
 
 
 def _paths(layout: RecordLayout, raw: bytearray) -> dict[int, str]:
-    """From records of a name each: a cgroup's own first and, if all is well, its root's last."""
+    """From records of one name each: a cgroup's own first and, if complete, its root's last."""
     paths: dict[int, str] = {}
     names: dict[int, list[str]] = {}
     columns = layout.column(raw, "cgroup_id"), layout.column(raw, "is_root")
@@ -293,7 +293,7 @@ def _paths(layout: RecordLayout, raw: bytearray) -> dict[int, str]:
 
 
 def _living(raw: Mapping[str, Any]) -> Living:
-    """Of a record of living_counters."""
+    """From a record of living_counters."""
     stacks = raw["stacks"]
     width = len(stacks) // len(Kind)
     return Living(
@@ -309,13 +309,13 @@ def _living(raw: Mapping[str, Any]) -> Living:
 def _sums(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Of each column.
 
-    By a list: tuples of unknown length leave CPython's free lists fuller at each scan, by
-    0.8 MB in the end.
+    Through a list: tuples of unknown length grow CPython's free lists at each scan, by 0.8 MB in
+    the end.
     """
     return tuple([sum(column) for column in zip(*rows, strict=True)])
 
 
 def _shapes(counts: tuple[int, ...]) -> dict[tuple[int, int], int]:
-    """By (mark, inherited) in pages; those which occur."""
+    """Non-zero counts by (mark, inherited) in pages."""
     side = round(len(counts) ** 0.5)
     return {(i // side + 1, i % side + 1): n for i, n in enumerate(counts) if n}

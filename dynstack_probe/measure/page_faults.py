@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Page faults of this host on user memory, by the mode of the CPU that took them.
+"""Page faults of this host on user memory, by CPU mode.
 
 Kernel mode is counted by probes/kernel_page_faults.c, user mode is the rest of pgfault in
-/proc/vmstat: most page faults are of user mode, and so pay nothing. perf's software
-counters would tell both, but a page fault pays 1.5 to 3% for them even while they are
-switched off (docs/cost-and-safety.md), and Debian's perf_event_paranoid=3 refuses them to
-CAP_PERFMON.
+/proc/vmstat: most page faults occur in user mode, and so cost nothing extra. perf's software
+counters would count both, but cost each page fault 1.5 to 3% even while they are disabled
+(docs/cost-and-safety.md), and Debian's perf_event_paranoid=3 denies them to CAP_PERFMON.
 
-Too high in user mode: pages that the kernel faults in without an exception, as for O_DIRECT
-(get_user_pages()). Kernel mode counts entries, which is what pays: those in sections where
-faults are forbidden too, which are not in pgfault, so that user mode lacks as many.
+User mode includes, and so is too high by, pages that the kernel faults in without an exception, as
+for O_DIRECT (get_user_pages()). Kernel mode counts exceptions, which are what costs: also those
+taken with page faults disabled, which are not in pgfault, so user mode is too low by as many.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ TRACEPOINT, PROGRAM = "page_fault_kernel", "on_kernel_fault"
 class DutyCycle:
     """When to count: for on_seconds, about every period_seconds.
 
-    What is counted stands for all the time since it was counted last. The pauses are random,
-    so that a load which repeats is not always met in the same phase: then each phase is as
-    likely after a long pause as after a short one, and the sum is unbiased.
+    A count is scaled to all the time since the last one. The pauses are random, so that a periodic
+    load is not always sampled in the same phase: each phase is then as likely after a long pause as
+    after a short one, and the sum is unbiased.
     """
 
     on_seconds: float = 1.0
@@ -45,26 +44,26 @@ class DutyCycle:
     uniform: Callable[[float, float], float] = field(default=random.uniform)
 
     def begin(self, now: float) -> None:
-        """A pause, and then the time to count."""
+        """Begin a pause, after which it is time to count."""
         self._began = now
         self.on_at = now + self.uniform(0.5, 1.5) * (self.period_seconds - self.on_seconds)
 
     def end(self, now: float) -> float:
-        """The seconds for which what was counted stands; the next pause begins."""
+        """Begin the next pause; returns the seconds that the count stands for."""
         length = now - self._began
         self.begin(now)
         return length
 
 
 class PageFaultCounter:
-    """Counts from when it was made; no method needs a privilege since Linux 5.19.
+    """Counts from its creation; no method needs a privilege since Linux 5.19.
 
-    Without a duty cycle read() is exact as it is called. With one, whoever holds it calls
-    turn() at due_at(), and read() stands still in between.
+    Without a duty cycle read() is exact and current. With one, the owner calls turn() at due_at(),
+    and read() does not change in between.
     """
 
     def __init__(self, probe: LoadedProbe, duty: DutyCycle | None = None) -> None:
-        """Take the loaded probe over. Raises OSError if it can't be attached."""
+        """Take over the loaded probe. Raises OSError if it can't be attached."""
         self._probe, self._duty = probe, duty
         counters = probe.maps["kernel_page_faults"]
         self._counters = MappedRecords(counters, "kernel_page_fault_counters", of_each_cpu=True)
@@ -107,7 +106,7 @@ class PageFaultCounter:
         return self._duty.on_at + (self._duty.on_seconds if self.is_on else 0.0)
 
     def turn(self) -> None:
-        """Switch on; or off, and count what that time stands for. Raises OSError."""
+        """Switch on; or off, and add the scaled count. Raises OSError."""
         if self._duty is None:
             return
         if not self.is_on:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A series of frames of this host, with what was counted in between."""
+"""A series of frames of this host, with the counts in between."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dynstack_probe.measure.stack_scan import Scanner
 from dynstack_probe.model.calibration import Calibration
 from dynstack_probe.model.frame import Frame
 
-# Between samples of free memory, where frames are further apart than ten of these.
+# Between samples of free memory, at most: else a tenth of the interval.
 LONGEST_PAUSE_SECONDS = 1.0
 
 
@@ -36,10 +36,10 @@ def record(
     interval_seconds: float = 10.0,
     btf_path: Path = VMLINUX,
 ) -> Iterator[Frame]:
-    """Frames from now until `stop` is set, one at each interval; one only without a duration.
+    """Frames from now until `stop` is set, one per interval; a single one without a duration.
 
     A series counts tasks created and exited and page faults from its first frame on,
-    samples the memory that is free, and calibrates this host first. Raises
+    samples free memory, and calibrates this host first. Raises
     UnmeasurableError, NotPermittedError or ProbeError, each saying why.
     """
     features = Features()
@@ -53,7 +53,7 @@ def record(
         started = due = time.monotonic()
         taken = 0
         while not stop.is_set():
-            # Counted before the scan: who exits during it is missing once, not there twice.
+            # Read before the scan: a task that exits during it is missed once, not counted twice.
             changes = counts.take() if counts else {}
             frame = scanner.scan(with_cgroup_paths=True)
             if counts:
@@ -61,7 +61,7 @@ def record(
             yield replace(frame, **changes)
             taken += 1
             due = max(due + interval_seconds, time.monotonic())
-            # On a host so busy that the first took all the time there is a second all the same.
+            # On a host so busy that the first took the whole duration, there still is a second.
             if due > started + duration_seconds and (counts is None or taken > 1):
                 return
             if counts is None:
@@ -71,7 +71,7 @@ def record(
 
 
 class _Counts:
-    """What is counted and sampled from frame to frame."""
+    """What is counted and sampled between frames."""
 
     def __init__(self, btf_path: Path, pause_seconds: float) -> None:
         """pause_seconds: between samples of free memory."""
@@ -100,7 +100,7 @@ class _Counts:
         self._stack.close()
 
     def take(self) -> dict[str, Any]:
-        """The fields of a Frame; the calibration once."""
+        """Fields of the next Frame; the calibration only in the first."""
         calibration, self._calibration = self._calibration, None
         self._headroom.sample()
         return {
@@ -118,13 +118,13 @@ class _Counts:
 
 
 class Watch:
-    """record() without end in a thread: whoever reads keys never waits for a scan.
+    """Endless record() in a thread, so that a user interface never waits for a scan.
 
-    fileno() can be read when there is something to take().
+    fileno() is readable when there is something to take().
     """
 
     def __init__(self, interval_seconds: float, btf_path: Path = VMLINUX) -> None:
-        """Starts when entered; errors come out of take()."""
+        """Starts when entered; take() raises its errors."""
         self._interval, self._btf_path = interval_seconds, btf_path
         self._stop = threading.Event()
         self._frames: queue.SimpleQueue[Frame | BaseException] = queue.SimpleQueue()
@@ -144,7 +144,7 @@ class Watch:
         return self._event
 
     def take(self, *, wait: bool = False) -> Iterator[Frame]:
-        """The frames since the last call; with `wait` one at least. Raises as record()."""
+        """The frames since the last call; with `wait` at least one. Raises as record()."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event)
         with contextlib.suppress(queue.Empty):
@@ -158,10 +158,10 @@ class Watch:
     def _run(self) -> None:
         try:
             for frame in record(self._stop, math.inf, self._interval, self._btf_path):
-                self._tell(frame)
+                self._put(frame)
         except BaseException as error:
-            self._tell(error)
+            self._put(error)
 
-    def _tell(self, frame: Frame | BaseException) -> None:
+    def _put(self, frame: Frame | BaseException) -> None:
         self._frames.put(frame)
         os.eventfd_write(self._event, 1)

@@ -27,7 +27,7 @@ class RecordLayout:
     fields: dict[str, tuple[str, int]]
 
     def column(self, raw: bytes | bytearray, field: str) -> memoryview[int]:
-        """One number field of all records, as a view that copies nothing."""
+        """One number field of all records, as a view without a copy."""
         code, offset = self.fields[field]
         view = memoryview(raw)
         if code == "Q":
@@ -72,11 +72,11 @@ class MappedRecords:
         ]
 
     def column(self, field: str) -> memoryview[int]:
-        """A copy of one field, an element a record."""
+        """A copy of one field, one element per record."""
         return self._layout.column(self._map[: self._length], field)
 
     def sums(self, fields: Iterable[str]) -> list[int]:
-        """Each field over all records, read at one moment."""
+        """Each field summed over all records, from one copy."""
         raw = self._map[: self._length]
         return [sum(self._layout.column(raw, field)) for field in fields]
 
@@ -85,7 +85,7 @@ class MappedRecords:
         struct.pack_into("=Q", self._map, self._layout.fields[field][1], value)
 
     def clear(self, keep: str) -> None:
-        """All zero at one go, but for a u64 of the first record: that never is meanwhile."""
+        """Zero everything at once but a u64 of the first record, which is never zero meanwhile."""
         fresh = bytearray(self._length)
         at = self._layout.fields[keep][1]
         fresh[at : at + 8] = self._map[at : at + 8]

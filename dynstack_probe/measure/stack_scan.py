@@ -25,7 +25,7 @@ ITERATORS = [
     Iterator("idle", "bpf_iter__bpf_map_elem", map="cpus"),
 ]
 MAX_THREAD_SIZE = 16 * PAGE_BYTES  # MAX_STACK_PAGES of probes/high_water.h
-# What bears on how deep stacks get and whether they can be read.
+# Options that affect how deep stacks get and whether they can be read.
 CONFIG_KEPT = tuple(
     f"CONFIG_{name}"
     for name in (
@@ -53,8 +53,8 @@ CONFIG_KEPT = tuple(
     )
 )
 NO_CGROUP_MOUNT = (
-    "Cgroups have numbers in place of names: no cgroup file system is mounted here."
-    " Mount cgroup2, as on /sys/fs/cgroup."
+    "Cgroups are shown by id, not by name: no cgroup file system is mounted here."
+    " Mount cgroup2, for example on /sys/fs/cgroup."
 )
 _UNKNOWN = (1 << 64) - 1  # of probes/records.h
 _READ_BYTES = 1 << 16  # the kernel gives at most 32 KiB at a time
@@ -70,8 +70,8 @@ def scan_records(link: int) -> bytearray:
 
 
 def read_iterator(fd: int) -> bytearray:
-    """All records of one scan. EAGAIN means only that the kernel took a breath."""
-    records = bytearray()  # grown in place: to join parts would take twice the memory
+    """All records of one scan. EAGAIN only means that the kernel yielded."""
+    records = bytearray()  # grown in place: joining parts would take twice the memory
     while True:
         try:
             part = os.read(fd, _READ_BYTES)
@@ -83,7 +83,7 @@ def read_iterator(fd: int) -> bytearray:
 
 
 def static_mark(mark_bytes: int, stack_bytes: int) -> int | None:
-    """The mark of the boot CPU's init_stack, None if it can't be told.
+    """The mark of the boot CPU's init_stack, None if unknown.
 
     Since Linux 6.16 the image's padding, not zeros, fills that stack: it looks used down
     to its last word, the one above STACK_END_MAGIC.
@@ -92,7 +92,7 @@ def static_mark(mark_bytes: int, stack_bytes: int) -> int | None:
 
 
 class Scanner(Closing):
-    """The loaded probe: each scan is a Frame. Holds the privileges it was loaded with."""
+    """The loaded probe: each scan returns a Frame. Holds the privileges it was loaded with."""
 
     def __init__(self, loader: Loader, features: Features, btf_path: Path = VMLINUX) -> None:
         """Load the probe for this kernel. Errors as Loader.load() and probe_macros()."""
@@ -200,7 +200,7 @@ class _Records:
         self._flags = read_constants(HEADER, "FLAG")
         self._raw = raw
         if not raw or len(raw) % self._layout.size_bytes:
-            raise ProbeError(f"the task iterator gave {len(raw)} bytes, no whole records")
+            raise ProbeError(f"the task iterator gave {len(raw)} bytes, not whole records")
 
     def _column(self, name: str) -> memoryview:
         return self._layout.column(self._raw, name)
@@ -219,7 +219,7 @@ class _Records:
         most_pages = max(self._column("vm_pages"))
         if len(sizes) != 1 or most_pages * PAGE_BYTES > max(sizes):
             raise ProbeError(
-                f"can't tell THREAD_SIZE: stacks span {sorted(sizes)} bytes, hold up to"
+                f"can't determine THREAD_SIZE: stacks span {sorted(sizes)} bytes, hold up to"
                 f" {most_pages} pages; please report this kernel to us"
             )
         size: int = sizes.pop()
@@ -230,7 +230,7 @@ class _Records:
         return size
 
     def boot_idle_mark_bytes(self) -> int | None:
-        """The mark of the boot CPU's static stack, None if it can't be told."""
+        """The mark of the boot CPU's static stack, None if unknown."""
         static = self._flags["STATIC"]
         names = ("flags", "mark_bytes", "stack_bytes")
         rows = zip(*(self._column(name) for name in names), strict=True)
@@ -238,7 +238,7 @@ class _Records:
         return next(marks, None)
 
     def stacks(self) -> Stacks:
-        """Those which the kernel counts and we could read."""
+        """Those that the kernel counts and we could read."""
         left_out = self._flags["STATIC"] | self._flags["UNREADABLE"]
         keep = [not flags & left_out for flags in self._column("flags")]
 

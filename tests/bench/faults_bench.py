@@ -151,7 +151,7 @@ def watching(found: list[StackFault], *, check_window: bool = False) -> Iterator
         w.begin()
 
         def read() -> None:
-            w.look_at_all()
+            w.scan_all_tasks()
             found.extend(w.read())
 
         with Reader(read, 1.0):

@@ -32,7 +32,7 @@ def test_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_broken_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "btf"
     path.write_bytes(content)
-    with pytest.raises(UnmeasurableError, match="no valid BTF"):
+    with pytest.raises(UnmeasurableError, match="is not valid BTF"):
         Btf(path)
 
 
@@ -40,7 +40,7 @@ def test_broken_file(tmp_path: Path, content: bytes) -> None:
 def test_truncated_file(tmp_path: Path) -> None:
     path = tmp_path / "btf"
     path.write_bytes(VMLINUX.read_bytes()[:100_000])
-    with pytest.raises(UnmeasurableError, match="no valid BTF"):
+    with pytest.raises(UnmeasurableError, match="is not valid BTF"):
         Btf(path)
 
 

@@ -121,7 +121,7 @@ def watched(programs: tuple[Path, Path]) -> Watched:
             before = marks_in_pages(tids)
             watch.begin()
             calls.make_them()
-            watch.look_at_all()
+            watch.scan_all_tasks()
             faults = [fault for fault in watch.read() if fault.tid in tids]
             after = marks_in_pages(tids)
             assert watch.counters().lost == 0
@@ -182,7 +182,7 @@ def test_the_window_shows_what_a_look_at_the_whole_page_shows() -> None:
     ):
         watch.begin()
         subprocess.run(["/bin/sh", "-c", script], check=False)
-        watch.look_at_all()
+        watch.scan_all_tasks()
         faults = watch.read()
     assert len(faults) >= 50
     hidden = [fault for fault in faults if fault.hidden or fault.late]
@@ -201,7 +201,7 @@ def test_stacks_that_share_a_slot_are_told_apart(programs: tuple[Path, Path]) ->
         ):
             watch.begin()
             calls.make_them()
-            watch.look_at_all()
+            watch.scan_all_tasks()
             told = sum(fault.pages for fault in watch.read() if fault.tid in tids)
         after = marks_in_pages(tids)
     assert told == sum(after.values()) - sum(before.values()) > 50

@@ -57,7 +57,7 @@ def raw(**values: int) -> bytes:
 
 
 def understood(watch: FaultWatch, **values: int) -> StackFault:
-    fault = watch._understand(raw(**values))
+    fault = watch._parse(raw(**values))
     assert fault is not None
     return fault
 
@@ -87,7 +87,7 @@ def test_what_is_told_twice_counts_once() -> None:
     watch = a_watch()
     late = read_constants(HEADER, "FAULT")["LATE"]
     assert understood(watch).pages == 1
-    assert watch._understand(raw(flags=late)) is None
+    assert watch._parse(raw(flags=late)) is None
     deeper = understood(watch, mark_bytes=9000, touched_pages=0b111, pages_before=1, flags=late)
     assert (deeper.pages_before, deeper.pages, deeper.faults, deeper.late) == (2, 1, 1, True)
     assert understood(watch, start_boot_ns=2 * 10**9).pages == 1  # another task of that tid
