@@ -267,7 +267,7 @@ class Child:
     def _parse(self, data: bytes, flags: int) -> dict[str, Any]:
         if not data:
             status = self._process.wait()
-            how = f"was killed by signal {-status}" if status < 0 else f"ended with code {status}"
+            how = f"was killed by signal {-status}" if status < 0 else f"exited with code {status}"
             raise self.failed(f"{how} before it had loaded anything")
         try:
             answer = json.loads(data)
@@ -376,8 +376,8 @@ class Loader(Closing):
 
         POSSIBLE_CPUS, the length of maps with one element per CPU, is added to `macros`. `maps` are
         those whose descriptors are wanted; `tracepoints` are raw ones, each with the function to
-        attach; `perf_events` are attached on every online CPU; `programs`
-        are functions for raw tracepoints, loaded only.
+        attach; `perf_events` are attached on every online CPU; `programs` are functions for raw
+        tracepoints, only loaded.
 
         Raises UnmeasurableError if none has, else what Child.receive() raises.
         """

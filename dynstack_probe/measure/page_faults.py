@@ -81,10 +81,10 @@ class PageFaultCounter:
     def method(self) -> str:
         """How it counts, for readers of its figures."""
         if self._duty is None:
-            return "kernel mode counted, user mode the rest of all"
+            return "kernel mode counted, user mode the remainder of pgfault"
         return (
             f"kernel mode estimated (counted for {self._duty.on_seconds:g} s about every"
-            f" {self._duty.period_seconds:g} s, and scaled), user mode the rest of all"
+            f" {self._duty.period_seconds:g} s, and scaled), user mode the remainder of pgfault"
         )
 
     @property

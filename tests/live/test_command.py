@@ -121,10 +121,10 @@ RUBBISH = f'exec {SYSTEM_PYTHON} -c \'import os, sys; os.write(int(sys.argv[3]),
 @pytest.mark.parametrize(
     ("script", "code", "about"),
     [
-        ("exit 7", 1, "ended with code 7"),
+        ("exit 7", 1, "exited with code 7"),
         ("exec sleep 60", 1, "did not answer within 2 s"),
         (RUBBISH, 1, "sent a malformed answer"),
-        ("exec /nonexistent", 1, "ended with code 127"),
+        ("exec /nonexistent", 1, "exited with code 127"),
     ],
 )  # fmt: skip
 def test_a_bad_child(tmp_path: Path, script: str, code: int, about: str) -> None:

@@ -168,7 +168,7 @@ def test_v_reaches_the_daemons_process(tmp_path: Path) -> None:
     short = run(*words, DYNSTACK_PROBE_PYTHON=str(python))
     long = run("-v", *words, DYNSTACK_PROBE_PYTHON=str(python))
     assert (short.returncode, long.returncode) == (1, 1)
-    assert "ended with code 7 before it had loaded anything" in short.stderr
+    assert "exited with code 7 before it had loaded anything" in short.stderr
     assert len(short.stderr.splitlines()) == 1
     assert long.stderr == f"{short.stderr}LLVM is unhappy\n"
 

@@ -47,7 +47,7 @@ def test_interpreter_missing(fake_python: Path) -> None:
 
 def test_child_dies(fake_python: Path) -> None:
     becomes(fake_python, "print('LLVM is\\x1b[31m unhappy'); sys.exit(7)")
-    with pytest.raises(ProbeError, match="ended with code 7") as caught:
+    with pytest.raises(ProbeError, match="exited with code 7") as caught:
         load()
     assert caught.value.details == "LLVM is?[31m unhappy"
 
