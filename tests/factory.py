@@ -16,8 +16,8 @@ from dynstack_probe.serve.collector import CostInputs
 
 COSTS = CostInputs(
     PageFaults(5, 6),
-    "kernel mode estimated (counted for 1 s about every 15 s, and scaled), user mode the rest of"
-    " all",
+    "kernel mode estimated (counted for 1 s about every 15 s, and scaled), user mode the"
+    " remainder of pgfault",
     Headroom((900, 700), 0, 0, 0, 0),
     Calibration(2000.0, 900.0, 100.0, 200.0, 0.1, 1, pinned=True),
 )
