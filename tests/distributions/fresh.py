@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tests import ROOT
 
-# What somebody has who got as far as typing `git clone ... && make estimate` as root.
+# What it takes to type `git clone ... && make estimate` as root.
 PACKAGES = "ca-certificates,git,make"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 CHECKOUT = "/root/dynstack-probe"
-UBUNTU = "[trusted=yes] http://archive.ubuntu.com/ubuntu"  # Debian has no key of it
-# Each call sees this machine's devices and kernel; the mounts are gone with it.
+UBUNTU = "[trusted=yes] http://archive.ubuntu.com/ubuntu"  # Debian does not ship its key
+# Each command sees this machine's devices and kernel; its mounts end with it.
 ENTER = """
 root=$1 folder=$2; shift 2
 for name in dev proc sys; do mount --rbind /$name $root/$name || exit; done
@@ -26,7 +26,7 @@ exec chroot $root sh -c 'cd "$0" && exec "$@"' "$folder" "$@"
 
 @dataclass(frozen=True)
 class Distribution:
-    """A suite, and the lines of its sources.list; none: mmdebstrap's own for Debian."""
+    """A suite, and its sources.list lines; none for mmdebstrap's own Debian default."""
 
     name: str
     suite: str
@@ -46,16 +46,16 @@ DISTRIBUTIONS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """Its root, with a clone of this checkout."""
+    """A root with a clone of this checkout."""
 
     root: Path
 
     def enter(self, folder: str = CHECKOUT) -> list[str]:
-        """What a command is put behind to run in there."""
+        """Prefix of a command that runs in there."""
         return ["unshare", "--mount", "sh", "-c", ENTER, "sh", str(self.root), folder]
 
     def type(self, text: str, folder: str = CHECKOUT, minutes: float = 20) -> str:
-        """What a line prints; fails as the line does."""
+        """Output of a shell line; fails if the line does."""
         result = subprocess.run(
             [*self.enter(folder), "sh", "-c", text],
             stdin=subprocess.DEVNULL,
@@ -72,7 +72,7 @@ class Machine:
 
 
 def environment() -> dict[str, str]:
-    """Of a login as root, and how pip reaches PyPI from here."""
+    """As of a root login, plus what pip needs to reach PyPI from here."""
     kept = {n: v for n, v in os.environ.items() if n.startswith("PIP_") or n.endswith("_proxy")}
     path = "/root/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     login = {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "xterm"}
@@ -86,7 +86,7 @@ def make(distribution: Distribution, root: Path) -> Machine:
         check=True,
     )  # fmt: skip
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
-    if CERTIFICATES.exists():  # also of a proxy, if there is one
+    if CERTIFICATES.exists():  # includes a proxy's, if there is one
         shutil.copy(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
     subprocess.run(["git", "clone", "--quiet", ROOT, f"{root}{CHECKOUT}"], check=True)
     machine = Machine(root)

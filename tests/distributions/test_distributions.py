@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """README top to bottom, as typed, on fresh Debians and Ubuntu: `make distributions`.
 
-On this machine's kernel; `make vm-test` has theirs. Without systemd: that is in `make vm-test` too.
+On this machine's kernel and without systemd; `make vm-test` has their kernels, and systemd.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def desk(machine: Machine, command: str, url: str) -> Desk:
 
 
 def try_all(desk: Desk) -> None:
-    """All are tried before any is complained of."""
+    """Try all lines, then report all failures."""
     trouble = []
     for line in OURS:
         try:
@@ -64,7 +64,7 @@ class TestInOrder:
     def test_make_estimate(self, machine: Machine) -> None:
         said = machine.type("make estimate")
         assert "This host: " in said
-        assert "This host: " in machine.type("make estimate")  # no set-up a second time
+        assert "This host: " in machine.type("make estimate")  # not set up a second time
 
     def test_every_line_of_the_checkout(self, machine: Machine, server: str) -> None:  # noqa: F811
         try_all(desk(machine, f"{CHECKOUT}/.venv/bin/dynstack-probe", server))
@@ -93,7 +93,7 @@ class TestInOrder:
         try_all(desk(machine, "/root/.local/bin/dynstack-probe", server))
 
     def test_the_suite_without_bpf(self, machine: Machine) -> None:
-        """This distribution's Python, OpenSSL, tools. The tests of these documents are above."""
+        """With this distribution's Python, OpenSSL and tools; documents are tested above."""
         machine.type("apt-get install -y -qq openssl prometheus e2fsprogs man-db tmux")
         machine.type("make .venv/.installed-dev")
         machine.type(

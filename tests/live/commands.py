@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every command there is, as the command line itself lists them, and how to run each quickly.
+"""Every command, as the command line itself lists them, and how to run each quickly.
 
-A command or an output that is added later is found here, and so by every test that uses this.
+Tests that use this cover commands and outputs added later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 from dynstack_probe.cli import app
 from tests import ROOT
 
-# Files that are read. Any other parameter that is a path is an output.
+# Input files. Any other path parameter is an output.
 READ = {
     *("captures", "capture", "replay", "btf", "anonymize_key", "config", "web_config"),
     *("password_file", "bearer_token_file", "ca_file", "cert_file", "key_file"),
@@ -39,7 +39,6 @@ SUFFIX = {"textfile": ".prom", "flamegraph": ".svg"}
 
 
 def commands() -> list[str]:
-    """Their names."""
     group = typer.main.get_command(app)
     return sorted(group.commands)  # type: ignore[attr-defined]
 
@@ -75,7 +74,7 @@ def arguments(
 def run(
     words: Sequence[str], *, stdout: int = subprocess.PIPE, prefix: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """From the project's folder, ended after ten seconds if it is still serving."""
+    """Run it in the project's directory; ended after ten seconds if it is still serving."""
     timeout = ["timeout", "--foreground", "--preserve-status", "6"] if words[0] == "serve" else []
     return subprocess.run(
         [*timeout, *prefix, sys.executable, "-m", "dynstack_probe", *words],
@@ -91,7 +90,7 @@ def run(
 
 
 def complaints(stderr: str) -> list[str]:
-    """The lines that are not what a good run says too."""
+    """The lines that a successful run does not print."""
     good = ("watching", "serving", "configuration reloaded")
     return [
         line

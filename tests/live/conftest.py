@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What every command can be run on."""
+"""Fixtures that every command can run on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Loads whose contexts are known, and what samples of them say; needs no pytest.
+"""Loads with known contexts, and samples of them; needs no pytest.
 
-A datagram to oneself sends with bottom halves off (__dev_queue_xmit()), and its softirq then
+Sending a datagram to oneself runs with bottom halves off (__dev_queue_xmit()), and its softirq then
 runs on the CPU's own stack (do_softirq_own_stack()), not on the task's. Looking up files
 takes no such lock for long.
 """
@@ -44,7 +44,7 @@ def send_to_oneself(ends: float) -> None:
 def contexts_under(
     load: Callable[[float], None], seconds: float = SECONDS
 ) -> tuple[Counter[Context], int]:
-    """Of this process's own samples; and how many samples were on a CPU's own stack."""
+    """Contexts of this process's samples, and the number of samples on a per-CPU stack."""
     found: Counter[Context] = Counter()
     with (
         Loader() as loader,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Tasks that each make one known system call, all alive before it and after it.
+ * Tasks that each make one known system call and live from before it until after it.
  *
  * Usage: known_calls FOLDER PARKED CALL=COUNT ... Prints "TID CALL" for each task, then
- * "ready"; makes the calls when it is sent a line, prints "done", ends with its input.
- * Built a second time with -DPARKED -nostdlib it is what the execve tasks become.
+ * "ready"; makes the calls when it reads a line, prints "done", exits at end of input.
+ * Built again with -DPARKED -nostdlib it is what the execve tasks become.
  */
 #define _GNU_SOURCE
 #include <sys/syscall.h>
@@ -79,7 +79,7 @@ static void send_to_loopback(void)
 	syscall(SYS_sendmsg, udp, &message, 0);
 }
 
-/* To make a pair of network devices is among the deepest things that a call can do. */
+/* Creating a pair of network devices is among the deepest call paths. */
 static void send_new_link(void)
 {
 	struct {
@@ -167,7 +167,7 @@ static void start(struct task *task)
 	wait_for(&task->tid);
 }
 
-/* Many small mappings: to put one over some of them takes a deep dive. */
+/* Many small mappings: mapping over several of them goes deep. */
 static char *checkered(int pieces, int flags)
 {
 	char *memory = mmap(0, pieces * PIECE + 4096, PROT_READ | PROT_WRITE,
@@ -228,14 +228,14 @@ int main(int count, char **arguments)
 	fflush(stdout);
 	if (!fgets(line, sizeof(line), stdin))
 		return 1;
-	for (int i = 0; i < all; i++) { /* in turns: no two in one another's way */
+	for (int i = 0; i < all; i++) { /* in turn, so that they do not contend */
 		if (strcmp(tasks[i].call, "execve")) {
 			set(&tasks[i].go, 1);
 			wait_for(&tasks[i].done);
 		} else if (write(start_pipe[1], "", 1) != 1)
 			return 1;
 	}
-	usleep(300000); /* the last ones go to sleep, and children become another program */
+	usleep(300000); /* let the last ones fall asleep, and the children exec */
 	printf("done\n");
 	fflush(stdout);
 	if (fgets(line, sizeof(line), stdin))

@@ -23,7 +23,7 @@ PR_SET_NAME = 15  # linux/prctl.h
 
 
 def free_port() -> int:
-    """One that nobody listens on at this moment."""
+    """A TCP port that nobody listens on at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
@@ -77,10 +77,10 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def sleepers(count: int, name: bytes) -> Iterator[int]:
-    """A process with `count` threads of that name, all asleep in nanosleep; gives its pid.
+    """A process with `count` threads of that name, all asleep in nanosleep; yields its pid.
 
-    Not on a lock: from Linux 6.16 on a process has few futex queues of its own, and where that
-    lock shares one with Python's, each of its wakes walks past all sleepers.
+    Not on a lock: since Linux 6.16 a process has a small private futex hash, and if that lock
+    shares a bucket with one of Python's, each wake of the latter walks all sleepers.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", _SLEEPERS, str(count), name.hex()],
@@ -115,12 +115,12 @@ while left:
 
 
 def fork_many(count: int) -> None:
-    """So many processes come and go; one more makes them."""
+    """Fork that many processes, which exit, from one more process."""
     subprocess.run([sys.executable, "-S", "-c", _FORKER, str(count)], check=True)
 
 
 def visible_threads() -> set[int]:
-    """The tids of all threads in /proc which still have a stack."""
+    """The tids of all threads in /proc that still have a stack."""
     tids = set()
     for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -132,15 +132,15 @@ def visible_threads() -> set[int]:
 
 @cache
 def _our_names() -> frozenset[str]:
-    """Every word in the probes, as long as the kernel keeps a name: programs and maps have one."""
+    """Every word in the probes, cut to BPF_OBJ_NAME_LEN: the program and map names among them."""
     text = "".join(path.read_text() for path in (ROOT / "probes").glob("*.[ch]"))
     return frozenset(word[:15] for word in re.findall(r"\w+", text))
 
 
 def bpf_objects() -> set[tuple[str, int]]:
-    """BPF programs and maps that are named as ours are, and links to such programs.
+    """BPF programs and maps with names of ours, and links to such programs.
 
-    Others may come and go meanwhile.
+    Other tools' objects may come and go meanwhile.
     """
 
     def listed(kind: str) -> list[dict[str, Any]]:
@@ -165,7 +165,7 @@ def rename_this_thread(name: bytes) -> None:
 
 
 def wait_until_gone(objects: set[tuple[str, int]]) -> set[tuple[str, int]]:
-    """What BPF objects besides these remain after a while."""
+    """BPF objects besides these that remain after a while."""
     for _ in range(50):
         left = bpf_objects() - objects
         if not left:
@@ -175,7 +175,7 @@ def wait_until_gone(objects: set[tuple[str, int]]) -> set[tuple[str, int]]:
 
 
 def forks_so_far() -> int:
-    """Tasks ever created on this machine: the kernel's own count, in /proc/stat."""
+    """Tasks created since boot: the kernel's own count, in /proc/stat."""
     for line in open("/proc/stat"):  # noqa: PTH123, SIM115
         if line.startswith("processes "):
             return int(line.split()[1])

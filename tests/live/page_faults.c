@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Takes page faults in a known mode, on the CPU that it is started on.
+ * Takes page faults in a known mode, on the CPU on which it was started.
  *
  * Usage: page_faults user|kernel PAGES [SECONDS]. Touches each page once, or reads into it;
  * with SECONDS it does that evenly spread, PAGES a second.

@@ -21,7 +21,7 @@ from dynstack_probe.model.syscalls import NAMES
 from tests import ROOT
 from tests.live.machine import run, sleepers
 
-# Sleeps in a call for good; /proc/PID/syscall says which.
+# Sleeps in a call forever; /proc/PID/syscall says which.
 CALLS = {
     "pause": "signal.pause()",
     "epoll_wait": "select.epoll().poll()",
@@ -34,7 +34,7 @@ CALLS = {
 
 
 def kernels_answers() -> dict[int, str]:
-    """The first word of each task's /proc file: a number, or `running`."""
+    """The first word of each task's /proc file: a system call number, or `running`."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/task/[0-9]*/syscall"):
         try:
@@ -45,7 +45,7 @@ def kernels_answers() -> dict[int, str]:
 
 
 def wait_asleep(pid: int) -> str | None:
-    """The call in which it sleeps; None if it has ended."""
+    """The call in which it sleeps; None if it has exited."""
     for _ in range(200):
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         if state == "Z":
@@ -79,7 +79,7 @@ def callers() -> Iterator[dict[str, int]]:
 
 
 def test_as_the_kernel_says(callers: dict[str, int]) -> None:
-    """Of tasks that are in the same call before and after: all, and 127 at least."""
+    """For every task in the same call before and after the scan, at least 127 of them."""
     with sleepers(127, b"in-nanosleep"):
         before = kernels_answers()
         frame = take_frame()
@@ -109,7 +109,7 @@ def test_a_row_a_call(callers: dict[str, int]) -> None:
     assert int(rows["clock_nanosleep"]["stacks"]) >= 127
     assert callers.keys() <= rows.keys()
     assert int(rows["none (kernel thread)"]["stacks"]) > 0
-    assert "running" in rows  # whoever reads
+    assert "running" in rows  # the reader itself
 
 
 def test_a_capture_holds_no_system_calls() -> None:
@@ -119,7 +119,7 @@ def test_a_capture_holds_no_system_calls() -> None:
     assert result.stderr.count("\n") == 1
 
 
-# mov $29, %eax; int $0x80: pause(2) in the 32-bit table, of a 64-bit program
+# mov $29, %eax; int $0x80: pause(2) in the 32-bit table, from a 64-bit program
 IA32 = """
 import ctypes, mmap
 code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -130,7 +130,7 @@ ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code))
 
 
 def test_a_32_bit_call() -> None:
-    """Its number means another call (shmget) in the 64-bit table."""
+    """Its number is that of another call (shmget) in the 64-bit table."""
     process = subprocess.Popen([sys.executable, "-c", IA32], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -78,7 +78,7 @@ def test_a_cgroup_is_named_by_its_path() -> None:
             try:
                 group.rmdir()
                 break
-            except OSError:  # its last task is still leaving
+            except OSError:  # its last task is still exiting
                 time.sleep(0.05)
 
 
@@ -103,7 +103,7 @@ def test_no_btf(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         path.write_bytes(content)
     result = run("estimate", "--btf", str(path))
-    # a file that is not there is the user's mistake, one without types no kernel's
+    # a missing file is a usage error; one without BTF can't be a kernel's
     assert result.returncode == (2 if content is None else 3)
     assert result.stderr.startswith("dynstack-probe: ")
     assert result.stderr.count("\n") == 1
@@ -201,7 +201,7 @@ def test_capabilities(held: str) -> None:
 
 @pytest.fixture
 def world_readable_copy() -> Iterator[Path]:
-    """The tool where any user may read it, whoever owns this checkout."""
+    """A copy of the tool that any user may read, whoever owns this checkout."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         for name in ("dynstack_probe", "probes"):
@@ -210,7 +210,7 @@ def world_readable_copy() -> Iterator[Path]:
 
 
 def test_unprivileged_user(world_readable_copy: Path) -> None:
-    """Under Debian's own packages, which are the oldest that we support."""
+    """With Debian's own packages, the oldest versions that we support."""
     command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     tool = [SYSTEM_PYTHON, "-m", "dynstack_probe", "estimate"]
     denied = subprocess.run(

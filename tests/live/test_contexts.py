@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the CPU was doing when stacks were deep, under loads that are known."""
+"""Contexts in which stacks were deep, under known loads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_preemption_is_told_from_a_load_that_turns_it_off() -> None:
     assert files[Context.PREEMPTIBLE] / files.total() > (
         datagrams[Context.PREEMPTIBLE] / datagrams.total()
     )
-    # softirqs run on a stack of the CPU's own
+    # softirqs run on a per-CPU stack
     assert datagrams[Context.SOFTIRQ] / datagrams.total() < 0.05
     assert elsewhere > 50
 

@@ -28,7 +28,7 @@ print(count)
 
 
 def fork_for(seconds: float, counts: list[int]) -> None:
-    """Adds how many forks there were: on a busy machine few."""
+    """Append the number of forks done: few on a busy machine."""
     command = [sys.executable, "-c", _FORKS, str(seconds)]
     counts.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
 
@@ -43,7 +43,7 @@ def test_a_fork_load_makes_cheaper_forks() -> None:
     document = json.loads(told.stdout)
     assert document["seconds"] == pytest.approx(6, abs=2)
     assert document["created_per_second"] > forks[0] / 12 / 2
-    # each touches a page of its own at least
+    # each touches at least one page of its own
     assert document["page_faults_per_second"]["user"] > forks[0] / 12 / 2
     assert 0 < document["calibration"]["clear_page_ns"] < document["calibration"]["fault_ns"]
     cost = document["cost"]

@@ -30,8 +30,8 @@ from tests.live.variants import OtherLoader
 
 SOURCE = Path(__file__).with_name("known_calls.c")
 CROSSINGS = 1009
-# An mmap in the midst of many mappings crosses in one of five tasks or so, since each
-# call begins at a random offset; the others hardly ever do: then nothing may be told.
+# An mmap amid many mappings crosses in about one of five tasks, since each call starts at a
+# random stack offset; the others hardly ever do, and then nothing may be reported.
 TASKS = {
     "mmap": 4700,
     "futex": 211,
@@ -57,7 +57,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 class KnownCalls:
-    """The running program; `call_of` says which call each of its tasks makes."""
+    """The running program; `call_of` maps each of its tids to the call that it makes."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -71,7 +71,7 @@ class KnownCalls:
         raise AssertionError("known_calls died")
 
     def make_them(self) -> None:
-        """All calls, at the same time; returns when they are done."""
+        """Make all calls concurrently; returns when they are done."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write("go\n")
@@ -102,7 +102,7 @@ def marks_in_pages(tids: set[int]) -> dict[int, int]:
 
 
 class Watched(NamedTuple):
-    """What became of the known tasks."""
+    """What `faults` and two scans reported of the known tasks."""
 
     call_of: dict[int, str]
     before: dict[int, int]
@@ -173,7 +173,7 @@ def test_each_crossing_says_who_and_how_deep(watched: Watched) -> None:
 
 
 def test_the_window_shows_what_a_look_at_the_whole_page_shows() -> None:
-    """Compiled with CHECK_WINDOW it looks at all of the page at each system call's end."""
+    """Compiled with CHECK_WINDOW it reads the whole page at each system call's exit."""
     script = "for i in $(seq 150); do ls -lR /etc/apt /proc/self >/dev/null; done 2>/dev/null"
     with (
         OtherLoader({"CHECK_WINDOW": 1}) as loader,
@@ -190,7 +190,7 @@ def test_the_window_shows_what_a_look_at_the_whole_page_shows() -> None:
 
 
 def test_stacks_that_share_a_slot_are_told_apart(programs: tuple[Path, Path]) -> None:
-    """With one slot for eight stacks most are in the hash."""
+    """With one slot per eight stacks most are in the hash."""
     with known_calls(programs, {"mmap": 800}) as calls:
         tids = set(calls.call_of)
         before = marks_in_pages(tids)
@@ -236,14 +236,14 @@ def test_the_command_in_all_forms(tmp_path: Path) -> None:
 
 
 def test_crossings_are_the_faults_and_what_reuse_avoids() -> None:
-    """Two probes, one count: so a crossing is no fault where its page came with the stack."""
+    """Two probes, one count: a crossing is no fault if its page came with a reused stack."""
     with subprocess.Popen(["/bin/sh", "-c", "while :; do ls /; done >/dev/null"]) as busy:
         try:
             said = json.loads(run("faults", "--duration", "4", "--format", "json").stdout)
         finally:
             busy.kill()
     found, modelled = said["found"]["pages"], said["rfc_v1"]
-    # each begins and ends within some ms of the other
+    # each starts and stops within some ms of the other
     assert abs(found - modelled["crossed_pages"]) <= 3 + 0.05 * found
     assert found > 20
     assert modelled["fault_pages"] < 0.8 * found
@@ -271,7 +271,7 @@ def test_call_paths_are_named_and_drawn(tmp_path: Path) -> None:
         assert comm
         assert call
         assert functions
-        # what BPF generates has no name in the kernel's list where others trace by it
+        # code that BPF generates for other tracers has no symbol in kallsyms
         unnamed = [int(name, 16) for name in functions if name.startswith("0x")]
         assert all(address >= text_end for address in unnamed), line
     assert any("do_syscall_64" in line for line in lines)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ctrl-C at ten moments of every command's start: one line, exit code 130, nothing left behind."""
+"""Ctrl-C at ten moments of every command's startup: one line, exit code 130, nothing leaked."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.live.commands import QUICKLY, arguments, commands, complaints
 from tests.live.machine import bpf_objects, wait_until_gone
 
 MOMENTS = 10
-# The command, which tells fd 3 that its first line has run: what Python does before that is
-# not ours to change.
+# The command, which signals on fd 3 that its first line has run: what Python does before that
+# is out of our control.
 TOLD = """
 import os, sys
 from dynstack_probe import __main__ as command
@@ -36,10 +36,10 @@ sys.exit(command.main())
 def interrupted(
     words: list[str], after_seconds: float, until: str | None = None
 ) -> tuple[int, str, bool, float]:
-    """Exit code, stderr, whether it had done its work before Ctrl-C came, and run time.
+    """Exit code, stderr, whether it had finished before Ctrl-C came, and run time.
 
-    Ctrl-C comes so long after the first line, or once stderr says `until`, and as from a
-    terminal to the whole group.
+    SIGINT is sent that long after the first line, or once stderr has `until`, to the whole
+    process group, as a terminal does.
     """
     told, tell = os.pipe()
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complained:
@@ -78,16 +78,16 @@ def test_ten_moments(command: str, capture: Path, prometheus: str, tmp_path: Pat
     output = ("", path) if "FILE" in QUICKLY[command] else None
     words = arguments(command, capture, prometheus, output)
     before = bpf_objects()
-    until = "serving" if command == "serve" else None  # it goes on until it is told
+    until = "serving" if command == "serve" else None  # it runs until it is stopped
     code, stderr, _, whole = interrupted(words, 60.0, until)
     assert code == 0, stderr
     path.unlink(missing_ok=True)
     count = 0
     for moment in range(MOMENTS):
         code, stderr, done, _ = interrupted(words, whole * moment / MOMENTS)
-        # cost measures until it is told, and then tells what it has
+        # cost measures until it is stopped, and then reports what it has
         ready = command == "cost" or "serving" in stderr or "watching" in stderr or path.exists()
-        if code == 0 and (done or ready):  # or it ends well
+        if code == 0 and (done or ready):  # or it succeeds
             path.unlink(missing_ok=True)
             continue
         assert complaints(stderr) == ["dynstack-probe: interrupted"], moment

@@ -41,7 +41,7 @@ RECORDED_EVENTS = 1 << 17
 
 
 def run_programs(count: int) -> None:
-    """One in ten or so goes deeper than its stack's first page before it exits."""
+    """About one in ten uses more than its stack's first page before it exits."""
     loop = f"for i in $(seq {count}); do /bin/ls / >/dev/null; done"
     subprocess.run(["/bin/sh", "-c", loop], check=True)
 
@@ -63,7 +63,7 @@ def exits(life: Lifecycle) -> int:
 
 
 def counted(sampler: Sampler) -> tuple[Lifecycle, int]:
-    """Our counters and the kernel's count of forks, between two of which none came."""
+    """Our counters and the kernel's fork count, read while no fork happened."""
     while True:
         before, life = forks_so_far(), sampler.lifecycle()
         if forks_so_far() == before:
@@ -71,17 +71,17 @@ def counted(sampler: Sampler) -> tuple[Lifecycle, int]:
 
 
 def test_10007_forks_are_counted_exactly(sampler: Sampler) -> None:
-    """Created rises by what /proc/stat says, which is the forks and a background."""
+    """Created rises by as much as /proc/stat says: the forks and a background."""
     before, kernel_before = counted(sampler)
     fork_many(FORKS)
     after, kernel_after = counted(sampler)
     created = after.created - before.created
     background = kernel_after - kernel_before - FORKS
     assert background >= 1  # the forker itself
-    # of another CPU's fork the kernel's count comes first, then ours
+    # for a fork on another CPU the kernel counts first, then we do
     assert abs(created - FORKS - background) <= 3
     assert created >= FORKS + 1
-    # each exit was counted before its parent came to know of it
+    # each exit is counted before its parent is notified
     exited = exits(after) - exits(before)
     assert FORKS + 1 <= exited <= FORKS + background + 60
     assert not any(after.lost.values())
@@ -117,7 +117,7 @@ def recorded(probe: LoadedProbe) -> list[Event]:
 
 
 class Replay:
-    """The same counting, plainly: one dictionary of what each stack would hold."""
+    """The same counting, naively: one dictionary of the pages that each stack would hold."""
 
     def __init__(self) -> None:
         self.created = self.reused = self.faults = 0
@@ -161,7 +161,7 @@ def test_counters_agree_with_a_replay_of_the_same_events() -> None:
         life = sampler.take().lifecycle
         for event in recorded(probe):
             replay.see(event)
-    slack = 2  # events between the counters' reading and the record's
+    slack = 2  # events between reading the counters and reading the recorded events
     assert 0 <= replay.created - life.created <= slack
     assert 0 <= replay.reused - life.reused <= slack
     assert 0 <= sum(replay.exited.values()) - sum(life.exited.values()) <= slack
@@ -179,7 +179,7 @@ def deep_exits(life: Lifecycle) -> int:
 
 
 def test_windows_show_each_page_that_a_whole_stack_shows() -> None:
-    """On this kernel: exits are read whole, and compared, until enough have proved it."""
+    """On this kernel: exits read whole stacks, and compare, until enough agree."""
     with Loader() as loader, load_lifecycle(loader) as probe, Sampler(probe) as sampler:
         run_programs(600)
         life = sampler.lifecycle()
@@ -209,7 +209,7 @@ def test_once_proved_exits_are_told_by_windows() -> None:
     seen = exits(after) - exits(before)
     windowed = reads.windowed - before.exit_reads.windowed
     assert seen >= 200
-    assert seen * 3 / 4 < windowed < seen  # one in 8 of created and exits of each CPU
+    assert seen * 3 / 4 < windowed < seen  # one in 8 events of each CPU is checked
     assert reads.checked > before.exit_reads.checked
     assert (reads.caught, reads.hidden, after.lost["exit_pages_hidden"]) == (0, 0, 0)
     assert whole.exit_reads.windowed - distrusting.exit_reads.windowed <= 2
@@ -217,7 +217,7 @@ def test_once_proved_exits_are_told_by_windows() -> None:
 
 
 def test_a_load_that_jumps_is_counted_exactly_from_its_first_exit() -> None:
-    """Windows of no bytes hide each page, as a jump over it does: they are never trusted."""
+    """Windows of 0 bytes miss each page, as if a frame jumped over them: never trusted."""
     with (
         Loader() as loader,
         load_lifecycle(loader) as probe,
@@ -233,7 +233,7 @@ def test_a_load_that_jumps_is_counted_exactly_from_its_first_exit() -> None:
         after = whole.lifecycle(), blind.lifecycle()
     deep = [deep_exits(b) - deep_exits(a) for a, b in zip(before, after, strict=True)]
     assert deep[0] >= 10
-    assert abs(deep[0] - deep[1]) <= 1  # an exit elsewhere, between the two readings
+    assert abs(deep[0] - deep[1]) <= 1  # an unrelated exit between the two reads
     reads = after[1].exit_reads
     assert reads.hidden == deep_exits(after[1])
     assert (reads.windowed, reads.caught, reads.unproved) == (0, 0, 1)
@@ -241,13 +241,13 @@ def test_a_load_that_jumps_is_counted_exactly_from_its_first_exit() -> None:
 
 
 def set_proof(probe: LoadedProbe, shown: int) -> None:
-    """Make the probe believe that so many grown stacks hid nothing."""
+    """Make the probe believe that windows missed no page of that many grown stacks."""
     with mmap.mmap(probe.maps["exit_proof"], mmap.PAGESIZE) as proof:
         struct.pack_into("=Q", proof, 0, shown)
 
 
 def test_a_hidden_page_on_one_cpu_ends_the_trust_of_all() -> None:
-    """And what was missed until then lies within the range that is told."""
+    """And the number missed until then lies within the reported range."""
     one_in = 16
     cpus = os.sched_getaffinity(0)
     try:
@@ -267,7 +267,7 @@ def test_a_hidden_page_on_one_cpu_ends_the_trust_of_all() -> None:
             while not blind.lifecycle().exit_reads.caught:
                 run_programs(20)
             caught = whole.lifecycle(), blind.lifecycle()
-            os.sched_setaffinity(0, {max(cpus)})  # which has seen nothing hidden
+            os.sched_setaffinity(0, {max(cpus)})  # which has seen no hidden page
             run_programs(200)
             after = whole.lifecycle(), blind.lifecycle()
     finally:
@@ -285,10 +285,10 @@ def test_a_hidden_page_on_one_cpu_ends_the_trust_of_all() -> None:
 
 
 def test_an_exit_reads_only_pages_that_are_mapped() -> None:
-    """A kernel with dynamic stacks says in nr_pages how many are: to read another maps it.
+    """With dynamic stacks only nr_pages pages are mapped, and reading another would map it.
 
-    Here a shift makes nr_pages 1 of 4, as of a stack there that has not grown; what lies
-    below is left alone, and so doesn't count.
+    Here a shift makes nr_pages 1 of 4, like a stack that has not grown; pages below it are
+    not read, so they don't count.
     """
     one_page = {"VM_STRUCT_NR_PAGES_SHIFT": 2, "VM_STRUCT_NR_PAGES_BITS": 1}
     with (
@@ -308,7 +308,7 @@ def test_an_exit_reads_only_pages_that_are_mapped() -> None:
 
 
 def test_reuse_is_told_without_the_free_tracepoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels before 6.2: only a stack's identity tells a cached one from a new one."""
+    """As before Linux 6.2: only a stack's identity tells a cached one from a new one."""
     with Loader() as loader, load_lifecycle(loader) as exact, Sampler(exact) as told:
         monkeypatch.setattr(Btf, "has_tracepoint", lambda self, name: False)
         with Loader() as other, load_lifecycle(other) as guessing, Sampler(guessing) as guessed:
@@ -347,7 +347,7 @@ def test_sleepers_are_not_read_again(sampler: Sampler) -> None:
 
 @contextlib.contextmanager
 def cgroup(name: str) -> Iterator[Path]:
-    """A cgroup below the root of the hierarchy that tasks are grouped by."""
+    """A cgroup below the root of the hierarchy by which tasks are grouped."""
     mount = cgroups.hierarchy().mount
     assert mount is not None
     folder = mount / name
@@ -359,7 +359,7 @@ def cgroup(name: str) -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """As soon as its last task has left."""
+    """Removed as soon as its last task has exited."""
     for _ in range(200):
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -404,7 +404,7 @@ def test_one_read_need_not_bring_all_names(sampler: Sampler) -> None:
 
 
 def test_a_cgroup_that_is_gone_never_has_anothers_name(sampler: Sampler) -> None:
-    """The node's memory may be another's by the time it is asked for its names."""
+    """The node's memory may have been reused by the time its names are read."""
     named = 0
     for n in range(211):
         with (
@@ -431,7 +431,7 @@ def test_without_the_kernels_names_the_tree_is_walked(monkeypatch: pytest.Monkey
 
 
 def test_the_living_agree_with_a_full_scan(sampler: Sampler) -> None:
-    """What the cheap rescan remembers is what a scan of every stack finds."""
+    """The incremental rescan finds what a full scan finds."""
     from dynstack_probe.measure.stack_scan import take_frame
 
     with sleepers(499, b"compared"):
@@ -448,7 +448,7 @@ def test_the_living_agree_with_a_full_scan(sampler: Sampler) -> None:
 
 
 def test_growth_is_told_by_age(sampler: Sampler) -> None:
-    """A task that deepens between two scans appears once, as young as it is."""
+    """A task that goes deeper between two scans appears once, with its age."""
     sampler.take()
     before = sampler.take().lifecycle.growth_by_age
     run_programs(200)
@@ -479,7 +479,7 @@ def test_variants_for_other_kernels_count_the_same(
 def test_events_that_pass_a_busy_program_by_are_counted(
     sampler: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the kernel counts them, of which here is none: so what it says is made up."""
+    """The kernel's own counters, which this kernel lacks: so they are faked."""
     programs = sampler._probe.programs
     assert set(programs) >= {"on_new_task", "on_exit"}
     before = sampler.lifecycle()

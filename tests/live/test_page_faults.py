@@ -20,7 +20,7 @@ from tests import ROOT
 
 PAGES = 20_011  # a prime
 STEADY_FAULTS_A_SECOND = 60_000
-# Others use this machine too, and what they take only adds to what is counted.
+# Other processes' faults only add to the count.
 ATTEMPTS = 12
 
 
@@ -65,7 +65,7 @@ def test_known_page_faults_are_counted_in_their_mode(
 
 @pytest.mark.parametrize("duty", [DutyCycle(), DutyCycle(0.2, 3.0)], ids=["default", "fast"])
 def test_a_duty_cycle_tells_a_steady_load(program: Path, duty: DutyCycle) -> None:
-    """Two minutes of it: held against counters that are on all of the time."""
+    """Two minutes, compared with counters that are always on."""
     seconds = 8 * duty.period_seconds
     load = subprocess.Popen(
         [program, "kernel", str(STEADY_FAULTS_A_SECOND), str(round(seconds + 60))]

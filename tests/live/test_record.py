@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`record` on this machine, and what reads captures."""
+"""`record` on this machine, and the commands that read captures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def succeed(*arguments: str) -> str:
 
 
 def start_recording(path: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A series, of which the first frame is on disk already."""
+    """A `record` of a series whose first frame is already on disk."""
     recorder = subprocess.Popen(
         [sys.executable, "-m", "dynstack_probe", "record", str(path), *arguments],
         cwd=ROOT,
@@ -45,13 +45,13 @@ def start_recording(path: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def forks() -> list[int]:
-    """Of the whole machine while the series was recorded, by the kernel's own count."""
+    """Forks on the whole machine during the series, by the kernel's own count."""
     return []
 
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory, forks: list[int]) -> Path:
-    """Six seconds, in which 503 processes are forked and end."""
+    """Six seconds in which 503 processes are forked and exit."""
     before = forks_so_far()
     path = tmp_path_factory.mktemp("capture") / "series.dsp"
     recorder = start_recording(path, "--duration", "6s", "--interval", "1s")
@@ -80,7 +80,7 @@ def test_a_short_series_needs_no_interval(tmp_path: Path) -> None:
     assert len([*Capture(path)]) >= 2
 
 
-def test_a_busy_host_gets_its_second_snapshot() -> None:
+def test_a_busy_host_gets_its_second_frame() -> None:
     frames = []
     for frame in record(threading.Event(), duration_seconds=0.5, interval_seconds=0.2):
         frames.append(frame)
@@ -95,7 +95,7 @@ def test_policies_of_a_series(series: Path) -> None:
     assert document["series"]["seconds"] == pytest.approx(5.5, abs=1)
     assert rows["accessed-bit"]["rate"]["what"] == "refills"
     assert rows["accessed-bit"]["rate"]["events_per_second"] > 0
-    # /bin/true goes to its second page in about every fifth run here, or always, or never
+    # whether /bin/true uses a second page varies: always, never, or in about one run of five
     assert 0 <= rows["rfc-v1"]["rate"]["events_per_second"] < 2000
     assert rows["static-8k"]["rate"] is None
 

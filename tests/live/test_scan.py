@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The scan against what is known of this machine by other means."""
+"""The scan against other sources on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BARE_ITERATOR = Path(__file__).with_name("bare_iterator.c")
 
 
 def with_comm(frame: Frame, name: bytes) -> list[int]:
-    """Which stacks have that comm."""
+    """Indices of the stacks with that comm."""
     return [i for i, comm in enumerate(frame.stacks.comms) if comm == name]
 
 
@@ -45,14 +45,14 @@ def test_997_sleeping_threads_are_997_more_tasks() -> None:
         assert len({stacks.tids[i] for i in found}) == 997
         assert len({stacks.addresses[i] for i in found}) == 997
         assert {stacks.kinds[i] for i in found} == {Kind.USER}
-        # asleep: some depth, less than they have ever had
+        # asleep: below the high-water mark, but not zero
         assert all(0 < stacks.depth_bytes[i] <= stacks.mark_bytes[i] for i in found)
         assert all(stacks.switches[i] > 0 for i in found)
     assert with_comm(take_frame(), b"prime-sleeper") == []
 
 
 def iterated_tids() -> set[int]:
-    """All tids that the kernel's task iterator shows to a program which asks no more."""
+    """All tids that a minimal program sees through the kernel's task iterator."""
     with Loader() as loader:
         with Btf() as btf:
             macros = probe_macros(btf)
@@ -64,7 +64,7 @@ def iterated_tids() -> set[int]:
 
 
 def test_coverage_agrees_with_proc_and_with_the_kernels_count() -> None:
-    """Read and missed make up the kernel's count, within the tasks that came and went."""
+    """Read plus missed is the kernel's count, to within the churn of tasks."""
     before = visible_threads()
     iterated = iterated_tids()
     frame = take_frame()
@@ -72,7 +72,7 @@ def test_coverage_agrees_with_proc_and_with_the_kernels_count() -> None:
     steady = before & after
     read = set(frame.stacks.tids)
 
-    # Whatever the iterator shows is read. Some kernels hide tasks from it: those are missed.
+    # Every task that the iterator shows is read. Some kernels hide tasks from it: those are missed.
     hidden = steady - iterated - {os.getpid()}
     assert steady - hidden <= read
     coverage = frame.coverage
@@ -104,7 +104,7 @@ def test_idle_tasks() -> None:
 
 
 def scan_with(**changes: int | None) -> Frame:
-    """A scan by a probe compiled with other macros; None takes one away."""
+    """A scan by a probe compiled with these macros changed; None undefines one."""
     with OtherLoader(changes) as loader, Scanner(loader, Features()) as scanner:
         return scanner.scan()
 
@@ -130,7 +130,7 @@ def test_idle_tasks_that_cannot_be_found_are_missed() -> None:
 
 
 def test_the_scan_for_kstack_erase_finds_the_same_marks() -> None:
-    """Without poison on any stack it must see what the plain scan sees."""
+    """With no poison on any stack it must find what the plain scan finds."""
     plain, wary = take_frame().stacks, scan_with(KSTACK_ERASE=1)
     assert wary.coverage.erased == 0
 
@@ -146,10 +146,10 @@ def test_the_scan_for_kstack_erase_finds_the_same_marks() -> None:
 
 @pytest.mark.parametrize(("shift", "mapped"), [(1, 2), (2, 1)])
 def test_the_readers_own_stack_is_read_down_to_its_mapped_pages(shift: int, mapped: int) -> None:
-    """A kernel with dynamic stacks says in nr_pages how many are: to read another maps it.
+    """With dynamic stacks only nr_pages pages are mapped, and reading another would map it.
 
-    Here nr_pages, shifted, is less than the size, as of each stack there. The pages of
-    others may be tried: reading one that is not mapped fails.
+    Here a shift makes nr_pages less than the stack's size, as it is there. Other tasks' pages
+    may be tried: reading one that is not mapped fails.
     """
     plain = take_frame()
     pages = plain.host.thread_size_bytes // 4096
@@ -210,8 +210,8 @@ def test_io_uring_threads_are_user_workers() -> None:
     assert [frame.stacks.kinds[i] for i in found] == [Kind.USER_WORKER]
 
 
-# A thread that goes deeper step by step: each line on stdin is one kind of system call,
-# the last one the execve of a real program.
+# A thread that goes deeper in steps: each line on stdin is one kind of system call, the last
+# the execve of a real program.
 _DIVER = """
 import os, select, socket, sys, tempfile
 def files():
@@ -289,7 +289,7 @@ def test_without_headers_kprobes_or_bcc_in_this_process() -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_fields_are_loaded_with_the_size_they_have(size: int) -> None:
-    """Linux 7.2 made task_struct.on_cpu one byte wide; its lowest byte is all that it uses."""
+    """Linux 7.2 narrowed task_struct.on_cpu to one byte; earlier kernels only use its low byte."""
     narrow = {"TASK_STRUCT_ON_CPU_BYTES": size, "TASK_STRUCT_ON_CPU_BITS": 8 * size}
     with sleepers(97, b"sized-sleeper"):
         frame = scan_with(**narrow)
@@ -300,7 +300,7 @@ def test_fields_are_loaded_with_the_size_they_have(size: int) -> None:
 
 @pytest.mark.parametrize(("shift", "bits"), [(0, 7), (3, 8), (13, 19)])
 def test_a_bit_field_is_read_by_its_bits(shift: int, bits: int) -> None:
-    """As if task_struct.pid, through a typed pointer, were one."""
+    """As if task_struct.pid, read through a typed pointer, were a bit field."""
     with sleepers(97, b"bits-sleeper"):
         whole = take_frame()
         frame = scan_with(TASK_STRUCT_PID_SHIFT=shift, TASK_STRUCT_PID_BITS=bits)
@@ -311,7 +311,7 @@ def test_a_bit_field_is_read_by_its_bits(shift: int, bits: int) -> None:
 
 
 def test_a_program_that_the_verifier_refuses_is_one_line() -> None:
-    """As Linux 7.2 refused to load four bytes of a field of one."""
+    """As Linux 7.2 rejected a four-byte load of a one-byte field."""
     with pytest.raises(UnmeasurableError) as caught:
         scan_with(TASK_STRUCT_ON_CPU_BYTES=8)
     message = str(caught.value)
@@ -322,8 +322,8 @@ def test_a_program_that_the_verifier_refuses_is_one_line() -> None:
 
 
 def test_no_task_has_slept_for_longer_than_it_has_lived() -> None:
-    """The kernel forgets when a task last ran as it moves it: 1 to 3% of all looked asleep
-    since boot."""
+    """Migration resets the kernel's record of when a task last ran: 1 to 3% of all tasks would
+    seem asleep since boot."""
     with sleepers(97, b"age-sleeper"):
         frame = take_frame()
     stacks = frame.stacks

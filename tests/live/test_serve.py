@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon as it runs on a host: privileges, signals, scrapes, what it leaves behind."""
+"""The daemon as it runs on a host: privileges, signals, scrapes, cleanup."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests import ROOT
 from tests.live.machine import bpf_objects, free_port, run, sleepers
 from tests.trouble import complains
 
-# Every metric that docs/metrics.md names, but those which only some kernels have.
+# Every metric in docs/metrics.md, except those that only some kernels have.
 PROMISED = (
     "dynstack_tasks",
     "dynstack_stack_bytes",
@@ -125,7 +125,7 @@ def test_every_promised_metric_is_there_and_no_privilege_is_left() -> None:
 
 
 def test_the_command_lines_libraries_are_not_in_the_daemons_process(tmp_path: Path) -> None:
-    """Python itself tells what that process has imported; the pid and its name stay."""
+    """Python lists what the process imports; its pid and name do not change."""
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, json, pathlib, sys\n"
         "def tell():\n"
@@ -148,19 +148,19 @@ def test_the_command_lines_libraries_are_not_in_the_daemons_process(tmp_path: Pa
     assert "dynstack_probe.serve.daemon" in imported
     assert not imported & {"typer", "click", "rich", "pygal", "psutil", "dynstack_probe.cli"}
     assert not [name for name in imported if name.startswith("dynstack_probe.report")]
-    # what prometheus_client and TLS would bring: a client that resets its connection does not
+    # prometheus_client and TLS would raise it; a client that resets its connection must not
     assert not imported & {"ssl", "_hashlib", "http.server", "urllib.request", "wsgiref"}
 
 
 def reset(daemon: Serving) -> None:
-    """As a client does that crashes in the middle of a request."""
+    """As a client that crashes in the middle of a request."""
     with socket.create_connection(("127.0.0.1", int(daemon.url.rpartition(":")[2]))) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\n")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def test_v_reaches_the_daemons_process(tmp_path: Path) -> None:
-    """What is behind an error is told by the process that had it, which is another one."""
+    """An error's details are printed by the process that raised it, which is another one."""
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho LLVM is unhappy\nexit 7\n")
     python.chmod(0o755)
@@ -270,7 +270,7 @@ def test_a_socket_that_systemd_has_bound(host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as bound:
         port = bound.getsockname()[1]
-        # as systemd does it: descriptor 3, and the pid of the process that it becomes
+        # as systemd does: descriptor 3, and LISTEN_PID of the process after exec
         start = f'exec 3<&{bound.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
         command = [sys.executable, "-m", "dynstack_probe", "serve", "--web.systemd-socket"]
         process = subprocess.Popen(
@@ -285,7 +285,7 @@ def test_a_socket_that_systemd_has_bound(host: str) -> None:
                 assert b"dynstack_stack_bytes" in answer.read()
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=5) == 0
-            # the port is systemd's: who comes now waits for the next daemon
+            # systemd keeps the socket: a new connection waits for the next daemon
             socket.create_connection((host, port), timeout=5).close()
         finally:
             process.kill()

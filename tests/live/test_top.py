@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`top` in a real terminal: tmux draws it, types into it, resizes it."""
+"""`top` in a real terminal: tmux draws it, sends keys, resizes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODES = "#{alternate_on} #{cursor_flag} #{wrap_flag}"
 
 @pytest.fixture(autouse=True)
 def everybodys_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The clock in expected() is that of the terminal."""
+    """Same time zone in expected() as in the terminal."""
     with monkeypatch.context() as changed:
         changed.setenv("TZ", UTF8["TZ"])
         time.tzset()
@@ -58,7 +58,7 @@ class Terminal:
         ).stdout
 
     def start(self, command: str, **environment: str) -> None:
-        """Run it in the shell, which keeps `stty -a` of before and after, and its exit code."""
+        """Run it in the shell, which saves `stty -a` from before and after, and the exit code."""
         before, after, code = (self._folder / name for name in ("before", "after", "code"))
         code.unlink(missing_ok=True)
         settings = shlex.join(f"{k}={v}" for k, v in {**UTF8, **environment}.items())
@@ -101,7 +101,7 @@ class Terminal:
         return child.pid
 
     def end(self) -> int:
-        """Wait until the command has ended; its exit code. The terminal must be as before."""
+        """Wait for the command's end; its exit code. Terminal settings must be restored."""
         code = self._folder / "code"
         for _ in range(300):
             if code.exists():
@@ -126,7 +126,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 def known_frames() -> list[Frame]:
-    """Three, half a minute apart, the tasks ever deeper; names of all kinds."""
+    """Three frames 30 s apart, with tasks going deeper and names of all kinds."""
     frames = []
     for number in range(3):
         stacks = some_stacks(
@@ -159,7 +159,7 @@ def expected(
     size: tuple[int, int] = (80, 24),
     glyphs: Glyphs = BLOCKS,
 ) -> list[str]:
-    """What a screen must show of the frame with that number."""
+    """The expected screen for the frame with that number."""
     history = History(BUILT_IN["rfc-v1"])
     moments: list[Moment] = [history.add(f) for f in read_frames(capture)]
     last = ", the last" if number == len(moments) - 1 else ""
@@ -174,7 +174,7 @@ def wait_until_shows(terminal: Terminal, wanted: list[str]) -> None:
     try:
         terminal.wait_for(lambda text: text.rstrip() == wanted_text, 5)
     except AssertionError:
-        assert terminal.text().rstrip() == wanted_text  # pytest tells the difference
+        assert terminal.text().rstrip() == wanted_text  # pytest shows the difference
 
 
 def test_replay_shows_what_is_recorded(terminal: Terminal, capture: Path) -> None:
@@ -299,7 +299,7 @@ def test_ctrl_z_and_back(terminal: Terminal, capture: Path) -> None:
 
 
 def test_a_capture_damaged_in_the_middle(terminal: Terminal, capture: Path) -> None:
-    """What can be read is shown; the damage is told at the end, on a terminal as before."""
+    """What can be read is shown; the damage is reported at exit, on a restored terminal."""
     raw = capture.read_bytes()
     capture.write_bytes(raw[: len(raw) * 2 // 3])
     terminal.start(f"{TOP} --replay {capture} --interval 0.1")
@@ -319,7 +319,7 @@ def test_odd_terminals(terminal: Terminal, capture: Path) -> None:
     for kind in ("vt100", "vt52", "linux", "xterm-256color", "no-such-terminal"):
         terminal.start(replay, TERM=kind)
         terminal.wait_for("q quit")
-        if kind != "vt52":  # other sequences, which tmux does not know
+        if kind != "vt52":  # its escape sequences are unknown to tmux
             wait_until_shows(terminal, expected(capture, 0))
         terminal.press("q")
         assert terminal.end() == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every command, every output, where writing fails: one line with path and reason, nothing lost."""
+"""Every command and output when writes fail: one line with path and reason, nothing lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 @pytest.fixture(scope="module")
 def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """File systems that are full, read-only, over their quota, and on a disk that failed."""
+    """File systems that are full, read-only, over quota, and on a failed disk."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("full", "read-only")}
     for folder in folders.values():
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=True)
@@ -42,7 +42,7 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
 
 @contextlib.contextmanager
 def made(folder: Path, kind: str, size_bytes: int) -> Iterator[Path]:
-    """A file system of a kind, mounted from a file."""
+    """A file system of that type, loop-mounted from a file."""
     image, mount = folder / "image", folder / "mount"
     mount.mkdir()
     with image.open("wb") as file:
@@ -57,7 +57,7 @@ def made(folder: Path, kind: str, size_bytes: int) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def over_quota(folder: Path) -> Iterator[Path]:
-    """A subvolume that may hold nothing more, not even root's: EDQUOT."""
+    """A subvolume with an exhausted quota, which binds root too: EDQUOT."""
     with made(folder, "btrfs", 120 << 20) as mount:
         subvolume = mount / "subvolume"
         for words in (
@@ -71,7 +71,7 @@ def over_quota(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def failed(folder: Path) -> Iterator[Path]:
-    """What ext4 does once its journal can't be written: each write is an EIO."""
+    """As ext4 once its journal can't be written: each write fails with EIO."""
     with made(folder, "ext4", 16 << 20) as mount:
         descriptor = os.open(mount, os.O_RDONLY)
         try:
@@ -101,7 +101,7 @@ class TestOutputs:
     def test_works(
         self, command: str, name: str, option: str, capture: Path, prometheus: str, tmp_path: Path
     ) -> None:
-        """Or the failures below would show nothing."""
+        """Or the failures below would prove nothing."""
         path = tmp_path / f"out{SUFFIX.get(name, '')}"
         result = run(arguments(command, capture, prometheus, (option, path)))
         assert result.returncode == 0, result.stderr
@@ -148,7 +148,7 @@ class TestOutputs:
     def test_unreachable_folder(
         self, command: str, name: str, option: str, capture: Path, prometheus: str, tmp_path: Path
     ) -> None:
-        """For root without the capability that would let it in."""
+        """As root without the capability that bypasses permissions."""
         folder = tmp_path / "locked"
         folder.mkdir()
         os.chown(folder, 65534, 65534)
@@ -174,7 +174,7 @@ class TestOutputs:
     def test_device_that_is_full(
         self, command: str, name: str, option: str, capture: Path, prometheus: str, tmp_path: Path
     ) -> None:
-        """/dev/full by a name that passes; a capture or a textfile must be a regular file."""
+        """/dev/full behind an acceptable name; captures and textfiles must be regular files."""
         path = tmp_path / f"out{SUFFIX.get(name, '')}"
         path.symlink_to("/dev/full")
         result = run(arguments(command, capture, prometheus, (option, path)))
@@ -191,7 +191,7 @@ def prints(result: subprocess.CompletedProcess[str]) -> bool:
 
 @pytest.mark.parametrize("command", commands())
 def test_standard_output(command: str, capture: Path, prometheus: str, tmp_path: Path) -> None:
-    """Full, closed, and a pipe that nobody reads; the help as well."""
+    """Full, closed, and a pipe with no reader; for --help too."""
     output = ("", tmp_path / "out") if "FILE" in QUICKLY[command] else None
     words = arguments(command, capture, prometheus, output)
     good = run(words)
@@ -212,7 +212,7 @@ def test_standard_output(command: str, capture: Path, prometheus: str, tmp_path:
 
 @pytest.mark.parametrize("command", commands())
 def test_standard_error(command: str, capture: Path, prometheus: str, tmp_path: Path) -> None:
-    """That nobody hears of it changes nothing, and nothing of it gets into the output."""
+    """Lost messages change nothing, and none ends up in the output."""
     for number, closed in enumerate(("2>&-", "2>/dev/full")):
         output = ("", tmp_path / f"out{number}") if "FILE" in QUICKLY[command] else None
         words = arguments(command, capture, prometheus, output)
@@ -223,7 +223,7 @@ def test_standard_error(command: str, capture: Path, prometheus: str, tmp_path: 
 
 
 def test_a_series_on_a_disk_that_fills_up(tmp_path: Path) -> None:
-    """What was recorded until then is kept, can be read, and the user hears how."""
+    """What was recorded until then is kept and readable, and the message says how."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
     try:
         path = tmp_path / "host.dsp"

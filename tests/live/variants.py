@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Probes compiled otherwise than this kernel wants them."""
+"""Probes compiled for another kernel than this one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dynstack_probe.loader import Iterator, LoadedProbe, Loader
 
 
 class OtherLoader(Loader):
-    """Compiles with changed macros, None for one to leave out; hands over more maps."""
+    """Compiles with changed macros, None to undefine one; passes more maps."""
 
     def __init__(self, changes: Mapping[str, int | None], more_maps: Sequence[str] = ()) -> None:
         super().__init__()
