@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Compare `serve` with what one would otherwise keep open on a host, in one run.
+"""Compare `serve` with other tools that one would keep running on a host, in one run.
 
 Usage: python tests/bench/daemon_bench.py docs/performance.md [--quick]
 
@@ -190,12 +190,12 @@ class Probes:
         self.trust_windows(True)
 
     def trust_windows(self, trusted: bool) -> None:
-        """As once proved, or as while proving: see struct exit_proof of probes/records.h."""
+        """Set the state to proved, or to proving: see struct exit_proof of probes/records.h."""
         with mmap.mmap(self._loaded.maps["exit_proof"], mmap.PAGESIZE) as proof:
             struct.pack_into("=QQ", proof, 0, int(trusted), int(trusted))
 
     def verified_instructions(self, tracepoint: str) -> int:
-        """What the verifier had to walk, of a million that it bears."""
+        """Instructions that the verifier processed; its limit is a million."""
         info = Path(f"/proc/self/fdinfo/{self.programs[tracepoint]}").read_text()
         return number(info, r"^verified_insns:\s*(\d+)")
 
@@ -225,7 +225,7 @@ class Probes:
 
 @dataclass(frozen=True)
 class Tool:
-    """Something that one could run instead."""
+    """An alternative tool."""
 
     name: str
     command: tuple[str, ...]
@@ -415,9 +415,9 @@ def start_processes(urls: Sequence[str], seconds: float) -> None:
 
 
 def idle_page_us() -> float:
-    """What it takes to read a page that nobody touched from one scrape to the next.
+    """Time to read a page that was idle for one scrape interval, microseconds.
 
-    A tenth of a microsecond, unless a hypervisor takes idle memory back meanwhile.
+    About 0.1, unless the hypervisor reclaims idle guest memory meanwhile.
     """
     with mmap.mmap(-1, IDLE_PAGES * mmap.PAGESIZE) as memory:
         memory[:: mmap.PAGESIZE] = b"\1" * IDLE_PAGES
@@ -522,7 +522,7 @@ def measure_page_faults(folder: Path, plan: Plan) -> dict[str, Slowdown]:
 
 
 def page_fault_rows(result: Result) -> list[str]:
-    """What a page fault pays: the counter is attached for a part of the time, else it is free."""
+    """Overhead per page fault: the counter is attached part of the time, and free otherwise."""
     duty = DutyCycle()
     share = duty.on_seconds / duty.period_seconds
     return [

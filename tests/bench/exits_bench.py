@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a fork + exit pays while exits are still read whole, and once windows are proved.
+"""Overhead per fork + exit while exits read whole stacks, and once windows are proved.
 
 Usage: python tests/bench/exits_bench.py docs/performance.md [--rounds N]
 

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SWITCHES_A_TURN 64 /* so that the clock does not count */
+#define SWITCHES_A_TURN 64 /* so that reading the clock is negligible */
 #define TOUCHED_PAGES 2048
 
 static int ping[2], pong[2];
@@ -75,7 +75,7 @@ static long switch_context(void)
 	return SWITCHES_A_TURN;
 }
 
-/* The next page of memory that was never used. */
+/* The next page of untouched memory. */
 static char *fresh_page(void)
 {
 	static char *memory;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run `serve` for long under fork storms and see that nothing of it grows.
+"""Run `serve` for long under fork storms and check that it leaks nothing.
 
 Usage: python tests/bench/soak.py [docs/performance.md] [--minutes 30]
 
@@ -198,8 +198,8 @@ class Soak:
 
 
 def rest(daemon: Serving, began: float) -> Moment:
-    """A quiet moment. After the load it comes late: who dies among 30,000 has to queue for it,
-    and has exited but still lives meanwhile."""
+    """Wait until no task is in flight. This takes a while after the load: 30,000 dying tasks
+    queue, counted as exited but still alive."""
     newest = observe(daemon, began)
     for _ in range(REST_SCANS):
         before = newest
@@ -290,7 +290,7 @@ def checks(run: Soak) -> list[Check]:
 
 
 def complaints(run: Soak, rows: Sequence[Check]) -> list[str]:
-    """Why this run is not good; empty if it is."""
+    """Why this run failed; empty if it passed."""
     found = [f"{row.what}: {row.early}, later {row.late}" for row in rows if not row.flat]
     resets = run.resets()
     if resets:

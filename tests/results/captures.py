@@ -101,7 +101,7 @@ class Measured:
 
     @property
     def user_marks(self) -> list[int]:
-        """How deep user threads of the first snapshot have been, bytes."""
+        """High-water marks of user threads in the first frame, bytes."""
         stacks = next(iter(read_frames(self.capture))).stacks
         return [
             mark

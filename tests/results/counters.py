@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Others' counters beside a recording, for exactly the same seconds.
+"""Independent counters over exactly the seconds of a recording.
 
-The kernel's own, perf's, and a bpftrace program. Nothing here is the tool's: that is what its
-figures are checked against.
+The kernel's own, perf's, and a bpftrace program. None is the tool's: its figures are checked
+against them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs inside a virtual machine: loads one after the other, and a snapshot of each.
+"""Runs inside a virtual machine: loads one after the other, and a frame of each.
 
 Only records; guests.py writes it down on the host. Prints one JSON document, by load.
 """

@@ -231,7 +231,7 @@ def _wait_until_empty(group: Path) -> None:
     end = time.monotonic() + END_TIMEOUT_SECONDS
     while time.monotonic() < end and any(_words(p) for p in group.rglob("cgroup.procs")):
         time.sleep(0.05)
-    # those that had detached themselves on a host without cgroup.kill
+    # daemonized processes, on a host without cgroup.kill
     for procs in group.rglob("cgroup.procs"):
         for pid in _words(procs):
             with contextlib.suppress(ProcessLookupError):

@@ -118,7 +118,7 @@ def _own_groups(one: Measured) -> list[dict[str, Any]]:
 
 
 def own_deepest(one: Measured) -> int | None:
-    """The deepest mark of the load's own tasks in that snapshot, bytes."""
+    """The deepest mark of the load's own tasks in that frame, bytes."""
     return max((group["worst_mark_bytes"] for group in _own_groups(one)), default=None)
 
 
@@ -215,7 +215,7 @@ def rates(loads: Sequence[Measured]) -> Table:
 
 
 def crossed(one: Measured) -> float:
-    """Pages a second that tasks came to use beyond their first, however they were had."""
+    """Pages per second that tasks used beyond their first, faulted in or reused."""
     fresh: float = one.cost["fault_pages_per_second"]
     avoided: float = one.cost["avoided_pages_per_second"]
     return fresh + avoided
@@ -395,7 +395,7 @@ def exits(one: Measured, *, more: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Growth:
-    """By the age of tasks: how many were seen in two snapshots, and of how many the mark
+    """By the age of tasks: how many were seen in two frames, and of how many the mark
     grew over a page boundary between them. Seconds are those of all their waiting.
     """
 

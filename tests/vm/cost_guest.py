@@ -28,12 +28,12 @@ PROGRAM = Path("/tmp/page_faults")
 CGROUP = Path("/sys/fs/cgroup")
 LIMIT_BYTES = 32 << 20
 CONTEXT_SECONDS = 8
-# An emulated CPU on a busy machine: all of the host's time passes, little of it is the guest's.
-# How long the ballast holds still: many of the longest pauses between samples of `cost`.
+# Wall time, of which an emulated CPU on a busy host gets little.
+# How long the ballast is held: many times the longest pause between samples of `cost`.
 HOLD_SECONDS = 40.0
 RAMP_TIMEOUT_SECONDS = 150.0
 COST_SECONDS = 300
-# More than a capture's beginning has, less than a snapshot of any machine.
+# More than a capture's header, less than a frame of any machine.
 SNAPSHOT_BYTES = 1024
 # syscalls(2), linux/perf_event.h
 _PERF_EVENT_OPEN = 298
@@ -46,7 +46,7 @@ def say(what: str) -> None:
 
 
 def cost() -> dict[str, Any]:
-    """All of it, in one life of the machine."""
+    """All parts, in one boot of the machine."""
     source = ROOT / "tests/live/page_faults.c"
     subprocess.run(["gcc", "-O2", "-static", "-o", PROGRAM, source], check=True)
     facts = {name: with_two_capabilities(name) for name in PARTS}
@@ -177,7 +177,7 @@ def vmstat(*prefixes: str) -> int:
 
 
 def counts_now(box: Path) -> dict[str, int]:
-    """The cgroup's own words, and the kernel's counters of global reclaim."""
+    """The cgroup's own counters, and the kernel's of global reclaim."""
     events = dict(line.split() for line in (box / "memory.events").read_text().splitlines())
     stat = dict(line.split() for line in (box / "memory.stat").read_text().splitlines())
     return {
@@ -228,7 +228,7 @@ def limit() -> dict[str, Any]:
 
 
 def zones() -> list[tuple[str, dict[str, int]]]:
-    """/proc/zoneinfo word by word: free, min, low, managed and what is kept from GFP_KERNEL."""
+    """/proc/zoneinfo word by word: free, min, low, managed and lowmem reserve for GFP_KERNEL."""
     found: list[tuple[str, dict[str, int]]] = []
     for line in Path("/proc/zoneinfo").read_text().splitlines():
         words = line.replace("pages", "").split()
@@ -262,7 +262,7 @@ def watch(path: str) -> None:
 
 
 def hold() -> None:
-    """Takes memory until the largest zone is at its low watermark, and holds still."""
+    """Allocate until the largest zone is at its low watermark, then hold."""
     Path("/proc/self/oom_score_adj").write_text("1000")
     memory = mmap.mmap(-1, 1 << 31, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)
     with contextlib.suppress(OSError):
@@ -275,7 +275,7 @@ def hold() -> None:
         if above <= 0:
             time.sleep(0.1)
             continue
-        # half of the way, so that the last steps are small
+        # half of the rest, so that the last steps are small
         pages = max(8, min(above // 2, 4096))
         memory[at : at + pages * 4096 : 4096] = b"\1" * pages
         at += pages * 4096
@@ -295,8 +295,8 @@ def watching(path: Path) -> Iterator[None]:
             watcher.wait()
 
 
-def wait_for_first_snapshot() -> None:
-    """`cost` compiles for a minute here before it samples; its file gets its name at the end."""
+def wait_for_first_frame() -> None:
+    """`cost` compiles for a minute here before it samples; its file is renamed at the end."""
     while True:
         with contextlib.suppress(FileNotFoundError):
             parts = list(Path("/tmp").glob("dynstack-probe-*/host.dsp*"))
@@ -317,7 +317,7 @@ def ballast() -> dict[str, Any]:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            wait_for_first_snapshot()
+            wait_for_first_frame()
             began = time.monotonic()
             code = "from tests.vm.cost_guest import hold; hold()"
             held = subprocess.run(

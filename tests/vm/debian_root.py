@@ -120,7 +120,7 @@ ExecStart=/lib/systemd/systemd-socket-proxyd 127.0.0.1:10016
 
 UNITS = "etc/systemd/system"
 FILES = {
-    # with one, this is not a first boot, which would set up much else
+    # its presence avoids first-boot setup
     "etc/machine-id": "d5a0d5a0d5a0d5a0d5a0d5a0d5a0d5a0\n",
     "etc/hostname": "guest\n",
     "etc/systemd/network/ether.network": NETWORK,
@@ -135,7 +135,7 @@ LINKS = {
     f"{UNITS}/multi-user.target.wants/systemd-networkd.service": (
         "/lib/systemd/system/systemd-networkd.service"
     ),
-    # they would hold apt's lock whenever they like
+    # they would take apt's lock at any time
     f"{UNITS}/apt-daily.timer": "/dev/null",
     f"{UNITS}/apt-daily-upgrade.timer": "/dev/null",
 }
@@ -240,7 +240,7 @@ def _make(image: Path, packages: list[str]) -> None:
         run(["mke2fs", "-q", "-t", "ext4", "-d", str(root), str(unfinished), IMAGE_SIZE], folder)
         for outdated in image.parent.glob("*.ext4"):
             outdated.unlink()
-        # last, and at once: what exists is whole
+        # last, and atomic: an existing image is complete
         unfinished.rename(image)
 
 
@@ -287,7 +287,7 @@ def booted(kernel: Kernel, image: Path, shared: Path) -> Iterator[Guest]:
 
 
 def free_port() -> int:
-    """A port of this machine's loopback that nobody has."""
+    """An unused port on this machine's loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         number: int = probe.getsockname()[1]
@@ -300,7 +300,7 @@ def _forward(port: int) -> str:
 
 @contextlib.contextmanager
 def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    # should we be killed, it must not outlive us
+    # it must not outlive us if we are killed
     tied = ["setpriv", "--pdeathsig", "KILL", *command]
     with subprocess.Popen(
         tied, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What runs inside the virtual machine: does known things to its kernel, notes what the tool says.
+"""Runs inside the virtual machine: known loads on its kernel, and what the tool says of them.
 
 Only notes: what is right is decided by test_kernels.py, on the host. Runs as root under
 /usr/bin/python3 from the checkout, needs nothing but the standard library, and prints one
@@ -35,7 +35,7 @@ from tests.live.machine import bpf_objects, fork_many, sleepers, visible_threads
 SLEEPERS = 97
 SLEEPERS_NAME = "vm-sleeper"
 FORKS = 503
-# Enough of them, and so close together, that an exit may be preempted by another.
+# So many and so close together that one exit may preempt another.
 MANY_FORKS = 10_007
 TOOL = [sys.executable, "-m", "dynstack_probe"]
 PORT = 10016
@@ -132,7 +132,7 @@ def top() -> dict[str, Any]:
 def file_load() -> Iterator[None]:
     """Page faults and reads through the shared root, its page cache and virtio; new programs.
 
-    With pauses: an emulated CPU has little to give.
+    With pauses: an emulated CPU is slow.
     """
     load = "while :; do ls -R /usr/lib/python3/dist-packages | wc -c; sleep 0.2; done > /dev/null"
     with subprocess.Popen(["sh", "-c", load], start_new_session=True) as reader:
@@ -219,7 +219,7 @@ def _mark(stack: bytes) -> int:
 
 
 def killed() -> dict[str, Any]:
-    """What is left in the kernel when the daemon is killed outright."""
+    """What is left in the kernel after SIGKILL of the daemon."""
     before = bpf_objects()
     with daemon() as process:
         assert process.stderr is not None
@@ -230,7 +230,7 @@ def killed() -> dict[str, Any]:
 
 
 def hotplug() -> dict[str, Any]:
-    """A CPU goes and comes back under the daemon."""
+    """CPU hotplug under the daemon."""
     switch = Path("/sys/devices/system/cpu/cpu1/online")
     if not switch.exists():
         return {"tried": False}
@@ -249,7 +249,7 @@ def hotplug() -> dict[str, Any]:
 
 
 def dmesg() -> dict[str, Any]:
-    """Lines of trouble in the kernel's log."""
+    """Warnings and errors in the kernel's log."""
     log = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
     # a stall is what RCU calls an emulated CPU that is slow
     trouble = re.compile(r"WARNING|BUG:|Oops|general protection|stack guard page")
@@ -401,7 +401,7 @@ def cost() -> dict[str, Any]:
 
 
 def scarce() -> dict[str, Any]:
-    """`cost` while memory gets scarce."""
+    """`cost` under memory pressure."""
     from tests.vm import cost_guest
 
     return cost_guest.scarce()

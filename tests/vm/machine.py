@@ -40,14 +40,14 @@ MODULES = ("virtio_pci", "9pnet_virtio", "9p")
 CLOUD_MODULES = ("virtio_pci", "virtiofs")
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 MEMORY_MIB = 1024
-# One thread for all CPUs: with several, QEMU 7.2 was seen to run a breakpoint which the kernel
-# had already patched away (int3 in a static branch), and it panicked. The code that it made
-# would grow to 1 GiB otherwise, and a host short of memory ends the largest process.
+# One thread for all CPUs: with several, QEMU 7.2 was seen to execute an int3 that the guest had
+# already patched out (a static branch), and the guest panicked. tb-size: its translation cache
+# grows to 1 GiB by default, which makes QEMU the OOM killer's first victim.
 ACCELERATOR = "tcg,thread=single,tb-size=384"
-# Without cmpxchg16b: QEMU 7.2 was seen to leave an address where its flags should be, after
-# which a guest's kernel ends in a double fault (__kmalloc, on a busy host).
+# Without cmpxchg16b: QEMU 7.2 was seen to leave an address in place of the flags, and the guest
+# then double-faulted (__kmalloc, on a busy host).
 CPU = "max,-cx16"
-# A machine that gets no time of its host has no broken timer, and its CPU is not locked up.
+# A guest starved of CPU time must not report a broken timer or a lockup.
 PATIENCE = "no_timer_check watchdog_thresh=60"
 # Emulated CPUs are some 20 times slower than real ones, and others use this machine too.
 BOOT_TIMEOUT_SECONDS = 2400
@@ -137,7 +137,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One at a time fills the cache."""
+    """Lock: only one process fills the cache."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -221,7 +221,7 @@ def unpacked_kernel(offer: Offer, modules: tuple[str, ...] = MODULES) -> Kernel:
 
 def _fill_busybox(cache: Path) -> None:
     with _unpacked(cache, "busybox-static") as unpacked:
-        # last, and at once: what exists is whole
+        # last, and atomic: an existing folder is complete
         _one(unpacked, "bin/busybox").rename(cache / "busybox")
 
 

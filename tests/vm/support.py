@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """docs/support.md, made from what each kernel of the matrix did.
 
-The whole matrix takes hours in emulation, so what each case noted is kept as it ends: a run
-that was ended goes on from there, if asked to. Each row tells day and commit of its own.
+The whole matrix takes hours in emulation, so each case's results are saved as it ends: an
+interrupted run can resume from there. Each row has its own date and commit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 SEEN: list[Seen] = []
-# Older than this, what a case noted is not taken for today's.
+# Results older than this are not reused.
 KEPT_SECONDS = 24 * 3600
 RESUME = bool(os.environ.get("DYNSTACK_VM_RESUME"))
 
@@ -68,7 +68,7 @@ def _place(what: tuple[Any, ...]) -> Path:
 
 @cache
 def commit() -> str:
-    """What is tried: a commit, with a + if the tree is not quite that."""
+    """The tested commit, with a + if the tree is dirty."""
     told = [
         subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
         for words in (

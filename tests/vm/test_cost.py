@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`cost` in Debian's own kernels: what two capabilities allow, and memory that gets scarce.
+"""`cost` in Debian's own kernels: what two capabilities allow, and memory pressure.
 
 One machine a kernel, one life: cost_guest.py notes, the tests say what is right. Part of
 `make vm-test`.

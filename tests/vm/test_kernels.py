@@ -40,7 +40,7 @@ from tests.vm.machine import (
 )
 
 ALL = os.environ.get("DYNSTACK_VM") == "all"
-# Only the case of this name, to mend one: then docs/support.md stays as it is.
+# Run only the case of this name, to debug it: then docs/support.md stays as it is.
 ONLY = os.environ.get("DYNSTACK_VM_ONLY", "")
 # Kernel threads that may come or go between two counts.
 FEW = 5

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The Debian package as a Debian runs it: apt, systemd as PID 1, the unit as shipped.
 
-One machine, one life: installed, reloaded, hung, revived, stopped, bound by systemd, purged.
-Each fixture is a stage of it and only notes what it saw; the tests say what is right. Part of
+One machine, one boot: installed, reloaded, hung, revived, stopped, socket-activated, purged.
+Each fixture is a stage of it and only records; the tests decide what is right. Part of
 `make vm-test`.
 """
 
@@ -39,7 +39,7 @@ RELOAD_TIMEOUT_SECONDS = 60
 START_TIMEOUT_SECONDS = 240
 REVIVAL_TIMEOUT_SECONDS = 300
 POLL_SECONDS = 2
-# One that needs a right to be bound.
+# A privileged port.
 PORT = 80
 SCRAPE = f"""
 import urllib.request
@@ -207,7 +207,7 @@ def reloaded(guest: Guest, installed: Installed) -> Stage:
 
 
 class Revived(NamedTuple):
-    """After systemd's watchdog has had enough of a daemon that did not move."""
+    """After systemd's watchdog has restarted a hung daemon."""
 
     stage: Stage
     stopped_at: float
