@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Of the pages that stacks came to use during a watch: which a kernel would have had to map.
+"""Of the stack pages first used during a watch: those that a kernel would have had to map.
 
-The kernel hands stacks of ended tasks out again, and grow-only ones keep their pages. Counted
+The kernel reuses the stacks of exited tasks, and grow-only ones keep their pages. Counted
 by the probe that `serve` uses, so that both tell the same in the same words.
 """
 
@@ -53,7 +53,7 @@ class ReuseWatch:
         return Interval(growth=self._counter.advance(*growth_of_sample(sample)))
 
     def end(self) -> Reuse | None:
-        """What has happened since; None where the kernel no longer lets us look."""
+        """Counts since creation; None if the probe can no longer be read."""
         try:
             interval = self._take()
         except (ProbeError, OSError):
@@ -66,7 +66,7 @@ class ReuseWatch:
 
 @contextlib.contextmanager
 def watched(btf: Path) -> Iterator[Sampler | None]:
-    """The lifecycle probe while it is open; None where this kernel does not take it."""
+    """The lifecycle probe while it is open; None if it can't be loaded on this kernel."""
     with contextlib.ExitStack() as stack:
         try:
             loader = stack.enter_context(Loader())

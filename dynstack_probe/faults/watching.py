@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Watch crossings until the time is over or a signal comes, and report what was found."""
+"""Watch crossings until the duration ends or a signal arrives, and report them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Watching:
         self._headroom = HeadroomSampler(limits=False)
 
     def read(self) -> None:
-        """Take over what the kernel has found."""
+        """Drain the events and samples that the kernel has recorded."""
         self._read_samples()
         found = self.watch.read()
         pages = self._headroom.sample() if found else None
@@ -166,7 +166,7 @@ def _watch_for(watching: Watching, duration: float | None) -> float:
 
 @contextlib.contextmanager
 def _display(watching: Watching, duration: float | None) -> Iterator[Callable[[float], None]]:
-    """A table that moves, on standard error if that is a terminal; else one line."""
+    """A live table on standard error if that is a terminal; else one line."""
     if not sys.stderr.isatty():
         until = "until Ctrl-C" if duration is None else f"for {duration:g} s"
         tell(f"watching {until}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`estimate` for people: the RFC's table with this host on top, and what it leaves out."""
+"""`estimate` as text: the RFC's table with this host on top, and what it leaves out."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _headline(report: HostEstimate) -> Table:
 
 
 def faults_in_words(estimate: Estimate) -> str:
-    """Of the living over their lives."""
+    """Modelled faults of living tasks over their lifetimes."""
     low, best, high = estimate.faults
     if not high:
         return f"none so far ({estimate.policy})"
@@ -72,7 +72,7 @@ def faults_in_words(estimate: Estimate) -> str:
 
 
 def reuse_in_words(estimate: Estimate) -> str:
-    """How much Dynamic(kb) may err low."""
+    """By how much Dynamic(kb) may be too low."""
     low = estimate.dynamic_kib
     return (
         f"Dynamic(kb) {low} to {low + (estimate.reuse_most_kib or 0)}: cached stacks, two a CPU,"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The doctor's findings, for people and as JSON."""
+"""The doctor's findings, as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How far long work has come, on standard error; silent where that is no terminal."""
+"""A progress bar on standard error; silent unless that is a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 @contextlib.contextmanager
 def progress(what: str, seconds: float) -> Iterator[Callable[[str], None]]:
-    """A bar over that time, or a moving one where it is 0: not known. Yields what says more."""
+    """A bar over `seconds`, indeterminate if 0. Yields a function that sets its status text."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

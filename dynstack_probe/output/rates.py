@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How rates are written: with no more digits than their error leaves."""
+"""Format rates with no more digits than their error justifies."""
 
 from __future__ import annotations
 

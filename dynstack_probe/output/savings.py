@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The columns by which every command tells what a policy would save."""
+"""The columns in which every command reports what a policy would save."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NET_WORDS = "Saving: as in the RFC's table, without the reserve; net: with the r
 
 
 def reserve_in_words(savings: Savings, cpus: int, policy: str) -> str:
-    """What it keeps aside, and what is left of the saving."""
+    """The reserve, and the saving net of it."""
     if not savings.reserve_kib:
         return f"none ({policy})"
     return (
@@ -57,7 +57,7 @@ def memory(kib: int) -> str:
 
 
 def series_rows(series: Series) -> list[tuple[str, str]]:
-    """That a headline is a median, and how far the series went from it."""
+    """The median behind the headline, and the range of the series."""
     saving, stacks, newest = series.saving, series.stacks, series.newest
     return [
         (

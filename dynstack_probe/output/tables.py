@@ -22,7 +22,7 @@ Cell = str | bytes | Text
 
 
 def console_for_stdout() -> Console:
-    """Writes to a buffer what is for there: in colour if that is a terminal."""
+    """Buffers what is meant for standard output: in colour if that is a terminal."""
     # on a narrower terminal lines wrap, and no figure is cut
     return buffered(WIDTH, "auto" if sys.stdout.isatty() else None)
 
@@ -48,7 +48,7 @@ def shown(cell: Cell, style: str = "") -> Text:
 
 
 def grid(first: str, numbers: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """A table whose first column gives way where a line is too long, and no figure."""
+    """A table that truncates its first column where a line is too long, never a figure."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False, show_edge=False)
     table.add_column(first, overflow="ellipsis", no_wrap=True)
     for name in numbers:
@@ -73,7 +73,7 @@ def facts(rows: Iterable[tuple[str, str]]) -> Table:
 
 
 def plain(console: Console) -> str:
-    """What was printed, as a mail may hold it."""
+    """What was printed, with ASCII rules and no trailing blanks, as for a mail."""
     output = console.file
     assert isinstance(output, io.StringIO)
     text = output.getvalue().replace("─", "-")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a report goes: the terminal, or a file that is never half written."""
+"""Report output: standard output, or a file written atomically."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def _is_special(path: Path) -> bool:
 
 
 def write(text: str, path: Path | None, force: bool) -> None:
-    """To `path`, whole or not at all, or to standard output.
+    """Write atomically to `path`, or to standard output.
 
     Raises UsageError if the file exists (without `force`) or its place is wrong, WriteError
-    if writing failed, BrokenPipeError if nobody reads.
+    if writing failed, BrokenPipeError if the reader has gone.
     """
     if path is None:
-        with _telling_what_failed():
+        with _as_write_error():
             sys.stdout.write(text)
             sys.stdout.flush()
         return
@@ -77,16 +77,16 @@ class StandardOutput(io.TextIOWrapper):
         self._replaced = stream  # which would close the buffer at its end
 
     def write(self, text: str, /) -> int:
-        with _telling_what_failed():
+        with _as_write_error():
             return super().write(text)
 
     def flush(self) -> None:
-        with _telling_what_failed():
+        with _as_write_error():
             super().flush()
 
 
 @contextlib.contextmanager
-def _telling_what_failed() -> Iterator[None]:
+def _as_write_error() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:

@@ -166,6 +166,6 @@ def _bars(
 
 
 def _characters(share: float, length: int) -> str:
-    """At least one where there is anything."""
+    """At least one `#` for any share above 0."""
     count = round(min(1.0, share) * length) if share > 0 else 0
     return f"{'#' * max(count, 1 if share > 0 else 0):<{length}}"

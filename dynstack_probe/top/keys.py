@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was typed: from a terminal's bytes to keys.
+"""Decode a terminal's bytes into keys.
 
 A key is a printable character, or one of the names in NAMED. What a terminal sends besides
 (function keys, reports, pasted control characters) is not a key and is left out.
@@ -45,7 +45,7 @@ _LONGEST_SEQUENCE = 64
 
 
 class KeyDecoder:
-    """Takes bytes as they come, in pieces of any size."""
+    """Accepts bytes in chunks of any size."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

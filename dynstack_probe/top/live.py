@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Frames on a terminal: as they come, from a capture at its own pace, or the last one only."""
+"""Frames on a terminal: live, replayed from a capture, or the last one only."""
 
 from __future__ import annotations
 
@@ -97,21 +97,21 @@ class _Shown:
 
 
 def watch(screen: Screen, source: Source, history: History, pace: str) -> None:
-    """The live host. Its first frame comes before the screen: errors are plain lines."""
+    """The live host. The first frame is taken before the screen opens: errors are plain lines."""
     status = Status("this host", pace)
     for frame in source.take(wait=True):
         newest = history.add(frame)
     with screen:
         shown = _Shown(screen, history, newest)
-        going_on = True
-        while going_on and screen.ended_by is None:
+        keep_running = True
+        while keep_running and screen.ended_by is None:
             if not shown.view.paused:
                 shown.moment = newest
             shown.draw(status)
             typed = screen.wait(None, source.fileno())
             for frame in source.take():
                 newest = history.add(frame)
-            going_on = shown.press(typed, lambda _: None)
+            keep_running = shown.press(typed, lambda _: None)
 
 
 def replay(
@@ -135,8 +135,8 @@ def replay(
             if moment is not None:
                 shown.moment, shown_at = moment, time.monotonic()
 
-        going_on = True
-        while going_on and screen.ended_by is None:
+        keep_running = True
+        while keep_running and screen.ended_by is None:
             last = ", then damage" if series.damage else ", the last"
             where = f"frame {shown.moment.number + 1}{last if series.at_end else ''}"
             shown.draw(Status(name, where, can_step=True, of_series=True))
@@ -147,6 +147,6 @@ def replay(
                 step(Action.FORWARD)
                 continue
             typed = screen.wait(left)
-            going_on = shown.press(typed, step)
+            keep_running = shown.press(typed, step)
     if series.damage is not None:
         raise series.damage

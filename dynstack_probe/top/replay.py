@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Walk through a series of frames at its own pace, forward and back."""
+"""Step through a series of frames at its own pace, forward and back."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dynstack_probe.errors import UsageError
 from dynstack_probe.model.frame import Frame
 from dynstack_probe.top.view import History, Moment
 
-# How many stacks the frames kept for going back may have: some 100 MB.
+# Stacks in the frames kept for going back: some 100 MB.
 KEPT_STACKS = 1_000_000
 
 
 class Replay:
-    """Frames are read when they are needed, one ahead; so many are kept as memory allows.
+    """Reads frames lazily, one ahead, and keeps up to KEPT_STACKS stacks for going back.
 
-    `damage` is what the reader raised behind the last frame that it could read.
+    `damage` is what the reader raised after the last readable frame.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A whole terminal: lines out, keys in, and all as it was when it is given back.
+"""A full-screen terminal: draws lines, reads keys, and restores its state on exit.
 
-What a terminal understands is asked of terminfo, and where that does not know it, it is
-taken for one that speaks ECMA-48, as all do that are newer than a host's terminfo.
+Control sequences come from terminfo. A terminal that it does not know is assumed to speak
+ECMA-48, as all do that are newer than a host's terminfo.
 """
 
 from __future__ import annotations
