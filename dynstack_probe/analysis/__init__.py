@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What follows from frames: estimates, comparisons, rates."""
+"""What is derived from frames: estimates, comparisons, rates."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All policies side by side on the same evidence."""
+"""All policies side by side on the same data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dynstack_probe.policy import Policy
 
 @dataclass(frozen=True)
 class Row:
-    """One policy: its estimate, what it would do a second, and who is deeper than it allows.
+    """One policy: its estimate, its work per second, and the tasks deeper than it allows.
 
     cost: None where no series was watched on a host that was calibrated. pareto_best: no
     other policy beats it in both memory and CPU time.
@@ -72,7 +72,7 @@ def compare(
 
 
 def _over_limit(policy: Policy, frame: Frame, thread_pages: int) -> list[tuple[bytes, int]]:
-    """Names of the tasks that were deeper, most frequent first, each with its tasks."""
+    """Names of deeper tasks with their counts, most frequent first."""
     over = {
         pages
         for pages in range(1, thread_pages + 1)

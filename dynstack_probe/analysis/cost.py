@@ -27,7 +27,7 @@ _NOTHING = Range(0.0, 0.0, 0.0)
 
 
 def prices_of(calibration: Calibration | None, fault_ns: float | None = None) -> Prices | None:
-    """From what was measured here, or with a stack fault's price given; None without either.
+    """From the calibration, or from a given price of a stack fault; None without either.
 
     entry: as cheap as a system call at least, as dear as an exception that is taken twice at
     most; most likely as a page fault that maps the zero page. page: the rest of a minor
@@ -58,7 +58,7 @@ def policy_cost(
     *,
     feasible: bool = True,
 ) -> PolicyCost:
-    """What this policy would have taken of all CPU time.
+    """This policy's share of all CPU time.
 
     feasible: False if some task was deeper than it allows.
     """
@@ -90,7 +90,7 @@ def policy_cost(
 def _fork_saving(
     policy: Policy, whole: Interval, thread_pages: int, prices: Prices, host: Host
 ) -> Range | None:
-    """Pages that a new task does not get; those that it grows later are paid by its faults.
+    """Pages that a new task is not given; its faults pay for those it grows later.
 
     A cached stack's pages are there already, and today all of them are cleared: under the
     policy those that an earlier owner grew.
@@ -124,7 +124,7 @@ def cpu_seconds(
 
 
 def break_even(events: int | None, seconds: float, cpus: int, saved: Range | None) -> BreakEven:
-    """What each event may take; saved: of all CPU time."""
+    """The time each event may take; saved: share of all CPU time."""
     a_second = events / seconds if events and seconds > 0 else 0.0
     whole_ns = may_take_ns(1.0, a_second, cpus)
     eaten = None
@@ -136,7 +136,7 @@ def break_even(events: int | None, seconds: float, cpus: int, saved: Range | Non
 
 
 def may_take_ns(share: float, events_per_second: float, cpus: int) -> float | None:
-    """What each event may take before all take that share of all CPU time; None without any."""
+    """The time each event may take before all reach that share of CPU time; None if none."""
     return share * cpus * 1e9 / events_per_second if events_per_second and cpus else None
 
 
@@ -168,7 +168,7 @@ def cost_of_rows(
     caveats: Sequence[str] = (),
     exported: ExportedCalibration | None = None,
 ) -> HostCost:
-    """Policies whose cost is known already, the headline's first, and what breaks even."""
+    """Policies with known cost, the headline first, and the break-even prices."""
     headline = rows[0]
     faults = round(headline.events_per_second * whole.seconds) if headline.what == FAULTS else None
     net = headline.net_ratio
@@ -189,7 +189,7 @@ def cost_of_rows(
 
 
 def pareto_best(rows: Sequence[PolicyCost]) -> set[str]:
-    """Names of policies that no other beats: none saves as much memory for as little CPU time.
+    """The Pareto front: no other policy saves as much memory for as little CPU time.
 
     Of those that would have kept every task alive, and whose cost is known.
     """

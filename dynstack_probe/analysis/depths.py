@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Depth itself: how deep ever and now, what a few bytes more or less would change."""
+"""Depth: how deep ever and now, and what a few bytes more or less would change."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ShiftPoint:
 
 
 def shift_curve(stacks: Stacks, thread_size_bytes: int) -> list[ShiftPoint]:
-    """What rfc-v1 would save if every stack had gone a little deeper, or less deep."""
+    """What rfc-v1 would save if every stack were a little deeper or shallower."""
     marks = Counter(stacks.mark_bytes)
     base_pages = len(stacks) * thread_size_bytes // PAGE_BYTES
     points = []
@@ -98,7 +98,7 @@ def _pages(marks: Mapping[int, int], shift: int, thread_size_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class OffsetPrice:
-    """Pages which stacks use only because of RANDOMIZE_KSTACK_OFFSET.
+    """Pages that stacks use only because of RANDOMIZE_KSTACK_OFFSET.
 
     Each user task's mark is the deepest of all its system calls, each with an offset of
     its own. low_pages: what is expected if one call alone went that deep, so that its
@@ -111,7 +111,7 @@ class OffsetPrice:
 
 
 def random_offset_price(stacks: Stacks) -> OffsetPrice:
-    """For user tasks; kernel threads make no system calls, io workers enter by none."""
+    """For user tasks: kernel threads and io workers make no system calls."""
     marks = Counter(
         mark
         for mark, kind in zip(stacks.mark_bytes, stacks.kinds, strict=True)

@@ -25,7 +25,7 @@ class FaultRange(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Savings):
-    """One policy on all stacks of a host: the RFC table's columns, and what it leaves out."""
+    """One policy on all stacks of a host: the columns of the RFC's table, and more."""
 
     policy: str
     faults: FaultRange
@@ -35,7 +35,7 @@ class Estimate(Savings):
 
 @dataclass(frozen=True, kw_only=True)
 class Group(Savings):
-    """The stacks that have one name in common. No reserve: that is the host's."""
+    """Stacks grouped under one name. Without the reserve, which belongs to the host."""
 
     name: str | bytes
     worst_mark_bytes: int = 0
@@ -70,12 +70,12 @@ def estimate(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> Estimat
 
 
 def model_error_ratio(modelled_kib: int, counted_kib: int) -> float:
-    """By how much the model is above (+) or below (-) the kernel's own count, which is not 0."""
+    """How far the model is above (+) or below (-) the kernel's own, nonzero count."""
     return modelled_kib / counted_kib - 1
 
 
 def reuse_most_kib(policy: Policy, shapes: Mapping[Shape, int], host: Host) -> int:
-    """How much more than dynamic_kib the stacks may hold by reuse: 0 to this.
+    """The most by which reuse may raise dynamic_kib.
 
     Two freed stacks a CPU are cached with the pages that they have grown, and who is handed
     one holds these too. A scan can't tell who was, and over time any task may have been:
@@ -101,7 +101,7 @@ def _dynamic_kib(policy: Policy, shapes: Mapping[Shape, int], thread_pages: int)
 def group_by(
     policy: Policy, stacks: Stacks, names: Iterable[str | bytes], host: Host
 ) -> list[Group]:
-    """Estimate each group of stacks by itself; names[i] is that of stack i.
+    """Estimate each group of stacks separately; names[i] is the group of stack i.
 
     Largest base first. The sum over the groups is the whole.
     """

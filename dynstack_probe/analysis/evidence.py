@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A series of frames: the one that stands for it, and what happened on the way."""
+"""A series of frames: its representative frame, and what happened in between."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def evidence_of(
 
 
 def _deep(stacks: Stacks) -> Iterator[tuple[tuple[int, int], tuple[bytes, int]]]:
-    """By tid and start, which are a task's for good; a mark never falls."""
+    """Tasks are matched by tid and start time; a mark never falls."""
     for at, mark in enumerate(stacks.mark_bytes):
         if mark > DEEP_BYTES:
             yield (stacks.tids[at], stacks.start_boot_ns[at]), (stacks.comms[at], mark)

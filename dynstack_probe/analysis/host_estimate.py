@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that `estimate` tells of one host, and of several together."""
+"""Everything `estimate` reports about one host, and about several together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dynstack_probe.policy import Policy
 
 
 def kernel_and_user(kinds: Mapping[Kind, int]) -> tuple[int, int]:
-    """Of stacks by kind, how many are the kernel's own, idle tasks too, and how many users'."""
+    """How many stacks belong to kernel threads, idle tasks included, and to user threads."""
     return (
         kinds[Kind.KTHREAD] + kinds[Kind.IDLE],
         kinds[Kind.USER] + kinds[Kind.USER_WORKER],
@@ -70,7 +70,7 @@ class HostEstimate:
     series: Series | None = None
 
     def model_error_ratio(self) -> float | None:
-        """Of the headline policy's dynamic_kib, where the kernel counts the pages itself."""
+        """The error of the headline policy's dynamic_kib, where the kernel counts the pages."""
         counted_kib = self.frame.coverage.kernel_stack_kib
         if self.frame.grown_kib is None or not counted_kib:
             return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether stacks could have grown safely: memory that was free, and what the reserve must give."""
+"""Whether stacks could have grown safely: free memory, and demand on the reserve."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Safety:
 
 @dataclass(frozen=True)
 class ExportedSafety:
-    """What the daemon exports of it, over a range of a host's past.
+    """What the daemon exports, over a range of a host's history.
 
     free: the least since the moment before, at each moment. deeper: by size in KiB, the most
     tasks at a time that had been deeper; too_deep_tasks: than the policy's stack, None where
@@ -60,7 +60,7 @@ class ExportedSafety:
 
 
 def shares(counts: Mapping[_Name, int]) -> dict[str, float]:
-    """Each name's share of all, the most frequent first; those without any are left out."""
+    """Each name's share of the total, most frequent first; zeros are left out."""
     total = sum(counts.values())
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return {str(name): count / total for name, count in ordered if count}
@@ -91,10 +91,10 @@ def safety_of(policy: Policy, evidence: Evidence) -> Safety:
 
 
 def a_cpu_pages(policy: Policy, thread_pages: int) -> int:
-    """The most that one task can take before its CPU's reserve is refilled."""
+    """The most pages one task can take before its CPU's reserve is refilled."""
     return max(0, thread_pages - policy.pages_at_fork(thread_pages))
 
 
 def deep_kib(thread_size_bytes: int) -> list[int]:
-    """The sizes that are told of stacks that large."""
+    """The sizes reported for stacks of this THREAD_SIZE."""
     return [kib for kib in DEEP_KIB if kib * 1024 < thread_size_bytes]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The only owner of what happens per second: frames in, an Interval for each two of them out."""
+"""The only owner of rates: frames in, an Interval for each pair of them out."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def rate(policy: Policy, interval: Interval, thread_pages: int) -> Rate | None:
 
 
 class Timeline:
-    """Takes a series frame by frame, holding no frame but what is needed of the last.
+    """Takes a series frame by frame, and keeps only what it needs of the last one.
 
     thresholds: the seconds asleep that some policy asks about.
     """
@@ -66,7 +66,7 @@ class Timeline:
         self._calibration: Calibration | None = None
 
     def add(self, frame: Frame) -> Interval | None:
-        """What happened since the frame before; None at the first, and after a reboot."""
+        """What happened since the previous frame; None for the first, and after a reboot."""
         earlier, before = self._before, self._tasks
         if earlier is not None and frame.boot_ns < earlier.boot_ns:
             earlier, before = None, {}
@@ -102,25 +102,25 @@ class Timeline:
 
 
 def growth_of_sample(sample: Sample) -> tuple[Growth, Growth]:
-    """What its living and its exited have grown."""
+    """The growth of its living and exited tasks."""
     living = growth_of(whole_shapes(sample.living.all_shapes()), sample.living.skipped)
     return living, growth_of_exited(sample.lifecycle)
 
 
 def growth_of_exited(lifecycle: Lifecycle) -> Growth:
-    """All that the exited had grown; pages skipped by a fault are counted apart."""
+    """The growth of exited tasks; pages skipped by a fault are counted separately."""
     return growth_of(whole_shapes(lifecycle.exited), lifecycle.skipped)
 
 
 def has_restarted(earlier: Lifecycle, later: Lifecycle) -> bool:
-    """Whether the later counts began anew: a count fell."""
+    """Whether the later counts were reset: a count fell."""
     return later.created < earlier.created or any(
         later.exited.get(shape, 0) < count for shape, count in earlier.exited.items()
     )
 
 
 def _counted_at_ns(frame: Frame) -> float:
-    """When its counts were read: right before the scan, whose end is the frame's time.
+    """When its counts were read: just before the scan, which ends at the frame's time.
 
     A scan that has to wait for a CPU takes a second and more: an interval from end to end of
     two scans is not the one in which its events were counted.
@@ -155,7 +155,7 @@ def _counted(interval: Interval, earlier: Frame, later: Frame) -> Interval:
 
 
 def inherited_pages(lifecycle: Lifecycle) -> Counts:
-    """Of those that exited, how many had each page from an earlier owner."""
+    """How many of the exited had inherited each page."""
     counts = [0] * MOST_PAGES
     for (_, inherited), count in lifecycle.exited.items():
         for page in range(1, min(inherited, MOST_PAGES)):

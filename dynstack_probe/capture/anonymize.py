@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Take names out of a frame, so that a company may share it."""
+"""Remove names from a frame, so that it can be shared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREFIXES = {roles.KWORKER: "kworker", roles.VCPU: "vcpu", roles.IO_WORKER: "iou
 
 
 class Anonymizer:
-    """Replaces names by tokens: the same name, the same token.
+    """Replaces names with tokens; equal names get equal tokens.
 
     Across captures too where they are given the same `key`. Without it nobody can find a
     token by trying names, as the key is drawn at random and never kept.
@@ -27,7 +27,7 @@ class Anonymizer:
         self._key = hashlib.blake2b(secrets.token_bytes(32) if key is None else key).digest()
 
     def frame(self, frame: Frame) -> Frame:
-        """Without command names, cgroup paths, and boot parameters that say nothing of stacks."""
+        """Without command names, cgroup paths, and boot parameters unrelated to stacks."""
         stacks = frame.stacks
         tokens = {
             (kind, comm): self._comm(kind, comm)
@@ -46,12 +46,12 @@ class Anonymizer:
         return hashlib.blake2b(name, digest_size=5, key=self._key).hexdigest()
 
     def _comm(self, kind: int, comm: bytes) -> bytes:
-        """A token by which its role can still be told."""
+        """A token that preserves the role."""
         prefix = _PREFIXES.get(roles.role_of(kind, comm), "comm")
         return f"{prefix}-{self._token(comm)}".encode()
 
     def _path(self, path: str) -> str:
-        """Each part by itself, so that what lay together still does."""
+        """Each component separately, which preserves the hierarchy."""
         parts = path.split("/")
         return "/".join(part and self._token(part.encode("utf-8", "replace")) for part in parts)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lines of a gzip file, however hostile: bounded in memory, and up to the cut."""
+"""The lines of an untrusted gzip file, up to any truncation, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FREE_BYTES, _MOST_EXPANSION = 1 << 20, 20
 
 
 class DamagedError(Exception):
-    """The file is not whole; the message says how and where."""
+    """The file is damaged; the message says how and where."""
 
 
 def _zlib_words(error: zlib.error) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What writer and reader share: the names and bounds of a capture's lines."""
+"""Shared by writer and reader: names and limits of a capture's lines."""
 
 from __future__ import annotations
 

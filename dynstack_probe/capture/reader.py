@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Read captures. What stands in them is hostile until checked."""
+"""Read captures. Their contents are untrusted until validated."""
 
 from __future__ import annotations
 
@@ -92,18 +92,18 @@ def read_frames(
 
 
 class _BadLineError(Exception):
-    """A line is not what it should be."""
+    """A line is invalid."""
 
 
 @dataclass
 class _Names:
-    """Names in one piece: an object for each would take ten times what it does in the file."""
+    """Names in one buffer: an object for each would take ten times the space."""
 
     text: bytearray = field(default_factory=bytearray)
     count: int = 0
 
     def add(self, names: list[bytes]) -> None:
-        """None of which holds a NUL, as no name of the kernel's does."""
+        """Names can't contain a NUL, as the kernel's don't."""
         self.text += b"".join(name + b"\0" for name in names)
         self.count += len(names)
 
@@ -113,7 +113,7 @@ class _Names:
 
 @dataclass
 class _Pending:
-    """A snapshot whose columns are still coming. A cgroup without a path has an empty one."""
+    """A snapshot still being read. A cgroup without a path has an empty one."""
 
     frame: Frame
     stacks: int
@@ -135,7 +135,7 @@ class _Parser:
         self._ended = False
 
     def has_rows(self) -> bool:
-        """Whether some stacks of an unfinished snapshot are there."""
+        """Whether an unfinished snapshot has some stacks."""
         return self._pending is not None and min(self._lengths()) > 0
 
     def take(self, raw: bytes) -> None:
@@ -233,7 +233,7 @@ class _Parser:
         return [len(column) for column in self._pending.columns.values()]
 
     def member_end(self) -> Iterator[Frame]:
-        """Give the snapshot that was begun, which must be whole."""
+        """The current snapshot, which must be complete."""
         if self._pending is None:
             return
         for name, length in zip(COLUMNS, self._lengths(), strict=True):
@@ -250,7 +250,7 @@ class _Parser:
             raise DamagedError("it ends before its last line")
 
     def cut(self, why: str) -> Iterator[Frame]:
-        """What there is of the snapshot in which the damage lies."""
+        """What was read of the damaged snapshot."""
         if self._pending is None:
             return
         rows = min(self._lengths())
@@ -300,7 +300,7 @@ def _finished(pending: _Pending, rows: int) -> Frame:
 
 
 def _possible_sleep(asleep: array[int], starts: array[int], boot_ns: int) -> array[int]:
-    """Unknown where a task is said to have slept for longer than it has lived.
+    """Unknown where a task claims to have slept for longer than it has existed.
 
     Earlier tools wrote so where the kernel had forgotten when it last ran.
     """
@@ -324,7 +324,7 @@ def _parse(raw: bytes) -> Any:
 
 
 class _Object:
-    """A JSON object whose fields are asked for by type."""
+    """A JSON object with typed access to its fields."""
 
     def __init__(self, value: Any, name: str) -> None:
         if not isinstance(value, dict):
@@ -365,7 +365,7 @@ class _Object:
         return value
 
     def counts(self, name: str, most: int) -> tuple[int, ...]:
-        """Whole numbers, so many at most."""
+        """Integers, at most that many."""
         values = self.array(name)
         if len(values) > most or not all(_is_count(value) for value in values):
             raise _BadLineError(f"{name} is not a list of counts")
@@ -389,7 +389,7 @@ def _texts(values: list[Any], name: str) -> list[str]:
 
 
 def _bytes(value: Any, name: str) -> bytes:
-    """The bytes that a text stands for (PEP 383)."""
+    """The bytes a string stands for (PEP 383)."""
     if not isinstance(value, str):
         raise _BadLineError(f"{name} holds a value that is not text")
     if len(value) > 4096:

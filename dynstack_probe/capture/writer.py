@@ -25,7 +25,7 @@ _NAMES = LONGEST_LINE // (4096 * len("\\u0000")) - 1
 
 
 class CaptureWriter:
-    """Writes FILE.part, which close() names FILE: so FILE is whole or is not there.
+    """Writes FILE.part, which close() renames to FILE: atomic file creation.
 
     After each frame the part on disk can be read (with --partial), should the machine
     die before the end.
@@ -63,7 +63,7 @@ class CaptureWriter:
             raise
 
     def _leave(self, error: BaseException) -> None:
-        """What holds a frame stays as FILE.part, as `error` then says; all else goes."""
+        """A FILE.part with a frame is kept, as `error` then says; otherwise it is removed."""
         with contextlib.suppress(OSError):  # a full disk: the end is cut off below
             self._file.close()
         with contextlib.suppress(OSError):
@@ -87,7 +87,7 @@ class CaptureWriter:
         self._frames += 1
 
     def close(self) -> None:
-        """Write the end and give the file its name.
+        """Write the end and rename the file.
 
         Raises UsageError if that is taken, WriteError if it can't be done.
         """
@@ -131,14 +131,14 @@ class CaptureWriter:
 
 
 def _numbered(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
-    """The different values, and for each place which of them it holds."""
+    """The distinct values, and for each element the index of its value."""
     number: dict[Any, int] = {}
     places = [number.setdefault(value, len(number)) for value in values]
     return list(number), places
 
 
 def _text(name: bytes) -> str:
-    """Any bytes as a string that JSON can hold (PEP 383)."""
+    """Any bytes as a JSON string (PEP 383)."""
     return name.decode("utf-8", "surrogateescape")
 
 
@@ -182,7 +182,7 @@ def _frame_line(frame: Frame) -> Mapping[str, Any]:
 
 
 def _names(of: str, values: Sequence[Any]) -> Iterable[Mapping[str, Any]]:
-    """Lines of names, each well below LONGEST_LINE: a path has 4096 bytes at most."""
+    """Lines of names, each well below LONGEST_LINE: a path has at most 4096 bytes."""
     for start in range(0, len(values), _NAMES):
         yield {"type": "names", "of": of, "values": values[start : start + _NAMES]}
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Plain values that all rooms speak in. No I/O."""
+"""Plain values shared by all rooms. No I/O."""

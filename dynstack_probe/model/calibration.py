@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a few kernel operations take on one host: the units that costs are told in."""
+"""The cost of a few kernel operations on one host: the units in which costs are given."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ExportedCalibration:
-    """What the daemon exports of its own: nanoseconds, no spread and no bounds."""
+    """What the daemon exports: nanoseconds, without spread or bounds."""
 
     fault_ns: float
     clear_page_ns: float

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the doctor finds."""
+"""The findings of `doctor`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class Status(enum.Enum):
-    """How a precondition stands. A note stops nothing, but changes what figures mean."""
+    """The state of a precondition. A note is not fatal, but changes the meaning of figures."""
 
     OK = "ok"
     NOTE = "note"
@@ -17,7 +17,7 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """One precondition: what was found and, unless all is well, a hint how to fix it.
+    """One precondition: what was found and, unless all is well, a hint at the fix.
 
     exit_code is that of a command that lacks it: 4 where only this user may not, 3 where
     this machine can't. `is_command`: it is a command that was tried, and the others that

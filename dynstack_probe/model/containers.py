@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Container ids in cgroup paths, shortened to what people know."""
+"""Container ids in cgroup paths, in the usual short form."""
 
 from __future__ import annotations
 

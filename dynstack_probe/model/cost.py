@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a policy would cost in CPU time, and save: modelled on calibrated prices."""
+"""What a policy would cost and save in CPU time, modelled from calibrated prices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEW_EVENTS = 30
 
 @dataclass(frozen=True)
 class Range:
-    """The best guess of a figure, and bounds that are argued from measured parts."""
+    """The most likely value of a figure, and bounds derived from measured parts."""
 
     low: float
     best: float
@@ -27,16 +27,16 @@ class Range:
         return Range(self.low + other.low, self.best + other.best, self.high + other.high)
 
     def __sub__(self, other: Range) -> Range:
-        """The widest that the difference may be."""
+        """The widest possible bounds of the difference."""
         return Range(self.low - other.high, self.best - other.best, self.high - other.low)
 
     def times(self, factor: float) -> Range:
-        """Each of them; the factor is not negative."""
+        """Each bound scaled; the factor is not negative."""
         return Range(self.low * factor, self.best * factor, self.high * factor)
 
 
 def exactly(value: float) -> Range:
-    """A figure whose bounds are not known, or that has none."""
+    """A figure without bounds, or with unknown ones."""
     return Range(value, value, value)
 
 
@@ -62,7 +62,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class PolicyCost:
-    """One policy. Ratios are of all CPU time of the host; None: not known.
+    """One policy. Ratios are of all CPU time of the host; None: unknown.
 
     what: FAULTS or REFILLS, None for a policy that has nothing to do. lower_bound: only a
     part of them was seen. avoided_pages_per_second: those that tasks used and that came with

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A moment of one host: who it is, every stack, and how complete that is."""
+"""One host at one moment: its identity, every stack, and how complete the scan was."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Coverage:
 
     @property
     def missed(self) -> int:
-        """Stacks that exist and were not read.
+        """Stacks that exist but were not read.
 
         Those known to be unreadable, or more where the kernel counts more. Tasks that
         came or went during the scan make it a few too high.
@@ -46,7 +46,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the measurement took, and what bcc printed meanwhile."""
+    """What the measurement cost, and what bcc printed meanwhile."""
 
     child_start_seconds: float
     compile_seconds: float
@@ -58,7 +58,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Frame:
-    """What one scan found, and what was counted up to its beginning.
+    """What one scan found, and the counts when it began.
 
     caveats are sentences that a reader of its figures must know. lifecycle counts from
     the series' first frame on, as page_faults are; None of a single frame, which counts
@@ -84,10 +84,10 @@ class Frame:
 
     @property
     def base_kib(self) -> int:
-        """What the stacks would hold at full size."""
+        """Memory of the stacks at full size."""
         return len(self.stacks) * self.host.thread_size_bytes // 1024
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether stacks on this kernel already are smaller than THREAD_SIZE."""
+        """Whether stacks on this kernel may already be smaller than THREAD_SIZE."""
         return self.stacks.resident_kib() < self.base_kib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pages of stacks that came into use, counted by how far from the top they lie."""
+"""Stack pages that came into use, counted by distance from the top of the stack."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Growth:
 
 
 def growth_of(shapes: Mapping[Shape, int], skipped: Sequence[int] = ()) -> Growth:
-    """All that stacks of these shapes have grown in their lives.
+    """All growth of stacks of these shapes over their lifetime.
 
     `skipped`: of how many of them page p, not inherited and above the mark, was all zero,
     where that was counted apart from the shapes.
@@ -77,7 +77,7 @@ def whole_shapes(counts: Mapping[tuple[int, int], int]) -> dict[Shape, int]:
 
 
 class GrowthCounter:
-    """Adds up what the living and the exited have grown: a count that never falls.
+    """Accumulates the growth of living and exited tasks: a monotonic count.
 
     Every page that a stack grew is counted while its task lives, and moves to the exited
     when it ends. A task that exits between the two counts is in neither until the next, so
@@ -90,7 +90,7 @@ class GrowthCounter:
         self._living = Growth()
 
     def advance(self, living: Growth, exited: Growth, *, restarted: bool = False) -> Growth:
-        """What has grown since the last call; at the first all that there is.
+        """Growth since the last call; everything on the first.
 
         `restarted`: the exited are counted anew since the last call.
         """

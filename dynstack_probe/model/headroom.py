@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much memory was free above what the kernel keeps for itself."""
+"""Free memory above the minimum watermarks, which the kernel keeps for itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dynstack_probe.model.unknown import merged
 
 @dataclass(frozen=True)
 class FreeMemory:
-    """Samples of some time.
+    """Samples over a period.
 
     above_min_pages: for each sample, free pages above the minimum watermarks, summed over
     the zones that a kernel stack may come from, less what these keep for other allocations.
@@ -36,7 +36,7 @@ class FreeMemory:
 
 @dataclass(frozen=True)
 class Headroom(FreeMemory):
-    """Such samples, and what the kernel counted meanwhile.
+    """These samples, and what the kernel counted meanwhile.
 
     below_low: samples in which a zone was below its low watermark. stalls: allocations
     that had to reclaim themselves (allocstall); direct_reclaimed_pages: what they got

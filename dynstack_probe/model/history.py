@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One host's past, as a Prometheus server has it."""
+"""One host's history, as stored by a Prometheus server."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Track:
 
 @dataclass(frozen=True)
 class Range:
-    """From `end` so many seconds back, Unix time."""
+    """A range of `seconds` that ends at `end` (Unix time)."""
 
     end: float
     seconds: float
 
     @property
     def step_seconds(self) -> int:
-        """From one moment asked for to the next; rates are means over it."""
+        """The query step; rates are means over it."""
         least = SCRAPE_SECONDS if self.seconds >= 10 * SCRAPE_SECONDS else LEAST_STEP_SECONDS
         return max(least, math.ceil(self.seconds / STEPS))
 
@@ -76,12 +76,12 @@ class History:
         return total
 
     def last(self, metric: str, **labels: str) -> float | None:
-        """At the newest moment that has one."""
+        """The newest value."""
         values = self.sums(metric, **labels)
         return values[max(values)] if values else None
 
     def at(self, moment: float, metric: str, **labels: str) -> int:
-        """At that moment, or the newest before it, else the first; 0 if there is none."""
+        """The value then, or the newest one before, else the first; 0 if there is none."""
         values = self.sums(metric, **labels)
         if not values:
             return 0
@@ -89,7 +89,7 @@ class History:
         return int(values[max(before) if before else min(values)])
 
     def rates(self, metric: str, **labels: str) -> list[Span]:
-        """Of a counter per second, from each new sample to the next; a fall is a restart.
+        """The rate of a counter between new samples; a decrease means a restart.
 
         Times are seconds since the first step that has any.
         """
@@ -107,7 +107,7 @@ class History:
         ]
 
     def _repeated(self) -> set[float]:
-        """Moments at which no scrape had brought anything new since the one before."""
+        """Steps without a new scrape since the previous one."""
         scans = sorted(self.sums(SCANNED_AT).items())
         return {at for (_, before), (at, now) in pairwise(scans) if now == before}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machine, and what its kernel was built and booted with."""
+"""The machine, and how its kernel was built and booted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Host:
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """What a kernel was built and booted with, as far as it bears on stacks.
+    """How a kernel was built and booted, where it matters to stacks.
 
     `config` holds CONFIG_ options that matter; random_offset says whether each system
     call begins at a random stack offset (None: can't be told).

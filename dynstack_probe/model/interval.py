@@ -38,7 +38,7 @@ class PageFaults(NamedTuple):
         return PageFaults(self.user + later.user, self.kernel + later.kernel)
 
     def since(self, earlier: PageFaults) -> PageFaults:
-        """Those that came after; none where a count fell, since it began anew."""
+        """The increase since; none where a count fell, since it was reset."""
         return PageFaults(max(0, self.user - earlier.user), max(0, self.kernel - earlier.kernel))
 
 
@@ -84,10 +84,10 @@ class Interval:
         )
 
     def per_second(self, count: int | None) -> float | None:
-        """A count of this interval as a rate; None if it was not counted, or no time passed."""
+        """A count as a rate per second; None if it was not counted or no time passed."""
         return count / self.seconds if count is not None and self.seconds > 0 else None
 
     @property
     def switch_coverage_ratio(self) -> float:
-        """The share of the host's context switches that is told by shape."""
+        """The share of the host's context switches known by shape."""
         return self.switches.total() / self.host_switches if self.host_switches else 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the tracepoints counted: tasks created and exited, and how deep those went."""
+"""What the tracepoints counted: tasks created and exited, and how deep they went."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ExitReads:
     unproved: int = 0
 
     def missed_range(self) -> tuple[float, float]:
-        """How many of those told by windows had a page that went unseen, with 95% confidence.
+        """How many of the exits read by windows hid a page, with 95% confidence.
 
         Wilson's score interval of the share caught in checked, which are a systematic sample
         of what windows tell, times windowed. (0, windowed) where none was checked.
@@ -48,7 +48,7 @@ class ExitReads:
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """What the tracepoints counted since they were attached: every figure only rises.
+    """What the tracepoints counted since they were attached: monotonic counters.
 
     exited counts stacks by (pages down to the mark, pages inherited from a cached stack's
     owner, 1 if none); skipped[p] those whose page p above the mark was all zero. lost

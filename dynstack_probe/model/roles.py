@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a task is for, as people ask about depth: kernel thread, kworker, vCPU, ..."""
+"""The roles by which depths are reported: kernel thread, kworker, vCPU, ..."""
 
 from __future__ import annotations
 

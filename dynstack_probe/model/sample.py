@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One scan of the daemon: the living by shape, and what has happened since it began.
+"""One scan of the daemon: living stacks by shape, and the counters when it began.
 
 Nothing in it grows with the number of tasks.
 """
@@ -39,7 +39,7 @@ class Living:
 
 @dataclass(frozen=True)
 class Sample:
-    """One scan of the living, and the counters as they stood when it began.
+    """One scan of living stacks, and the counters when it began.
 
     The counters are read first: a task that exits during the scan is missing from one
     sample rather than counted twice. cgroups: stacks by pages held (index 0: one page)

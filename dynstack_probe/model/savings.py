@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What some stacks hold and would hold: the only place where a saving is worked out."""
+"""What stacks hold and would hold: the only place where a saving is computed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A figure over time: what stands for all of it, and how far it went."""
+"""A figure over time: its representative value and its range."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynstack_probe.model.savings import Savings
 
 @dataclass(frozen=True)
 class Spread:
-    """Of a figure over time: least, median weighted by time, most."""
+    """Least, time-weighted median and most of a figure over time."""
 
     least: float
     median: float
@@ -34,7 +34,7 @@ class Series:
 
 
 def median_index(times: Sequence[float], values: Sequence[float]) -> int:
-    """Which value is the median if each holds for half the time to both its neighbours.
+    """The index of the median, if each value holds for half the time to either neighbour.
 
     `times` rise. Of two that are as good the lower value.
     """
@@ -54,7 +54,7 @@ def median_index(times: Sequence[float], values: Sequence[float]) -> int:
 
 
 def series_of(times: Sequence[float], savings: Sequence[Savings]) -> tuple[int, Series]:
-    """Which of them is the headline, and what there is to say of all."""
+    """The index of the headline frame, and the range over all."""
     ratios = [one.saving_ratio for one in savings]
     stacks = [float(one.stacks) for one in savings]
     at = median_index(times, ratios)

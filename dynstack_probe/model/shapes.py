@@ -83,7 +83,7 @@ def _rounded_up(deepest: int, unit_bytes: int, least: int) -> list[int]:
 
 
 def _asleep(seconds: Sequence[int], thresholds: Sequence[int]) -> Iterable[int]:
-    """For each the largest threshold that it reaches; 0 if none, or if that is not known."""
+    """For each value the largest threshold it reaches; 0 if none, or if unknown."""
     steps = sorted({threshold for threshold in thresholds if threshold > 0})
     if not steps:
         return (0,) * len(seconds)

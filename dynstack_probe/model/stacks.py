@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel stacks as one scan read them, a column a fact."""
+"""Kernel stacks as read by one scan, one column per field."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Kind(enum.IntEnum):
 
 
 def kinds_of(kinds: Sequence[int]) -> dict[Kind, int]:
-    """How many there are of each kind, also where that is none."""
+    """The number of each kind, zeros included."""
     counts = Counter(kinds)
     return {kind: counts[kind] for kind in Kind}
 
 
 @dataclass(frozen=True)
 class Stacks:
-    """All stacks which the kernel counts and we could read, a column a fact.
+    """All stacks that the kernel counts and we could read, one column per field.
 
     Columns, since a host may have a million: element i of each speaks of stack i.
     mark_bytes is the high-water mark, never 0; touched_pages and resident_pages are
@@ -73,9 +73,9 @@ class Stacks:
         return (-(-mark // PAGE_BYTES) or 1 for mark in self.mark_bytes)
 
     def asleep_unknown(self) -> int:
-        """Tasks of which nobody can tell how long they have slept."""
+        """Tasks whose sleep time is unknown."""
         return sum(1 for seconds in self.asleep_seconds if seconds == ASLEEP_UNKNOWN)
 
     def resident_kib(self) -> int:
-        """What is mapped now, KiB: all of it, unless stacks already are dynamic."""
+        """KiB mapped now: all of it, unless stacks are already dynamic."""
         return sum(bits.bit_count() for bits in self.resident_pages) * PAGE_BYTES // 1024

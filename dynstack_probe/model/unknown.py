@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Figures that not everybody knows."""
+"""Figures that may be unknown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 def merged(one: _T | None, other: _T | None, merge: Callable[[_T, _T], _T] = add) -> _T | None:
-    """What both come to, by default their sum; the one that is known, None if neither is."""
+    """Both combined, by default added; if only one is known that one, if neither None."""
     if one is None or other is None:
         return one if other is None else other
     return merge(one, other)

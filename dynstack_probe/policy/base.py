@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a policy is asked, and the register of all that there are."""
+"""The interface of a policy, and the registry of policies."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Policy(ABC):
 
     @property
     def asleep_seconds(self) -> int:
-        """How long a task must have slept for it to act; 0 where that does not matter."""
+        """The sleep time after which it acts on a task; 0 where it does not matter."""
         return 0
 
     @abstractmethod
     def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
-        """Pages that a stack of this shape holds."""
+        """Pages held by a stack of this shape."""
 
     def pages_at_fork(self, thread_pages: int) -> int:
         """Pages that a new task's stack gets: all of them, unless the policy says fewer."""
@@ -56,11 +56,11 @@ class Policy(ABC):
         return 0, 0, 0
 
     def refill_pages(self, shape: Shape, thread_pages: int) -> int:
-        """Pages given to a stack of this shape, before it sleeps again, when it next runs."""
+        """Pages mapped again when a task whose stack has this shape next runs."""
         return 0
 
     def work(self, interval: Interval, thread_pages: int) -> Work | None:
-        """What it would have had to do meanwhile; None if it never has anything to do."""
+        """Its work in the interval; None if it never does any."""
         return None
 
     def avoided_pages(self, interval: Interval, thread_pages: int) -> int:
@@ -68,7 +68,7 @@ class Policy(ABC):
         return 0
 
     def inherited_pages(self, interval: Interval, thread_pages: int) -> int:
-        """Grown pages with which new tasks got a stack from the cache, used or not."""
+        """Grown pages that came with cached stacks given to new tasks, used or not."""
         return 0
 
     def over_limit(self, shape: Shape, thread_pages: int) -> bool:
@@ -88,7 +88,7 @@ def held_since_birth(shape: Shape, preallocated_pages: int, limit_pages: int) ->
 
 
 def refills(policy: Policy, switches: dict[Shape, int], thread_pages: int) -> Work:
-    """What must be mapped again as tasks run that had slept in these shapes."""
+    """What must be mapped again when tasks that slept in these shapes run."""
     events = pages = 0
     for shape, count in switches.items():
         refilled = policy.refill_pages(shape, thread_pages)
@@ -104,12 +104,12 @@ _P = TypeVar("_P", bound=type[Policy])
 
 
 def register(kind: _P) -> _P:
-    """Make a model known to .toml files by its `model`."""
+    """Register a model for .toml files, by its `model`."""
     MODELS[kind.model] = kind
     return kind
 
 
 def built_in(*policies: Policy) -> None:
-    """Make policies known to users by name, in this order."""
+    """Register policies by name, in this order."""
     for policy in policies:
         BUILT_IN[policy.name] = policy

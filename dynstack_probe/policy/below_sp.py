@@ -51,7 +51,7 @@ class ReclaimBelowSp(Policy):
     )
 
     def dynamic_pages(self, shape: Shape, thread_pages: int) -> int:
-        """What is left of a sleeper's stack; else all down to the mark."""
+        """What remains of a sleeper's stack; otherwise everything down to the mark."""
         held = held_since_birth(shape, 1, thread_pages)
         if shape.running or shape.asleep_seconds < self.asleep_seconds:
             return held
@@ -61,7 +61,7 @@ class ReclaimBelowSp(Policy):
         return max(1, -(-(shape.depth_kib + self.margin_kib) // PAGE_KIB))
 
     def reserve_pages(self, cpus: int, thread_pages: int) -> int:
-        """A stash for all, and on each CPU the stacks on which faults are handled."""
+        """A shared stash, and on each CPU the stacks on which faults are handled."""
         return self.stash_pages + cpus * self.fault_stacks * thread_pages
 
     def refill_pages(self, shape: Shape, thread_pages: int) -> int:
@@ -71,7 +71,7 @@ class ReclaimBelowSp(Policy):
         return held - min(held, self._kept(shape))
 
     def work(self, interval: Interval, thread_pages: int) -> Work:
-        """A refill when a task runs again, if it slept long enough for its pages to be taken."""
+        """One refill when a task runs again, if it slept long enough to lose pages."""
         # Whoever must sleep first is reclaimed once at most while he sleeps that long.
         woken = interval.runs if self.asleep_seconds else interval.switches
         ripe = {

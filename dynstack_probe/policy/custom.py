@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One's own policy: a model and its parameters, as read from a TOML file."""
+"""A custom policy: a model and its parameters, from a TOML file."""
 
 from __future__ import annotations
 

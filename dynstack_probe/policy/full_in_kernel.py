@@ -31,7 +31,7 @@ class FullSizeInKernel(Policy):
         return 1 if in_user_mode else thread_pages
 
     def reserve_pages(self, cpus: int, thread_pages: int) -> int:
-        """The rest of one stack a CPU, handed over at each entry."""
+        """The rest of one stack per CPU, handed over at each entry."""
         return cpus * (thread_pages - 1)
 
 

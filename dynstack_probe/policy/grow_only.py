@@ -49,18 +49,18 @@ class GrowOnly(Policy):
         return self.preallocated_pages
 
     def work(self, interval: Interval, thread_pages: int) -> Work:
-        """A fault for each page that came into use, but for those skipped by another fault."""
+        """One fault for each page that came into use, except those skipped by another fault."""
         grown = slice(self.preallocated_pages, self._limit(thread_pages))
         growth = interval.growth
         return Work(FAULTS, sum(growth.touched[grown]), sum(growth.mapped[grown]))
 
     def avoided_pages(self, interval: Interval, thread_pages: int) -> int:
-        """Those beyond what is mapped at fork anyway."""
+        """Inherited pages beyond those mapped at fork anyway."""
         grown = slice(self.preallocated_pages, self._limit(thread_pages))
         return sum(interval.growth.inherited[grown])
 
     def inherited_pages(self, interval: Interval, thread_pages: int) -> int:
-        """Of tasks that exited: of the living, a scan can't tell."""
+        """Only of exited tasks: for living ones, a scan can't tell."""
         return sum(interval.inherited[self.preallocated_pages : self._limit(thread_pages)])
 
     def reserve_pages(self, cpus: int, thread_pages: int) -> int:
@@ -69,7 +69,7 @@ class GrowOnly(Policy):
         return cpus * a_cpu * self.reserve_factor + self.stash_pages
 
     def faults(self, shape: Shape, thread_pages: int) -> tuple[int, int, int]:
-        """One a deep stack at least, one a grown page at most.
+        """At least one per deep stack, at most one per grown page.
 
         A fault maps every page from the last mapped one down to its address, so a page
         in the middle that is still all zero was most likely skipped by one.
@@ -82,7 +82,7 @@ class GrowOnly(Policy):
         return 1, max(1, (shape.touched_pages & grown_bits).bit_count()), grown
 
     def over_limit(self, shape: Shape, thread_pages: int) -> bool:
-        """Only where it grows to less than this kernel's stacks have used."""
+        """Only where its limit is below what this kernel's stacks have used."""
         return shape.mark_pages > self._limit(thread_pages)
 
 
