@@ -59,7 +59,7 @@ class Node:
 
 
 def tree(paths: CallPaths) -> Node:
-    """All paths merged from their outermost frames on."""
+    """All paths merged, starting at their outermost frames."""
     root = Node("all")
     for path in paths.paths.values():
         depths = [None, None, *(frame.depth_bytes for frame in path.deepest.frames)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`faults` for people and programs: who first used a further page of a stack, and in what."""
+"""`faults` as text, JSON and CSV: who first used a further page of a stack, and in what."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _ranked(counts: Mapping[bytes, int]) -> list[tuple[bytes, int]]:
 
 
 def _table(title: str, numbers: Sequence[str], last: str, rows: Iterable[Sequence[Cell]]) -> Table:
-    """First and last column give way where a line is too long, and no figure."""
+    """Truncates the first and last column where a line is too long, never a figure."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(title, overflow="ellipsis", no_wrap=True, min_width=min(20, len(title)))
     for name in numbers:

@@ -123,7 +123,7 @@ BEST_WORDS = (
 
 
 def cost_rows(cost: HostCost) -> Iterable[tuple[str, str]]:
-    """The first half of the screen: what there is to say, and how each figure was had."""
+    """The first half of the screen: the figures, and how each was obtained."""
     row = cost.headline
     yield "Net", _net_in_words(row)
     yield "Measured", _measured(cost)
@@ -141,7 +141,7 @@ def cost_rows(cost: HostCost) -> Iterable[tuple[str, str]]:
 
 
 def _net_in_words(row: PolicyCost) -> str:
-    """The answer: memory saved, and the CPU time that it takes on balance."""
+    """The answer: memory saved, and its net cost in CPU time."""
     saved = f"{row.saved_kib} KiB saved with the reserve paid"
     if row.net_ratio is None:
         return f"modelled: {saved}, for CPU time that is not known"
@@ -297,7 +297,7 @@ _SAFETY_NOT_TOLD = (
 
 
 def exported_safety_rows(safety: ExportedSafety, policy: str) -> Iterable[tuple[str, str]]:
-    """The same as far as the daemon exports it, and a line of what it does not."""
+    """The same as far as the daemon exports it, and a line on what it does not."""
     yield (
         "Headroom",
         f"{_free(safety.free, safety.reserve_pages)} moments, at each the least that the daemon"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`estimate`: of one host all there is, of several captures a row each."""
+"""`estimate`: all figures of one host, or one row per capture of several."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def as_table(reports: Sequence[HostEstimate]) -> str:
 
 
 def as_csv(reports: Sequence[HostEstimate]) -> str:
-    """A row a capture and policy; of a report with groups a row a group."""
+    """One row per capture and policy; for a report with groups, one per group."""
     first = reports[0]
     if first.groups is None:
         return csv_text(CSV, ((report, one) for report in reports for one in report.estimates))

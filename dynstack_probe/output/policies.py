@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`policies`: all schemes side by side, and each in words."""
+"""`policies`: all policies side by side, and each explained."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def worth_note(rows: Sequence[Row]) -> str:
 
 
 def rates_note(whole: Interval) -> str:
-    """Which way the rates of a series err."""
+    """In which direction the rates of a series err."""
     return (
         f"Per second over {whole.seconds:.0f} s: f faults, r refills of what was taken back."
         " Refills are of tasks seen at both ends of an interval, which made"

@@ -103,7 +103,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarPlot:
-    """A bar a name. `in_text` is False where a table close by has these figures."""
+    """One bar per name. `in_text` is False where a table close by has these figures."""
 
     title: str
     axis: Axis

@@ -164,7 +164,7 @@ def savings_plot(title: str, savings: Sequence[tuple[str, float]]) -> BarPlot:
 
 
 def cost_plot(rows: Sequence[PolicyCost], best: Collection[str]) -> BarPlot | None:
-    """CPU time on balance, a bar a policy; None where no cost is known."""
+    """Net CPU time, one bar per policy; None where no cost is known."""
     known = [(row, row.net_ratio.best) for row in rows if row.net_ratio]
     if not known:
         return None
@@ -301,7 +301,7 @@ def pages_over_time(times: Sequence[float], counts: Mapping[int, Sequence[float]
 
 
 def _thinned(times: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
-    """At most so many points, each the last of its share."""
+    """Downsampled to that many points, each the last of its bucket."""
     step = max(1, -(-len(times) // _MOST_POINTS))
     chosen = sorted({*range(0, len(times), step), len(times) - 1})
     return [(times[at], values[at]) for at in chosen]
@@ -348,7 +348,7 @@ def rates_over_time(
 
 
 def _merged(spans: Sequence[Span], most: int) -> list[Span]:
-    """At most so many spans, each the mean of its share."""
+    """Downsampled to that many spans, each the mean of its bucket."""
     step = max(1, -(-len(spans) // most))
     groups = [spans[at : at + step] for at in range(0, len(spans), step)]
     return [(group[0][0], length(group), mean(group)) for group in groups]

@@ -231,7 +231,7 @@ def _cost(history: History, host: Host, costs: Sequence[PolicyCost]) -> HostCost
 def _safety(
     history: History, host: Host, headline: Estimate, pages: Mapping[int, Sequence[float]]
 ) -> ExportedSafety | None:
-    """None where nobody sampled free memory."""
+    """None where free memory was not sampled."""
     found = over_range(history, HEADLINE, host.cpus)
     if found.headroom_kib is None or found.deepest_bytes is None:
         return None

@@ -30,7 +30,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 
 def load_pygal() -> Any:
-    """The library. Raises ProbeError where it is missing."""
+    """Import pygal. Raises ProbeError if it is missing."""
     try:
         return importlib.import_module("pygal")
     except ImportError as error:
@@ -114,7 +114,7 @@ def _bars(pygal: Any, plot: BarPlot) -> Any:
 
 
 def _beyond(plot: BarPlot) -> int:
-    """How far a label reaches beyond the axis' end, about."""
+    """Roughly how far a label extends beyond the end of the axis."""
     axis, room = plot.axis, WIDTH - LONGEST_NAME * LETTER / 2
     reaches = [
         _text_width(bar.label) - room * (axis.high - max(bar.value, 0.0)) / (axis.high - axis.low)

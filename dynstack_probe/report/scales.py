@@ -28,7 +28,7 @@ def number_axis(
     step = _round_step((high - low) / intervals) if high > low else 1.0
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - _BEYOND)
     numbers = range(first, max(last, first + 1) + 1)
-    # rounded: 3 * 0.1 is no 0.3
+    # rounded: 3 * 0.1 != 0.3
     return Axis(label, [(value, write(value)) for n in numbers for value in [round(n * step, 9)]])
 
 

@@ -106,7 +106,7 @@ class Terminal:
 
 
 def encode(console: Console, line: Text) -> str:
-    """One line with its control sequences, and nothing that ends it."""
+    """One line with its control sequences, without a line feed."""
     buffer = console.file
     assert isinstance(buffer, io.StringIO)
     buffer.seek(0)
@@ -170,7 +170,7 @@ class Screen:
             self._stale = True
 
     def _take(self) -> None:
-        """Keys one by one and not echoed; Ctrl-C and Ctrl-Z still are signals."""
+        """Unbuffered and without echo; Ctrl-C and Ctrl-Z still raise signals."""
         modes = [*self._modes[:6], list(self._modes[6])]
         modes[0] &= ~(termios.IXON | termios.ICRNL)
         modes[3] &= ~(termios.ICANON | termios.ECHO)
@@ -180,7 +180,7 @@ class Screen:
         self._stale = True
 
     def _give_back(self) -> None:
-        """Whatever the terminal still takes: it may have gone."""
+        """Write what the terminal still accepts: it may have hung up."""
         with contextlib.suppress(termios.error):
             termios.tcsetattr(self._in, termios.TCSANOW, self._modes)
         with contextlib.suppress(OSError):
@@ -193,7 +193,7 @@ class Screen:
             raw = raw[os.write(self._out, raw) :]
 
     def redraw(self) -> None:
-        """Send every line anew at the next draw()."""
+        """Resend every line at the next draw()."""
         self._stale = True
 
     def draw(self, compose: Callable[[tuple[int, int]], Sequence[Text]]) -> None:
@@ -264,7 +264,7 @@ class Screen:
 
 
 def terminal_size(fd: int) -> tuple[int, int]:
-    """Columns and rows; 80 x 24 where it does not say, as a serial line's does not."""
+    """Columns and rows; 80 x 24 where it reports none, as on a serial line."""
     try:
         size = os.get_terminal_size(fd)
     except OSError:

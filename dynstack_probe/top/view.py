@@ -91,7 +91,7 @@ class Ordered:
 
 
 class History:
-    """Takes frames in order and keeps what each would save, not the frames."""
+    """Takes frames in order and keeps each one's savings, not the frames."""
 
     def __init__(self, policy: Policy) -> None:
         """`policy` is the headline."""
@@ -151,7 +151,7 @@ class Sort(enum.StrEnum):
 
 
 class Action(enum.Enum):
-    """What a key asks of whoever shows the view."""
+    """What a key asks the caller to do."""
 
     NONE = enum.auto()
     QUIT = enum.auto()
@@ -277,7 +277,7 @@ class Glyphs:
     parts: str  # of a cell, from the smallest to the whole
 
     def name(self, name: str | bytes) -> str:
-        """A name that this terminal can show."""
+        """A name escaped for this terminal's character set."""
         text = printable(name)
         return text if self.unicode else text.encode("ascii", "backslashreplace").decode()
 
@@ -591,7 +591,7 @@ def bar(count: int, most: int, room: int, glyphs: Glyphs) -> str:
 
 @dataclass(frozen=True)
 class _Column:
-    """Right-aligned figures: shown where the page has at least `from_width` columns."""
+    """Right-aligned figures, shown on pages of at least `from_width` columns."""
 
     title: str
     width: int
@@ -600,7 +600,7 @@ class _Column:
 
 
 def _tasks(page: _Page, lines: int) -> list[Text]:
-    """A heading and one task a line."""
+    """A heading, then one task per line."""
     if lines < 1:
         return []
     view, frame = page.view, page.moment.frame
@@ -663,7 +663,7 @@ def _position(page: _Page, first: int, shown: int, matching: int, room: int) -> 
 
 
 def _groups(page: _Page, groups: Sequence[Group], lines: int) -> list[Text]:
-    """A heading and one group a line; dynamic and saving are modelled."""
+    """A heading, then one group per line; dynamic and saving are modelled."""
     if lines < 2:
         return []
     columns = [
