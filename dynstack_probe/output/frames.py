@@ -57,7 +57,7 @@ def shift_rows(points: Iterable[ShiftPoint], step_bytes: int) -> list[tuple[str,
 
 
 def random_offset_in_words(details: DepthDetails) -> str:
-    """Stack that RANDOMIZE_KSTACK_OFFSET takes."""
+    """Stack pages used only because of RANDOMIZE_KSTACK_OFFSET."""
     price = details.offset_price
     if details.random_offset is False:
         return "This kernel has RANDOMIZE_KSTACK_OFFSET off: it costs nothing."

@@ -301,7 +301,7 @@ def pages_over_time(times: Sequence[float], counts: Mapping[int, Sequence[float]
 
 
 def _thinned(times: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
-    """Downsampled to that many points, each the last of its bucket."""
+    """Downsampled: about _MOST_POINTS points at equal steps, and the last."""
     step = max(1, -(-len(times) // _MOST_POINTS))
     chosen = sorted({*range(0, len(times), step), len(times) - 1})
     return [(times[at], values[at]) for at in chosen]

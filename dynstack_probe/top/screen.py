@@ -170,7 +170,7 @@ class Screen:
             self._stale = True
 
     def _take(self) -> None:
-        """Unbuffered and without echo; Ctrl-C and Ctrl-Z still raise signals."""
+        """Enter cbreak mode, without echo: Ctrl-C and Ctrl-Z still raise signals."""
         modes = [*self._modes[:6], list(self._modes[6])]
         modes[0] &= ~(termios.IXON | termios.ICRNL)
         modes[3] &= ~(termios.ICANON | termios.ECHO)
@@ -180,7 +180,7 @@ class Screen:
         self._stale = True
 
     def _give_back(self) -> None:
-        """Write what the terminal still accepts: it may have hung up."""
+        """Restore modes and screen as far as the terminal allows: it may have hung up."""
         with contextlib.suppress(termios.error):
             termios.tcsetattr(self._in, termios.TCSANOW, self._modes)
         with contextlib.suppress(OSError):
