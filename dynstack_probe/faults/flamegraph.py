@@ -36,12 +36,12 @@ LEGEND_COLUMN = 120  # px; three of them fit into a phone
 LEGEND_GAP = 18  # px between two where all are in one line
 LEGEND_TEXT = 17  # px from a colour's left edge
 HINTS = (
-    "Click or tap a frame: zooms, and tells its figures here.",
-    "The topmost one shows all again.",
+    "Click or tap a frame to zoom in and to see its figures.",
+    "The topmost one zooms out again.",
 )
 _WIDTHS = [round(LEGEND_TEXT + len(name) * LETTER + LEGEND_GAP) for name in LEGEND]
 LEGEND_WIDTH = 2 * MARGIN + sum(_WIDTHS)
-NOTHING = ("No sample was as deep: watch for longer, or", "ask for less with --deeper-than.")
+NOTHING = ("No sample was that deep: watch for longer,", "or lower --deeper-than.")
 
 
 @dataclass

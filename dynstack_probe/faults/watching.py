@@ -140,7 +140,7 @@ def watch_faults(
         try:
             seconds = _watch_for(watching, duration_seconds)
         except OSError as error:
-            raise ProbeError(f"the watch broke off: {error.strerror}") from error
+            raise ProbeError(f"the watch failed: {error.strerror}") from error
         report = watching.report(seconds, known_caveats)
         return replace(report, reuse=reused.end()) if reused else report
 

@@ -144,7 +144,7 @@ def _net_in_words(row: PolicyCost) -> str:
     """The answer: memory saved, and its net cost in CPU time."""
     saved = f"{row.saved_kib} KiB saved with the reserve paid"
     if row.net_ratio is None:
-        return f"modelled: {saved}, for CPU time that is not known"
+        return f"modelled: {saved}, CPU cost unknown"
     bound = "at least " if row.lower_bound else ""
     told = f"modelled: {bound}{ratio_in_words(row.net_ratio)} of all CPU time, {saved}"
     if row.saved_kib > 0 and row.kib_per_unit:
@@ -190,7 +190,7 @@ def _calibrated(cost: HostCost) -> str:
             " high"
         )
     if found is None:
-        return "not here: this capture holds no calibration"
+        return "none: this capture has no calibration"
     cold = "" if found.cold_fault_ns is None else f", {found.cold_fault_ns:.0f} on cold memory"
     return (
         f"a minor page fault {found.fault_ns:.0f} ns (quartiles {percent(found.spread_ratio)}"
@@ -213,7 +213,7 @@ def _stack_faults(cost: HostCost) -> str:
             " cached stack)"
         )
     if row.work_ratio is None:
-        return f"{told}; what one costs is not known: --fault-ns N"
+        return f"{told}; price unknown: give --fault-ns N"
     if prices is None:
         return f"{told} (errs high): {ratio_in_words(row.work_ratio)} of all CPU time"
     fault = prices.fault
@@ -239,7 +239,7 @@ def _refills(row: PolicyCost) -> str:
 def _forks(cost: HostCost) -> str:
     row = cost.headline
     if row.fork_saving_ratio is None:
-        return "not known: tasks created were not counted, or nothing is calibrated"
+        return "unknown: task creation was not counted, or there is no calibration"
     if not row.fork_saving_ratio.high:
         return "none: a new task gets all of its pages, or none was created"
     bounds = ": cleared at least, found and charged at most" if cost.prices else ""
@@ -300,8 +300,8 @@ def exported_safety_rows(safety: ExportedSafety, policy: str) -> Iterable[tuple[
     """The same as far as the daemon exports it, and a line on what it does not."""
     yield (
         "Headroom",
-        f"{_free(safety.free, safety.reserve_pages)} moments, at each the least that the daemon"
-        " saw since the one before (errs high: dips between its samples are not seen)",
+        f"{_free(safety.free, safety.reserve_pages)} values, each the daemon's minimum since the"
+        " previous one (errs high: dips between its samples are not seen)",
     )
     yield "Reserve", _reserve(safety)
     counts = [f"{count or 'none'} over {kib} KiB" for kib, count in safety.deeper.items()]
@@ -313,7 +313,7 @@ def exported_safety_rows(safety: ExportedSafety, policy: str) -> Iterable[tuple[
 
 
 def _deepest(size_bytes: int) -> str:
-    return f"measured: {size_bytes} bytes of the living (errs low: who exited is not in it)"
+    return f"measured: {size_bytes} bytes, living tasks (errs low: exited ones are not included)"
 
 
 def _headroom(safety: Safety) -> str:
@@ -343,13 +343,13 @@ def _free(found: FreeMemory, reserve_pages: int) -> str:
 def _cgroups(safety: Safety) -> str:
     found = safety.headroom
     if found is None or found.limit_hits is None or found.limit_failures is None:
-        return "limits not counted: only cgroup version 2 sums up who met its memory.max"
+        return "limits not counted: only cgroup v2 counts charges that hit memory.max"
     if not found.limit_hits:
-        return "measured: none met its memory.max, where a refill would have to reclaim"
+        return "measured: no charge hit a memory.max, where a refill would have to reclaim"
     return (
-        f"measured: {found.limit_hits} charges met a memory.max, where a refill would have had to"
-        f" reclaim whatever is free elsewhere (no part of the stalls above), {found.limit_failures}"
-        " of them in vain"
+        f"measured: {found.limit_hits} charges hit a memory.max, where a refill would have had to"
+        " reclaim however much is free elsewhere (not part of the stalls above);"
+        f" {found.limit_failures} of them failed"
     )
 
 

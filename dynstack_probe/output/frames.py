@@ -21,7 +21,7 @@ def resident_in_words(frame: Frame) -> str:
     """What is mapped now, on a kernel whose stacks are dynamic."""
     says = "" if frame.grown_kib is None else f"; the kernel counts {frame.grown_kib} KiB grown"
     return (
-        f"{frame.stacks.resident_kib()} KiB, measured: this kernel's stacks already are"
+        f"{frame.stacks.resident_kib()} KiB, measured: this kernel's stacks are already"
         f" dynamic{says}"
     )
 

@@ -143,8 +143,8 @@ def asleep_note(stacks: Stacks, policies: Sequence[Policy]) -> str | None:
     if not unknown or not names:
         return None
     return (
-        f"How long {unknown} of {len(stacks)} tasks have slept is unknown: to"
-        f" {' and '.join(names)} they count as awake, so that their memory errs high."
+        f"The sleep time of {unknown} of {len(stacks)} tasks is unknown: {' and '.join(names)}"
+        " count them as awake, so their memory errs high."
     )
 
 

@@ -268,14 +268,13 @@ def _left_out(
         once = [name for name in counters if not history.rates(name, policy=HEADLINE)]
         lacking = ", ".join([*once, *none_of(*_PRICES, CPUS)])
         yield (
-            f"What it would cost is left out: this range has no two samples of {lacking}, which"
-            " older daemons do not export, nor those that could not calibrate."
+            f"The cost is left out: this range has fewer than two samples of {lacking}, which older"
+            " daemons, and those that could not calibrate, do not export."
         )
     if safety is None:
         lacking = ", ".join(none_of(HEADROOM, DEEPEST))
         yield (
-            f"Whether it is safe is left out: this range has no {lacking}, which older daemons do"
-            " not export."
+            f"Safety is left out: this range has no {lacking}, which older daemons do not export."
         )
 
 
@@ -299,7 +298,7 @@ def _coverage(history: History, moment: float) -> Iterable[tuple[str, str]]:
         f" dozens); {read} were read, {max(0, kernel - read)} missed, of which"
         f" {history.at(moment, 'dynstack_stacks_unreadable')} were found but not readable.",
     )
-    yield "Samples", f"{steps} of {wanted} moments asked for have one."
+    yield "Samples", f"{steps} of {wanted} query steps have one."
     erased = history.at(moment, "dynstack_stacks_erased")
     if erased:
         yield "Erased", f"{erased} stacks were overwritten by KSTACK_ERASE."

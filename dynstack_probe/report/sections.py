@@ -49,10 +49,10 @@ GROUPS_SHOWN = 10
 SHIFTS_SHOWN_BYTES = 512
 
 METHOD = (
-    "Linux zeroes each kernel stack when it hands it out, and stacks grow down. The lowest word"
-    " that is not zero therefore marks the greatest depth that the task has ever reached, also"
-    " before the measurement began. A BPF iterator visits all tasks and reads their stacks; no"
-    " hook is left in any path of the kernel. Each policy is then applied to these depths."
+    "Linux zeroes each kernel stack before it hands it out, and stacks grow down. The lowest"
+    " nonzero word therefore marks the greatest depth that the task has ever reached, even before"
+    " the measurement began. A BPF iterator visits all tasks and reads their stacks; no hook stays"
+    " in any kernel path. Each policy is then applied to these depths."
 )
 
 
@@ -111,8 +111,8 @@ def _host_facts(subject: Subject) -> Iterable[tuple[str, str]]:
     kernel, user = kernel_and_user(kinds)
     yield (
         "Threads",
-        f"{kernel} of the kernel (idle tasks: {kinds[Kind.IDLE]}), {user} of users (workers which"
-        f" the kernel made for them: {kinds[Kind.USER_WORKER]})",
+        f"{kernel} kernel threads (idle tasks: {kinds[Kind.IDLE]}), {user} user threads (of which"
+        f" workers created by the kernel: {kinds[Kind.USER_WORKER]})",
     )
     yield "Source", subject.origin
 
@@ -174,7 +174,7 @@ def _headline(subject: Subject) -> Iterable[Part]:
         [rfc_row(f"This: {subject.called}", subject.host.cpus, headline), *quoted_rows()],
         f"First row, {subject.headline_of}: BASE measured, Dynamic and Saving modelled. Quoted"
         " rows: the RFC's own, from idle and freshly booted machines that ran it. KiB; no row"
-        " counts the reserve in.",
+        " includes the reserve.",
     )
     rows = [
         *subject.facts,

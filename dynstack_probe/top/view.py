@@ -715,7 +715,7 @@ def _footer(page: _Page) -> Text:
 
 HELP_KEYS = (
     ("q, Ctrl-C", "quit"),
-    ("p, space", "pause and go on; frames are still taken"),
+    ("p, space", "pause or resume; frames are still taken"),
     ("s", "sort tasks by mark, depth now, age, name"),
     ("r", "reverse the order"),
     ("c", "groups by cgroup, container, comm, kind"),
@@ -723,7 +723,7 @@ HELP_KEYS = (
     ("Esc", "all tasks again"),
     ("up, down, j, k", "scroll; Page Up, Page Down, g, G"),
     ("left, right", "a frame back, on (--replay)"),
-    ("Ctrl-L", "draw everything anew"),
+    ("Ctrl-L", "redraw the screen"),
     ("?", "this help"),
 )
 

@@ -120,8 +120,8 @@ def test_a_few_faults_make_no_figure(tmp_path: Path) -> None:
 def test_reasons_are_on_the_screen() -> None:
     safety = Safety(Headroom((5,), 0, 0, 0, 0, 12, 3), 6, 3, 0, 500, {})
     words = dict(safety_rows(safety))
-    assert "12 charges met a memory.max" in words["Cgroups"]
-    assert "3 of them in vain" in words["Cgroups"]
+    assert "12 charges hit a memory.max" in words["Cgroups"]
+    assert "3 of them failed" in words["Cgroups"]
     refused = dict(safety_rows(replace(safety, headroom=None, not_sampled="perf_event_open: no")))
     assert refused["Contexts"] == "not sampled: perf_event_open: no"
     assert "not counted" in refused["Cgroups"]
@@ -164,8 +164,8 @@ def test_a_capture_of_an_older_tool_says_what_it_lacks(tmp_path: Path) -> None:
     path = written(tmp_path / "old.dsp", old)
     words = " ".join(told(str(path)).split())
     assert "page faults: not counted" in words
-    assert "this capture holds no calibration" in words
-    assert "what one costs is not known: --fault-ns N" in words
+    assert "this capture has no calibration" in words
+    assert "price unknown: give --fault-ns N" in words
     assert "Headroom not sampled" in words
     document = json.loads(told(str(path), "--format", "json"))
     assert document["cost"]["net_cpu_ratio"] is None

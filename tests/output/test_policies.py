@@ -103,7 +103,7 @@ def test_tasks_of_unknown_sleep_are_counted_where_they_matter() -> None:
     frame = dataclasses.replace(
         frame, stacks=dataclasses.replace(frame.stacks, asleep_seconds=[ASLEEP_UNKNOWN, 2, 0])
     )
-    words = "How long 1 of 3 tasks have slept is unknown: to gc-sleepers and vendor they count"
+    words = "The sleep time of 1 of 3 tasks is unknown: gc-sleepers and vendor count them as"
     comparison = compare(frame, list(BUILT_IN.values()), None, "x")
     assert words in " ".join(policies.as_table(comparison).split())
     assert json.loads(policies.as_json(comparison))["asleep_unknown_tasks"] == 1

@@ -291,12 +291,12 @@ def test_is_it_safe(recorded: str, hours: int) -> None:
     assert moments >= 60
     assert rows["Headroom"].startswith(
         "measured: 1200 KiB (300 pages, 50 times all reserves) free above the minimum watermarks"
-        f" at least, 40000 KiB median of {moments} moments, at each the least"
+        f" at least, 40000 KiB median of {moments} values, each the daemon's minimum"
     )
     assert over_range(history, HEADLINE, 2).headroom_kib == 1200
     assert rows["Reserve"].startswith("modelled: 6 pages for all CPUs. One task takes 3 at most")
     assert rows["Deepest"] == (
-        "measured: 9216 bytes of the living (errs low: who exited is not in it); of tasks, the"
+        "measured: 9216 bytes, living tasks (errs low: exited ones are not included); of tasks, the"
         " most at a time: none over 8 KiB, none over 12 KiB, none too deep for rfc-v1"
     )
     assert "in which contexts stacks are deep" in rows["Not told"]

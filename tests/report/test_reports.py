@@ -144,7 +144,7 @@ def test_a_kernel_with_dynamic_stacks_shows_what_is_resident() -> None:
     frame = dataclasses.replace(frame, stacks=stacks, grown_kib=12)
     report = host_estimate(frame, [BUILT_IN["rfc-v1"]], None)
     text = " ".join(as_table.render(report).split())
-    assert "28 KiB, measured: this kernel's stacks already are dynamic" in text
+    assert "28 KiB, measured: this kernel's stacks are already dynamic" in text
     assert "counts 12 KiB grown" in text
     measured = json.loads(estimate.as_json([report]))["measured"]
     assert (measured["resident_kib"], measured["nr_dynamic_stacks_faults_kib"]) == (28, 12)
