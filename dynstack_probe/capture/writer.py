@@ -87,9 +87,9 @@ class CaptureWriter:
         self._frames += 1
 
     def close(self) -> None:
-        """Write the end and rename the file.
+        """Write the end and give the file its final name.
 
-        Raises UsageError if that is taken, WriteError if it can't be done.
+        Raises UsageError if that name is taken, WriteError if the file can't be written.
         """
         self._member([{"type": "end", "snapshots": self._frames}], ())
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a policy would cost and save in CPU time, modelled from calibrated prices."""
+"""What a policy would cost in CPU time and save in memory, from calibrated prices."""
 
 from __future__ import annotations
 

@@ -89,5 +89,5 @@ class Frame:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether stacks on this kernel may already be smaller than THREAD_SIZE."""
+        """Whether stacks on this kernel are already smaller than THREAD_SIZE."""
         return self.stacks.resident_kib() < self.base_kib

@@ -107,7 +107,7 @@ class History:
         ]
 
     def _repeated(self) -> set[float]:
-        """Steps without a new scrape since the previous one."""
+        """Steps that brought no new scan since the previous one."""
         scans = sorted(self.sums(SCANNED_AT).items())
         return {at for (_, before), (at, now) in pairwise(scans) if now == before}
 

@@ -14,12 +14,12 @@ _Z = 1.96  # of a normal distribution 95% lie within so many standard deviations
 
 @dataclass(frozen=True)
 class ExitReads:
-    """How exited stacks were read, in exits: these figures only rise, but for unproved.
+    """How exited stacks were read, in exits: monotonic counters, except unproved.
 
-    windowed: by the first bytes of each page alone, which is trusted once proved. checked:
-    read whole meanwhile, one in so many; caught: those of them with a page that windows
-    hide. hidden: all read whole, also while proving, that had such a page. unproved: how
-    many grown stacks are still to be read whole until windows are trusted.
+    windowed: by the first bytes of each page alone, trusted once validated. checked: read in
+    full while windows are trusted, one in N; caught: those of checked with a page that windows
+    miss. hidden: all exits read in full, validation included, with such a page. unproved:
+    grown stacks still to be read in full before windows are trusted.
     """
 
     windowed: int = 0
