@@ -109,7 +109,7 @@ def subject_of(history: History) -> Subject:
         cost=cost,
         safety=safety,
         headroom=list(_headroom(history)),
-        headroom_of="moments, each the least since the one before",
+        headroom_of="values, each the minimum since the previous one",
     )
 
 
